@@ -1,0 +1,1 @@
+"""The annotation job: corpus files → token shards → target shards → snapshot, on any Beam runner."""

@@ -1,0 +1,248 @@
+"""The second stage: one token shard → one target shard, as four plain steps: read, score, encode, commit.
+
+The model is loaded once a process, never pickled, and shared by all units of the process. A unit whose teacher gives
+NaN or infinity is set aside whole, with its documents in `rejected/`: never lost, never fatal.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from pipeline.committing import commit_record, commit_shard, standing_record
+from pipeline.heartbeats import Heartbeats
+from pipeline.plan import AnnotationUnit
+from schemas import storage
+from schemas.dataset import shard_path
+from schemas.errors import NonFiniteError
+from schemas.reader import ShardReader
+from schemas.records import UnitRecord
+from schemas.scheme import Scheme
+from schemas.shard import EncodedShard, ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
+from schemas.statistics import Statistics
+from schemas.targets import Targets, Windows
+from teacher.scorer import Scorer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScorerSpec:
+    """How the teacher runs; all of it pinned for the life of a dataset, because it moves the low bits.
+
+    Attributes:
+        reference: Directory, hub id or `.gguf` file.
+        device: "cpu", "cuda" or "cuda:1".
+        dtype: Of weights and forward pass.
+        attention: Attention implementation of `transformers`.
+        num_threads: CPU threads of a worker.
+        batch_tokens: About how many positions one forward pass takes.
+        scheme: How heads are chosen.
+    """
+
+    reference: str
+    device: str
+    dtype: str
+    attention: str
+    num_threads: int
+    batch_tokens: int
+    scheme: Scheme
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnnotationSpec:
+    """What a worker needs to annotate units; small and picklable.
+
+    Attributes:
+        out: The dataset's directory.
+        scorer: How the teacher runs.
+        teacher, tokenizer: What goes into the shards' metadata.
+        window_tokens: Most positions of a window.
+        has_entropy: Whether shards get the column `entropy`.
+        corpus_licence: Terms of the text.
+    """
+
+    out: str
+    scorer: ScorerSpec
+    teacher: TeacherInfo
+    tokenizer: TokenizerInfo
+    window_tokens: int
+    has_entropy: bool
+    corpus_licence: str | None
+
+
+def annotate_unit(unit: AnnotationUnit, spec: AnnotationSpec, heartbeats: Heartbeats) -> UnitRecord:
+    """Annotates one token shard, or returns the record of whoever did.
+
+    Raises:
+        CorruptShardError, MissingShardError: The token shard, or what stands of the target shard, is damaged.
+        TeacherError: The teacher cannot be loaded.
+    """
+    standing = standing_record(spec.out, "targets", unit.split, unit.name)
+    if standing is not None:
+        heartbeats.advance(unit.tokens.num_positions)
+        return standing
+    stopwatch = _Stopwatch()
+    windows = read_unit(unit, spec)
+    stopwatch.lap("read")
+    scorer = cached_scorer(spec.scorer)
+    stopwatch.lap("load")
+    try:
+        targets = score_windows(windows, scorer, spec.scorer.batch_tokens, heartbeats)
+    except NonFiniteError as error:
+        heartbeats.advance(unit.tokens.num_positions)
+        return reject_unit(unit, windows, spec, error)
+    stopwatch.lap("score")
+    shard = encode_unit(unit, windows, targets, spec)
+    stopwatch.lap("encode")
+    record = UnitRecord(
+        name=unit.name,
+        kind="targets",
+        split=unit.split,
+        num_documents=windows.num_documents(),
+        statistics=Statistics.of(windows, targets),
+        environment=scorer.environment,
+        timings=stopwatch.timings(),
+    )
+    return commit_shard(spec.out, shard, record)
+
+
+def read_unit(unit: AnnotationUnit, spec: AnnotationSpec) -> Windows:
+    """The windows of the unit's token shard.
+
+    Raises:
+        CorruptShardError, MissingShardError: It is not as its record says, or not there.
+    """
+    url = storage.join(spec.out, shard_path("tokens", unit.split, unit.tokens.name))
+    with ShardReader(url, footer_digest=unit.tokens.footer_digest) as reader:
+        return reader.read().windows
+
+
+def score_windows(windows: Windows, scorer: Scorer, batch_tokens: int, heartbeats: Heartbeats) -> Targets:
+    """The targets of all windows, batch by batch, with a heartbeat after each.
+
+    Raises:
+        NonFiniteError: The teacher gave NaN or infinity.
+    """
+    pieces = []
+    for start, stop in batches(windows.window_offsets, batch_tokens):
+        batch = windows.select(start, stop)
+        targets = scorer.score(batch)
+        check_finite(batch, targets)
+        pieces.append(targets)
+        heartbeats.advance(batch.num_positions)
+    return Targets.concatenate(pieces)
+
+
+def batches(window_offsets: np.ndarray, batch_tokens: int) -> Iterator[tuple[int, int]]:
+    """Windows (start, stop) of each batch: as many as fit into `batch_tokens` positions, at least one."""
+    num_windows = len(window_offsets) - 1
+    start = 0
+    while start < num_windows:
+        limit = window_offsets[start] + batch_tokens
+        stop = max(start + 1, int(np.searchsorted(window_offsets, limit, side="right")) - 1)
+        yield start, stop
+        start = stop
+
+
+def check_finite(windows: Windows, targets: Targets) -> None:
+    """Raises NonFiniteError if a row's target holds NaN or infinity (a tail of no mass, −inf, is fine)."""
+    rows = windows.has_target()
+    log_tail = targets.log_tail[rows]
+    faults = {
+        "log-probability in a head": targets.head_log_probs[~np.isfinite(targets.head_log_probs)],
+        "tail": log_tail[np.isnan(log_tail) | (log_tail > 1e-3)],
+        "next-token log-probability": targets.log_next[windows.has_label() & ~np.isfinite(targets.log_next)],
+    }
+    for what, values in faults.items():
+        if len(values):
+            raise NonFiniteError(f"the teacher gave {len(values)} value(s) like {values[0]} as {what}")
+
+
+def encode_unit(unit: AnnotationUnit, windows: Windows, targets: Targets, spec: AnnotationSpec) -> EncodedShard:
+    """The target shard as bytes."""
+    metadata = ShardMetadata(
+        kind="targets",
+        split=unit.split,
+        window_tokens=spec.window_tokens,
+        tokenizer=spec.tokenizer,
+        teacher=spec.teacher,
+        scheme=spec.scorer.scheme,
+        has_entropy=spec.has_entropy,
+        corpus_licence=spec.corpus_licence,
+    )
+    return encode_shard(windows, targets, metadata)
+
+
+def reject_unit(unit: AnnotationUnit, windows: Windows, spec: AnnotationSpec, error: NonFiniteError) -> UnitRecord:
+    """Sets a unit aside: its parts go to `rejected/`, its record says so. A document counts where it begins."""
+    lines = [
+        {
+            "source": part.source,
+            "row": None,
+            "offset_bytes": None,
+            "reason": "non_finite",
+            "detail": f"document {part.id!r} from token {part.offset} on: {error}",
+            "raw": None,
+        }
+        for part in windows.parts
+    ]
+    data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+    storage.create(storage.join(spec.out, "rejected", f"{unit.name}.jsonl"), data)
+    record = UnitRecord(
+        name=unit.name,
+        kind="targets",
+        split=unit.split,
+        status="rejected",
+        rejected={"non_finite": windows.num_documents()},
+    )
+    return commit_record(spec.out, record)
+
+
+_scorer_lock = threading.Lock()
+_scorers: dict[ScorerSpec, Scorer] = {}
+
+
+def cached_scorer(spec: ScorerSpec) -> Scorer:
+    """This process's teacher, loaded once; another spec takes its place.
+
+    Raises:
+        TeacherError: It cannot be loaded.
+    """
+    with _scorer_lock:
+        if spec not in _scorers:
+            _scorers.clear()
+            _scorers[spec] = load_scorer(spec)
+        return _scorers[spec]
+
+
+def load_scorer(spec: ScorerSpec) -> Scorer:
+    """Loads the teacher as the spec says, and limits torch to the spec's threads."""
+    import torch
+
+    from teacher.loading import load_model
+    from teacher.scorer import HuggingFaceScorer
+
+    torch.set_num_threads(spec.num_threads)
+    model = load_model(spec.reference, spec.dtype, spec.device, spec.attention)
+    return HuggingFaceScorer(model, spec.scheme)
+
+
+class _Stopwatch:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self._laps: dict[str, float] = {}
+        self._last_seconds = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Ends a phase."""
+        now_seconds = time.perf_counter()
+        self._laps[f"{phase}_seconds"] = round(now_seconds - self._last_seconds, 4)
+        self._last_seconds = now_seconds
+
+    def timings(self) -> dict[str, float | str]:
+        """Seconds by phase and the time of now."""
+        return {**self._laps, "ended_at": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -1,0 +1,56 @@
+"""`logitcask annotate`. Light: Beam, torch and the teacher are imported when the command runs."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.configuration import AnnotateConfig
+
+if TYPE_CHECKING:
+    from pipeline.job import JobResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Annotate(AnnotateConfig):
+    """Annotate a corpus with a teacher's next-token distributions.
+
+    A job that was cut short goes on where it stopped when the same command runs again; a finished one does nothing.
+
+    Example:
+        logitcask annotate texts/ --teacher google/gemma-2-2b --out cask
+    """
+
+    def run(self) -> int:
+        from pipeline.messages import log_to_stderr
+
+        log_to_stderr()
+        from pipeline.job import annotate
+
+        result = annotate(self)
+        print(summary(result))
+        return 0 if result.snapshot.complete else 1
+
+
+def summary(result: "JobResult") -> str:
+    """What a job did, and what to do next, for people."""
+    from schemas import storage
+
+    snapshot, total = result.snapshot, result.snapshot.total()
+    held_out = snapshot.splits.get("held-out")
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in snapshot.rejected.items())
+    lines = [
+        ("documents", f"{snapshot.num_documents_in:,} in, {total.num_documents:,} annotated, {snapshot.num_rejected:,} "
+         f"rejected{f' ({reasons})' if reasons else ''}"),
+        ("tokens", f"{total.num_positions:,}, of which {held_out.num_positions if held_out else 0:,} held out"),
+        ("shards", f"{total.num_shards:,}, {total.size_bytes:,} bytes"),
+        ("size", f"{total.size_bytes / max(total.num_positions, 1):.1f} bytes/token"),
+        ("speed", _speed(result)),
+        ("snapshot", storage.redact(storage.join(result.out, "snapshots", f"{snapshot.name}.json"))),
+        ("next", f"logitcask inspect {storage.redact(result.out)}"),
+    ]
+    return "\n".join(f"{name:<10} {text}" for name, text in lines)
+
+
+def _speed(result: "JobResult") -> str:
+    if not result.num_units:
+        return "nothing to do: the dataset was finished before"
+    return f"{result.num_annotated_positions / max(result.seconds, 1e-9):,.0f} tokens/s in this run"

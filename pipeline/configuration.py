@@ -1,0 +1,115 @@
+"""Settings of an annotation job, as a user gives them. Light: importing this costs nothing."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from schemas.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnnotateConfig:
+    """Settings of an annotation job; defaults are those of the command line."""
+
+    corpus: tyro.conf.Positional[tuple[str, ...]]
+    """Files, directories or globs, on any fsspec URL: .txt, .md, .jsonl (also .gz, .zst) and .parquet."""
+
+    teacher: str
+    """Directory, hub id or .gguf file of the model that annotates."""
+
+    out: str
+    """Directory of the dataset; a job that was cut short goes on where it stopped."""
+
+    tokenizer: str | None = None
+    """Another tokenizer than the teacher's own: a directory, hub id, .gguf or SentencePiece .model."""
+
+    text_field: str = "text"
+    """Field of .jsonl and .parquet records that holds the text."""
+
+    chat_field: str | None = None
+    """Field with chat messages instead; only what the assistant says gets targets."""
+
+    window: int = 1024
+    """Most positions of a window."""
+
+    overlap: int = 0
+    """Positions of a long document that are repeated as context at the start of its next window."""
+
+    head: Literal["threshold", "topk", "topp"] = "threshold"
+    """How the stored entries are chosen: p ≥ tau, the k largest, or the largest with mass ≥ p."""
+
+    tau: float = 1e-3
+    """Probability threshold of `threshold`."""
+
+    k: int = 128
+    """Most entries of a head."""
+
+    k_min: int = 1
+    """Fewest entries of a head (`threshold`)."""
+
+    p: float = 0.95
+    """Probability mass of `topp`."""
+
+    held_out: float = 0.01
+    """Share of documents that are kept for evaluation."""
+
+    entropy: bool = True
+    """Store the entropy of the full distribution at every position."""
+
+    corpus_licence: str | None = None
+    """Terms of the text; they travel with the shards."""
+
+    shard_tokens: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Most positions of a shard (default: 32,768 on a CPU, 1,048,576 on a GPU)."""
+
+    batch_tokens: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Positions in one forward pass (default: 4,096 on a CPU, 32,768 on a GPU)."""
+
+    document_bytes: int = 64 << 20
+    """Longer documents are set aside."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the teacher's forward pass (auto: float32 on a CPU, bfloat16 on a GPU)."""
+
+    threads: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """CPU threads of each worker (default: all cores, shared between workers)."""
+
+    workers: int = 1
+    """Worker processes on this machine."""
+
+    runner: str = "local"
+    """local (Beam's in-process runner) or dask."""
+
+    dask_scheduler: str | None = None
+    """Address of the Dask scheduler, tcp://HOST:PORT."""
+
+    attempts: int = 1
+    """How often a failed job is tried; finished units are never done twice."""
+
+    def check(self) -> None:
+        """Raises UsageError for values that cannot be meant."""
+        faults = [
+            (not self.corpus, "give at least one corpus file, directory or glob"),
+            (self.window < 2, f"--window must be at least 2, got {self.window}"),
+            (not 0 <= self.overlap < self.window, f"--overlap must be in [0, {self.window}), got {self.overlap}"),
+            (not 0 <= self.held_out < 1, f"--held-out is a share in [0, 1), got {self.held_out}"),
+            (self.document_bytes < 1, f"--document-bytes must be positive, got {self.document_bytes}"),
+            (self.attempts < 1, f"--attempts must be at least 1, got {self.attempts}"),
+            (_below(self.threads, 1), f"--threads must be at least 1, got {self.threads}"),
+            (_below(self.batch_tokens, 1), f"--batch-tokens must be positive, got {self.batch_tokens}"),
+            (
+                _below(self.shard_tokens, self.window),
+                f"--shard-tokens must hold at least one window of {self.window}, got {self.shard_tokens}",
+            ),
+        ]
+        for is_fault, message in faults:
+            if is_fault:
+                raise UsageError(message)
+
+
+def _below(value: int | None, minimum: int) -> bool:
+    return value is not None and value < minimum

@@ -1,0 +1,110 @@
+"""From one record (a parsed JSON line, a Parquet row) to a document: the text or chat field, and the id."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.corpus.documents import Place, RawDocument, Rejected
+
+# Longer ids are somebody's text in the wrong field.
+_MAX_ID_CHARACTERS = 512
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fields:
+    """What is read of each record.
+
+    Attributes:
+        text: Field with the text.
+        chat: Field with chat messages; where set, `text` is not read.
+        id: Field with the document's own id, a string or an integer, if there is one.
+        document_bytes: Longer documents (as UTF-8; for .jsonl the whole line) are rejected.
+    """
+
+    text: str = "text"
+    chat: str | None = None
+    id: str = "id"
+    document_bytes: int = 64 << 20
+
+    @property
+    def wanted(self) -> str:
+        """The one field a record must have."""
+        return self.chat or self.text
+
+
+def document_from_record(record: Any, fields: Fields, place: Place, raw: bytes) -> RawDocument | Rejected:
+    """The document in a record, or why there is none."""
+
+    def reject(reason: str, detail: str) -> Rejected:
+        return Rejected(place=place, reason=reason, detail=detail, raw=raw)
+
+    if not isinstance(record, dict):
+        return reject("malformed_json", f"an object was expected, found {_type_name(record)}")
+    if fields.wanted not in record:
+        return reject("missing_field", f"no field {fields.wanted!r}; fields: {', '.join(map(repr, record)) or 'none'}")
+    value, own_id = record[fields.wanted], document_id(record.get(fields.id), place)
+    if fields.chat is not None:
+        fault = _chat_fault(value)
+        if fault is not None:
+            return reject("malformed_chat", f"{fields.chat!r}: {fault}")
+        return RawDocument(id=own_id, place=place, messages=tuple(value), raw=raw)
+    if not isinstance(value, str):
+        return reject("wrong_type", f"field {fields.text!r}: a string was expected, found {_type_name(value)}")
+    return document_from_text(value, fields, place, raw, own_id=own_id)
+
+
+def document_from_text(
+    text: str, fields: Fields, place: Place, raw: bytes, own_id: str | None = None
+) -> RawDocument | Rejected:
+    """A document of plain text, or why it is none."""
+    if not text.strip():
+        return Rejected(place=place, reason="empty", detail="no character but white space", raw=raw)
+    try:
+        num_bytes = len(text.encode())
+    except UnicodeEncodeError as e:
+        return Rejected(place=place, reason="undecodable", detail=f"half a surrogate pair: {e}", raw=raw)
+    if num_bytes > fields.document_bytes:
+        return too_large(fields, place, f"{num_bytes} bytes")
+    return RawDocument(id=own_id or place.document_id, place=place, text=text, raw=raw)
+
+
+def too_large(fields: Fields, place: Place, found: str) -> Rejected:
+    """The rejection of a document above the limit; its raw bytes are left where they are."""
+    limit = f"the limit is {fields.document_bytes}; cut it into documents or raise --document-bytes"
+    return Rejected(place=place, reason="too_large", detail=f"{found}; {limit}")
+
+
+def document_id(value: Any, place: Place) -> str:
+    """The record's own id where it is a usable one, else the place."""
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        own_id = str(value)
+        if 0 < len(own_id) <= _MAX_ID_CHARACTERS and own_id.isprintable():
+            return own_id
+    return place.document_id
+
+
+def _chat_fault(messages: Any) -> str | None:
+    if not isinstance(messages, list) or not messages:
+        return f"a list of messages was expected, found {_type_name(messages) if messages != [] else 'an empty list'}"
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            return f"message {index}: an object was expected, found {_type_name(message)}"
+        for key in ("role", "content"):
+            if not isinstance(message.get(key), str):
+                return f"message {index}: {key!r} must be a string, found {_type_name(message.get(key))}"
+            if not _is_unicode(message[key]):
+                return f"message {index}: {key!r} holds half a surrogate pair"
+    if not any(message["role"] == "assistant" and message["content"] for message in messages):
+        return "no message of the assistant, so nothing to learn from"
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _type_name(value: Any) -> str:
+    return "null" if value is None else type(value).__name__

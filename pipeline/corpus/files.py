@@ -1,0 +1,129 @@
+"""Corpus files: which of the given paths are read, and how."""
+
+import posixpath
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from schemas import storage
+from schemas.errors import CorpusError
+from schemas.storage import StoredFile
+
+Format = Literal["text", "jsonl", "parquet"]
+Compression = Literal["gzip", "zstd"]
+
+FORMATS: dict[str, Format] = {".txt": "text", ".md": "text", ".jsonl": "jsonl", ".parquet": "parquet"}
+COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+SUPPORTED = ".txt, .md, .jsonl (each also with .gz or .zst) and .parquet"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CorpusFile:
+    """One input file, as it was when the job was planned.
+
+    Attributes:
+        url: Where it is.
+        name: Its path relative to the corpus: what people see, and part of document ids.
+        format: How documents lie in it.
+        compression: What has to be undone first, or None.
+        size_bytes: Its length, re-checked when it is read.
+        etag: Its etag, re-checked when it is read.
+    """
+
+    url: str
+    name: str
+    format: Format
+    compression: Compression | None
+    size_bytes: int
+    etag: str
+
+    @property
+    def redacted_url(self) -> str:
+        """The URL without credentials, as it may appear in records and messages."""
+        return _printable(storage.redact(self.url))
+
+    def identity(self) -> list[str | int]:
+        """What decides its documents' bytes and places, for fingerprints."""
+        return [self.redacted_url, self.name, self.size_bytes, self.etag]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileSlice:
+    """A piece of a file: a byte range of a .jsonl, some row groups of a .parquet, else the whole.
+
+    Attributes:
+        file: The file.
+        start: First byte (a line belongs to the slice in which it starts) or first row group.
+        stop: One past the last byte or row group.
+        is_whole: Whether this is all of the file, so that rows can be counted.
+    """
+
+    file: CorpusFile
+    start: int
+    stop: int
+    is_whole: bool
+
+
+def find_corpus(patterns: Sequence[str]) -> tuple[CorpusFile, ...]:
+    """The files meant by paths, directories and globs (any fsspec URL), sorted by URL, each once.
+
+    Raises:
+        CorpusError: A pattern matches nothing, nothing has a supported format, or every file is empty.
+    """
+    found: dict[str, StoredFile] = {}
+    for pattern in patterns:
+        matches = storage.expand(pattern)
+        if not matches:
+            raise CorpusError(f"corpus {storage.redact(pattern)}: nothing there; give a file, a directory or a glob")
+        found |= {match.url: match for match in matches}
+    readable = [found[url] for url in sorted(found) if _classify(url) is not None]
+    if not readable:
+        raise CorpusError(
+            f"corpus {_describe(patterns)}: {len(found)} file(s), none of a supported format; give {SUPPORTED}"
+        )
+    if not any(file.size_bytes for file in readable):
+        raise CorpusError(f"corpus {_describe(patterns)}: all {len(readable)} file(s) are empty")
+    return _name(readable)
+
+
+def _describe(patterns: Iterable[str]) -> str:
+    return ", ".join(storage.redact(pattern) for pattern in patterns)
+
+
+def _classify(url: str) -> tuple[Format, Compression | None] | None:
+    stem, suffix = posixpath.splitext(storage.file_name(url).lower())
+    compression = COMPRESSIONS.get(suffix)
+    if compression is not None:
+        suffix = posixpath.splitext(stem)[1]
+    format_ = FORMATS.get(suffix)
+    if format_ is None or (format_ == "parquet" and compression is not None):
+        return None
+    return format_, compression
+
+
+def _name(files: Sequence[StoredFile]) -> tuple[CorpusFile, ...]:
+    """Names relative to the deepest directory that holds all files: short, and unique whatever the patterns were."""
+    urls = [storage.redact(file.url) for file in files]
+    root = posixpath.commonpath([posixpath.dirname(url) for url in urls]) if _one_store(urls) else ""
+    return tuple(
+        CorpusFile(
+            url=file.url,
+            name=_printable(url[len(root) :].lstrip("/")),
+            format=kind[0],
+            compression=kind[1],
+            size_bytes=file.size_bytes,
+            etag=file.etag,
+        )
+        for file, url in zip(files, urls, strict=True)
+        if (kind := _classify(file.url)) is not None
+    )
+
+
+def _printable(name: str) -> str:
+    """File names need not be UTF-8; records must be."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _one_store(urls: Sequence[str]) -> bool:
+    """Whether all URLs have the same scheme and are equally absolute."""
+    return len({(url.partition("://")[0] if "://" in url else "", url.startswith("/")) for url in urls}) == 1

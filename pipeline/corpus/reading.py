@@ -1,0 +1,25 @@
+"""One way into every format."""
+
+from collections.abc import Callable, Iterator
+
+from pipeline.corpus.documents import RawDocument, Rejected
+from pipeline.corpus.fields import Fields
+from pipeline.corpus.files import FileSlice, Format
+from pipeline.corpus.jsonl import read_jsonl
+from pipeline.corpus.parquet import read_parquet
+from pipeline.corpus.text import read_text
+
+_READERS: dict[Format, Callable[[FileSlice, Fields], Iterator[RawDocument | Rejected]]] = {
+    "text": read_text,
+    "jsonl": read_jsonl,
+    "parquet": read_parquet,
+}
+
+
+def read_documents(piece: FileSlice, fields: Fields) -> Iterator[RawDocument | Rejected]:
+    """Everything in a slice of a corpus file, in order: each document once, or its rejection.
+
+    Raises:
+        CorpusError: The file is gone or has changed since it was planned.
+    """
+    return _READERS[piece.file.format](piece, fields)

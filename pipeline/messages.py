@@ -1,0 +1,28 @@
+"""What reaches the user's terminal: our own messages on stderr, and no library's chatter."""
+
+import logging
+import os
+import sys
+
+_PACKAGES = ("pipeline", "teacher", "schemas")
+
+
+def log_to_stderr() -> None:
+    """Shows this project's warnings on stderr and silences the libraries; call before they are imported."""
+    silence_libraries()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("logitcask: %(message)s"))
+    for package in _PACKAGES:
+        logger = logging.getLogger(package)
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+
+
+def silence_libraries() -> None:
+    """Keeps what libraries log off the terminal, for processes where only errors that are raised matter."""
+    # Beam warns through the root logger, while it is imported, of optional packages that are not there; a handler that
+    # drops it also keeps `logging` from installing one of its own.
+    logging.getLogger().addHandler(logging.NullHandler())
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,0 +1,108 @@
+"""How far the job is, on stderr: one bar on a terminal, a plain line every ten seconds elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+_PLAIN_INTERVAL_SECONDS = 10.0
+# The rate is that of the last minute: a job's first seconds (loading the teacher) say nothing about its end.
+_RATE_WINDOW_SECONDS = 60.0
+
+
+@dataclass(kw_only=True, slots=True)
+class Meter:
+    """Amount done, rate and time left, from (time, amount) samples.
+
+    Attributes:
+        label: What is being done.
+        unit: What is counted: "tokens" or "bytes".
+        total: How much there is to do.
+    """
+
+    label: str
+    unit: str
+    total: int
+    _samples: list[tuple[float, int]] = field(default_factory=list)
+
+    def update(self, done: int, now_seconds: float) -> None:
+        """Takes a sample."""
+        self._samples.append((now_seconds, min(done, self.total)))
+        # Kept from the last sample before anything was done, or a window ago.
+        while len(self._samples) > 2 and (
+            self._samples[1][1] == 0 or self._samples[1][0] < now_seconds - _RATE_WINDOW_SECONDS
+        ):
+            del self._samples[0]
+
+    @property
+    def done(self) -> int:
+        return self._samples[-1][1] if self._samples else 0
+
+    @property
+    def rate(self) -> float | None:
+        """Amount a second over the last minute; None before anything was done."""
+        if not self.done or len(self._samples) < 2:
+            return None
+        (first_seconds, first), (last_seconds, last) = self._samples[0], self._samples[-1]
+        return (last - first) / max(last_seconds - first_seconds, 1e-9)
+
+    def describe(self) -> str:
+        """`annotate: 12,288 of 40,960 tokens (30 %), 340 tokens/s, 1 min 24 s left`."""
+        share = 100 * self.done // max(self.total, 1)
+        text = f"{self.label}: {self.done:,} of {self.total:,} {self.unit} ({share} %)"
+        if not self.rate:
+            return text
+        left = format_duration((self.total - self.done) / self.rate)
+        return f"{text}, {format_rate(self.rate)} {self.unit}/s, {left} left"
+
+
+def format_rate(rate: float) -> str:
+    """A rate with three digits where it is small."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+def format_duration(seconds: float) -> str:
+    """`1 h 02 min`, `1 min 24 s`, `7 s`."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+class ProgressDisplay:
+    """Draws a meter: a rich bar on a terminal, else lines."""
+
+    def __init__(self, meter: Meter, console: Console) -> None:
+        self._meter = meter
+        self._console = console
+        self._next_line_seconds = time.monotonic() + _PLAIN_INTERVAL_SECONDS
+        self._bar = Progress(
+            BarColumn(bar_width=30), TextColumn("{task.description}"), console=console, transient=True
+        )
+        self._task = self._bar.add_task("", total=max(meter.total, 1))
+
+    def update(self, done: int) -> None:
+        """Shows how much is done now."""
+        now_seconds = time.monotonic()
+        self._meter.update(done, now_seconds)
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=self._meter.done, description=self._meter.describe())
+        elif now_seconds >= self._next_line_seconds:
+            self._next_line_seconds = now_seconds + _PLAIN_INTERVAL_SECONDS
+            print(self._meter.describe(), file=self._console.file, flush=True)
+
+
+@contextmanager
+def progress_display(label: str, unit: str, total: int, *, quiet: bool = False) -> Iterator[ProgressDisplay]:
+    """A display that is drawn while the context lasts."""
+    console = Console(file=sys.stderr, quiet=quiet)
+    display = ProgressDisplay(Meter(label=label, unit=unit, total=total), console)
+    if console.is_terminal and not quiet:
+        with display._bar:
+            yield display
+    else:
+        yield display

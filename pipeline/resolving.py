@@ -1,0 +1,265 @@
+"""From what a user asked for to what will be done: every `auto` decided, the teacher known, the output claimed.
+
+What decides the shards' bytes is the *identity*; it is compared key by key when a job goes on. What only moves low
+bits (device, threads, batch size) is the *environment*; it is decided once, kept, and used again.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.annotating import AnnotationSpec, ScorerSpec
+from pipeline.configuration import AnnotateConfig
+from pipeline.corpus.fields import Fields
+from pipeline.corpus.files import CorpusFile, find_corpus
+from pipeline.token_shards import TokenSpec
+from schemas import storage
+from schemas.dataset import read_configuration, write_configuration
+from schemas.errors import ConfigurationMismatchError
+from schemas.fingerprints import fingerprint
+from schemas.scheme import Scheme
+from schemas.shard import ALGORITHM_VERSION, FORMAT_VERSION, TeacherInfo, TokenizerInfo
+from teacher.loading import check_vocabulary, describe_teacher, resolve_device, resolve_dtype
+from teacher.packing import pack_documents
+from teacher.tokenizers import load_tokenizer
+
+# Raised whenever the same text and settings would give other windows.
+PACKING_VERSION = 1
+
+_SHARD_TOKENS = {"cpu": 32_768, "cuda": 1_048_576}
+_BATCH_TOKENS = {"cpu": 4_096, "cuda": 32_768}
+# Pieces that were added to a tokenizer after training (an image token, say) may lie beyond the teacher's rows: they do
+# not occur in text. More than this many mean that tokenizer and teacher do not belong together.
+_MAX_ADDED_PIECES = 256
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResolvedJob:
+    """A job with nothing left to decide.
+
+    Attributes:
+        out: The dataset's directory.
+        files: The corpus.
+        identity: What decides the shards' bytes.
+        environment: What moves their low bits.
+        tokens: Settings of the first stage.
+        targets: Settings of the second stage.
+    """
+
+    out: str
+    files: tuple[CorpusFile, ...]
+    identity: dict[str, Any]
+    environment: dict[str, Any]
+    tokens: TokenSpec
+    targets: AnnotationSpec
+
+    def token_fingerprint(self) -> str:
+        """Covers everything but the slice that changes a token shard."""
+        keys = ("tokenizer", "text_field", "chat_field", "document_bytes", "window_tokens", "overlap_tokens")
+        keys += ("held_out", "shard_tokens", "corpus_licence", "packing_version", "format_version")
+        return fingerprint({key: self.identity[key] for key in keys} | {"vocab_size": self.tokens.vocab_size})
+
+    def target_fingerprint(self) -> str:
+        """Covers everything but the token shard that changes a target shard."""
+        keys = ("teacher", "scheme", "entropy", "algorithm_version", "format_version")
+        return fingerprint({key: self.identity[key] for key in keys})
+
+
+def resolve_job(config: AnnotateConfig) -> ResolvedJob:
+    """Decides everything, checks that it fits together, and claims the output; writes nothing if it does not.
+
+    Raises:
+        UsageError: A setting cannot be meant.
+        CorpusError, TeacherError, TokenizerError, VocabularyError: An input is missing or does not fit.
+        ForeignOutputError: The output holds something else.
+        ConfigurationMismatchError: The output was begun with other settings.
+    """
+    config.check()
+    scheme = Scheme(kind=config.head, tau=config.tau, k=config.k, k_min=config.k_min, p=config.p)
+    files = find_corpus(config.corpus)
+    begun = read_configuration(config.out)
+    environment = _resolve_environment(config, begun["environment"] if begun else {})
+    shard_tokens = _resolve_shard_tokens(config, begun["identity"] if begun else {}, environment["device"])
+    teacher = describe_teacher(config.teacher, environment["dtype"])
+    tokenizer = load_tokenizer(config.tokenizer or config.teacher).info
+    _check_fit(config, tokenizer, teacher)
+    identity = _identity(config, files, tokenizer, teacher, scheme, shard_tokens)
+    _claim(config.out, begun, identity, environment)
+    out = _absolute_output(config.out)
+    return ResolvedJob(
+        out=out,
+        files=files,
+        identity=identity,
+        environment=environment,
+        tokens=_token_spec(config, out, tokenizer, teacher, identity["shard_tokens"]),
+        targets=AnnotationSpec(
+            out=out,
+            scorer=_scorer_spec(config, scheme, environment),
+            teacher=teacher,
+            tokenizer=tokenizer,
+            window_tokens=config.window,
+            has_entropy=config.entropy,
+            corpus_licence=config.corpus_licence,
+        ),
+    )
+
+
+def differences(begun: dict[str, Any], asked: dict[str, Any]) -> Iterator[str]:
+    """Keys (dotted) whose values differ, with both values, sorted."""
+    for key in sorted(begun.keys() | asked.keys()):
+        old, new = begun.get(key), asked.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from (f"{key}.{line}" for line in differences(old, new))
+        elif old != new:
+            yield f"{key}: {_shorten(old)} in the output, {_shorten(new)} now"
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _resolve_environment(config: AnnotateConfig, begun: dict[str, Any]) -> dict[str, Any]:
+    """Asked for, else as begun, else chosen for this machine."""
+    device = resolve_device(_choose("device", config.device, begun, "auto"))
+    dtype = resolve_dtype(config.dtype if config.dtype != "auto" else begun.get("dtype", "auto"), device)
+    return {
+        "device": device,
+        "dtype": dtype,
+        "threads": _choose("threads", config.threads, begun, _default_threads(config.workers)),
+        "attention": begun.get("attention", "auto"),
+        "batch_tokens": _choose("batch_tokens", config.batch_tokens, begun, _BATCH_TOKENS[_device_kind(device)]),
+    }
+
+
+def _resolve_shard_tokens(config: AnnotateConfig, begun: dict[str, Any], device: str) -> int:
+    chosen = max(config.window, _SHARD_TOKENS[_device_kind(device)])
+    return config.shard_tokens or begun.get("shard_tokens") or chosen
+
+
+def _device_kind(device: str) -> str:
+    return "cuda" if device.startswith("cuda") else "cpu"
+
+
+def _choose(name: str, asked: Any, begun: dict[str, Any], default: Any) -> Any:
+    if asked in (None, "auto"):
+        return begun.get(name, default)
+    if name in begun and begun[name] != asked:
+        _logger.warning(
+            "%s: the output was begun with %s, going on with %s as asked; targets may differ in their low bits",
+            name,
+            begun[name],
+            asked,
+        )
+    return asked
+
+
+def _default_threads(num_workers: int) -> int:
+    import torch
+
+    return max(1, torch.get_num_threads() // num_workers)
+
+
+def _check_fit(config: AnnotateConfig, tokenizer: TokenizerInfo, teacher: TeacherInfo) -> None:
+    if tokenizer.vocab_size > teacher.vocab_size + _MAX_ADDED_PIECES:
+        check_vocabulary(tokenizer, teacher)
+    # The packer knows what the smallest window is; asked with no document, it only checks.
+    list(
+        pack_documents(
+            (),
+            window_tokens=config.window,
+            overlap_tokens=config.overlap,
+            bos_id=tokenizer.bos_id,
+            eos_id=tokenizer.eos_id,
+        )
+    )
+
+
+def _identity(
+    config: AnnotateConfig,
+    files: tuple[CorpusFile, ...],
+    tokenizer: TokenizerInfo,
+    teacher: TeacherInfo,
+    scheme: Scheme,
+    shard_tokens: int,
+) -> dict[str, Any]:
+    return {
+        "corpus": {
+            "num_files": len(files),
+            "size_bytes": sum(file.size_bytes for file in files),
+            "fingerprint": fingerprint([file.identity() for file in files]),
+        },
+        "text_field": None if config.chat_field else config.text_field,
+        "chat_field": config.chat_field,
+        "document_bytes": config.document_bytes,
+        "tokenizer": asdict(tokenizer),
+        "teacher": asdict(teacher),
+        "scheme": scheme.to_json(),
+        "window_tokens": config.window,
+        "overlap_tokens": config.overlap,
+        "held_out": config.held_out,
+        "shard_tokens": shard_tokens,
+        "entropy": config.entropy,
+        "corpus_licence": config.corpus_licence,
+        "packing_version": PACKING_VERSION,
+        "algorithm_version": ALGORITHM_VERSION,
+        "format_version": FORMAT_VERSION,
+    }
+
+
+def _claim(out: str, begun: dict[str, Any] | None, identity: dict[str, Any], environment: dict[str, Any]) -> None:
+    """Begins the dataset, or checks that it was begun with the same identity."""
+    if begun is None and not write_configuration(out, identity=identity, environment=environment):
+        begun = read_configuration(out)
+    if begun is None:
+        return
+    lines = list(differences(begun["identity"], identity))
+    if lines:
+        raise ConfigurationMismatchError(
+            f"{storage.redact(out)} was begun with other settings:\n  "
+            + "\n  ".join(lines)
+            + "\nGo on with the same settings, or choose another --out"
+        )
+
+
+def _token_spec(
+    config: AnnotateConfig, out: str, tokenizer: TokenizerInfo, teacher: TeacherInfo, shard_tokens: int
+) -> TokenSpec:
+    return TokenSpec(
+        out=out,
+        tokenizer_reference=_absolute(config.tokenizer or config.teacher),
+        tokenizer=tokenizer,
+        fields=Fields(text=config.text_field, chat=config.chat_field, document_bytes=config.document_bytes),
+        window_tokens=config.window,
+        overlap_tokens=config.overlap,
+        held_out=config.held_out,
+        shard_tokens=shard_tokens,
+        vocab_size=teacher.vocab_size,
+        corpus_licence=config.corpus_licence,
+    )
+
+
+def _scorer_spec(config: AnnotateConfig, scheme: Scheme, environment: dict[str, Any]) -> ScorerSpec:
+    return ScorerSpec(
+        reference=_absolute(config.teacher),
+        device=environment["device"],
+        dtype=environment["dtype"],
+        attention=environment["attention"],
+        num_threads=environment["threads"],
+        batch_tokens=environment["batch_tokens"],
+        scheme=scheme,
+    )
+
+
+def _absolute_output(out: str) -> str:
+    return out if "://" in out else os.path.abspath(os.path.expanduser(out))  # noqa: PTH100, PTH111
+
+
+def _absolute(reference: str) -> str:
+    """Worker processes may have another working directory."""
+    path = os.path.expanduser(reference)  # noqa: PTH111 - a hub id must stay as it is
+    return os.path.abspath(path) if os.path.exists(path) else reference  # noqa: PTH100, PTH110

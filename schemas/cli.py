@@ -1,0 +1,185 @@
+"""The command `logitcask`: finds a subcommand among the registered ones, parses its options, runs it.
+
+A subcommand is a frozen dataclass with a `run() -> int`, registered by the package that owns it under the entry-point
+group `logitcask.commands`; its fields are its flags. Only the module of the subcommand that is called is imported.
+Options come from defaults, then the TOML file named by `--config`, then flags.
+"""
+
+import os
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from importlib.metadata import EntryPoint, entry_points, version
+from importlib.util import find_spec
+from inspect import cleandoc
+from pathlib import Path
+from typing import Any, Protocol, get_type_hints
+
+from schemas.errors import LogitcaskError, UsageError
+
+COMMAND_GROUP = "logitcask.commands"
+PACKAGES = ("pipeline", "teacher", "student", "schemas")
+
+
+class Command(Protocol):
+    """What an entry point names: a dataclass whose fields are options."""
+
+    def run(self) -> int:
+        """Does the work; returns the exit status."""
+        ...
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0 well, 1 bad data, 2 bad usage, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        check_packages()
+        return _dispatch(words)
+    except LogitcaskError as error:
+        print(f"logitcask: error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("logitcask: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def check_packages() -> None:
+    """Refuses to run if one of the four package names, which are common words, belongs to somebody else.
+
+    Raises:
+        UsageError: Names the package and where it was found.
+    """
+    home = Path(__file__).resolve().parent.parent
+    for package in PACKAGES:
+        spec = find_spec(package)
+        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
+        if found != home:
+            raise UsageError(
+                f"the package {package!r} that Python finds is not logitcask's: it lies in {found or 'no file'}, "
+                f"logitcask in {home}; install logitcask into an environment of its own"
+            )
+
+
+def registered_commands() -> dict[str, EntryPoint]:
+    """Subcommands by the words that call them ("student init"), sorted."""
+    points = entry_points(group=COMMAND_GROUP)
+    return {point.name.replace(".", " "): point for point in sorted(points, key=lambda point: point.name)}
+
+
+def _dispatch(words: list[str]) -> int:
+    commands = registered_commands()
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview(commands), file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"logitcask {version('logitcask')}")
+        return 0
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if name in commands and len(words) >= length:
+            return parse_command(commands[name].load(), name, words[length:]).run()
+    group = [name for name in commands if name.startswith(f"{words[0]} ")]
+    if group:
+        raise UsageError(f"{words[0]!r} needs a word after it: {', '.join(group)}")
+    raise UsageError(f"no command {words[0]!r}; commands: {', '.join(commands)} (see `logitcask --help`)")
+
+
+def _overview(commands: dict[str, EntryPoint]) -> str:
+    width = max(map(len, commands), default=0)
+    lines = [f"  {name:<{width}}  {_first_line(point.load())}" for name, point in commands.items()]
+    return "\n".join(
+        [
+            "usage: logitcask COMMAND [OPTIONS]",
+            "",
+            "Offline logit distillation: annotate a corpus with a teacher once, train students from the shards.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`logitcask COMMAND --help` shows a command's options and an example.",
+        ]
+    )
+
+
+def _first_line(command: type) -> str:
+    return (command.__doc__ or "").strip().splitlines()[0]
+
+
+def parse_command(command: type, name: str, words: Sequence[str]) -> Command:
+    """Options of a command from `words`; on `--help` or bad options it prints and exits (status 0 or 2)."""
+    import tyro
+
+    words, file = _take_config(words)
+    settings = _read_config(file, command) if file else {}
+    default, flags = _apply_settings(command, settings)
+    description = cleandoc(command.__doc__ or "")
+    return tyro.cli(
+        command, prog=f"logitcask {name}", description=description, args=[*flags, *words], default=default
+    )
+
+
+def _take_config(words: Sequence[str]) -> tuple[list[str], str | None]:
+    """Splits `--config FILE` off."""
+    rest, file = [], None
+    remaining = iter(words)
+    for word in remaining:
+        if word == "--config":
+            file = next(remaining, None)
+            if file is None:
+                raise UsageError("--config needs the name of a TOML file")
+        elif word.startswith("--config="):
+            file = word.removeprefix("--config=")
+        else:
+            rest.append(word)
+    return rest, file
+
+
+def _read_config(file: str, command: type) -> dict[str, Any]:
+    try:
+        settings = tomllib.loads(Path(file).read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config {file}: {error}") from error
+    settings = {key.replace("-", "_"): value for key, value in settings.items()}
+    known = {field.name for field in fields(command)}
+    unknown = sorted(settings.keys() - known)
+    if unknown:
+        raise UsageError(f"--config {file}: no option {unknown[0]!r}; options: {', '.join(sorted(known))}")
+    return settings
+
+
+def _apply_settings(command: type, settings: dict[str, Any]) -> tuple[Any, list[str]]:
+    """Settings of positional arguments become defaults; all others become flags, so that one parser checks both."""
+    import tyro
+
+    hints = get_type_hints(command, include_extras=True)
+    positional = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in settings.items() if _is_positional(hints[name])
+    }
+    flags = [flag for name, value in settings.items() if name not in positional for flag in _flags(name, value)]
+    if not positional:
+        return None, flags
+    required = {
+        field.name: tyro.MISSING
+        for field in fields(command)
+        if field.default is MISSING and field.default_factory is MISSING
+    }
+    return command(**{**required, **positional}), flags
+
+
+def _is_positional(hint: Any) -> bool:
+    import tyro
+
+    return tyro.conf.Positional[int].__metadata__[0] in getattr(hint, "__metadata__", ())  # pyright: ignore
+
+
+def _flags(name: str, value: Any) -> list[str]:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    values = value if isinstance(value, list) else [value]
+    return [f"--{flag}", *map(str, values)]

@@ -1,0 +1,249 @@
+"""Windows of tokens and the teacher's targets for them, as arrays over positions.
+
+Shapes: W windows, T positions of all of them in order, N head entries of all positions in order. Ragged lists are
+stored flat with offsets ([T + 1], first 0): row t owns entries offsets[t]:offsets[t + 1]. Log-probabilities are
+natural logs. A structure of arrays, because one Python object per position would cost more than the teacher.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+
+
+class Kind(IntEnum):
+    """What a row's target is for.
+
+    A row is `PROMPT` when the token it predicts is prompt text: in chat data exactly the rows that predict an
+    assistant token are `TRAIN`, so the last row of a prompt (it predicts the first assistant token) is one of them.
+    `CONTEXT` rows repeat the end of the previous window so that later rows can attend to it. Rows of kind `CONTEXT`
+    and `PROMPT` carry no target.
+    """
+
+    TRAIN = 0
+    CONTEXT = 1
+    PROMPT = 2
+    GENERATED = 3
+
+
+def kinds_with_target(kind: np.ndarray) -> np.ndarray:
+    """Whether rows of these kinds carry a target, bool, same shape."""
+    return (kind == Kind.TRAIN) | (kind == Kind.GENERATED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A document, or the piece of one that lies inside a window.
+
+    Attributes:
+        id: The document's id.
+        source: Where the document came from: file URL without credentials, and row.
+        offset: Index of the part's first token in the document's tokens, BOS not counted; for a part that begins
+            with context rows, of its first context row.
+    """
+
+    id: str
+    source: str
+    offset: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Windows:
+    """W windows, as T rows.
+
+    Attributes:
+        token: Input tokens, int32 [T].
+        kind: `Kind` of each row, uint8 [T].
+        part: Index into `parts`, int32 [T]; changes at a part's start.
+        window_offsets: First row of each window, int64 [W + 1].
+        parts: The parts, in order of their first row.
+    """
+
+    token: np.ndarray
+    kind: np.ndarray
+    part: np.ndarray
+    window_offsets: np.ndarray
+    parts: tuple[Part, ...] = field(repr=False)
+
+    @property
+    def num_positions(self) -> int:
+        return len(self.token)
+
+    @property
+    def num_windows(self) -> int:
+        return len(self.window_offsets) - 1
+
+    def window_index(self) -> np.ndarray:
+        """Index of each row's window, int32 [T]."""
+        return np.repeat(np.arange(self.num_windows, dtype=np.int32), np.diff(self.window_offsets))
+
+    def part_starts(self) -> np.ndarray:
+        """Whether a row is the first of its part, bool [T]."""
+        starts = np.ones(self.num_positions, dtype=bool)
+        starts[1:] = self.part[1:] != self.part[:-1]
+        starts[self.window_offsets[:-1][np.diff(self.window_offsets) > 0]] = True
+        return starts
+
+    def part_ends(self) -> np.ndarray:
+        """Whether a row is the last of its part, bool [T]."""
+        return np.append(self.part_starts()[1:], True) if self.num_positions else np.zeros(0, dtype=bool)
+
+    def position_ids(self) -> np.ndarray:
+        """Positions that restart with each part, int32 [T]."""
+        index = np.arange(self.num_positions, dtype=np.int32)
+        return index - np.maximum.accumulate(np.where(self.part_starts(), index, 0))
+
+    def has_target(self) -> np.ndarray:
+        """Whether a row carries a target, bool [T]."""
+        return kinds_with_target(self.kind)
+
+    def has_label(self) -> np.ndarray:
+        """Whether a row carries a target whose next token is in the part, bool [T]."""
+        return self.has_target() & ~self.part_ends()
+
+    def next_token(self) -> np.ndarray:
+        """The actual next token of the part, int32 [T]; -1 where the part ends."""
+        following = np.append(self.token[1:], np.int32(-1)).astype(np.int32)
+        return np.where(self.part_ends(), np.int32(-1), following)
+
+    def num_documents(self) -> int:
+        """Documents that begin here, each counted once over all shards of a dataset."""
+        return sum(part.offset == 0 for part in self.parts)
+
+    def select(self, start: int, stop: int) -> "Windows":
+        """Windows start..stop; part indices keep their meaning."""
+        rows = slice(self.window_offsets[start], self.window_offsets[stop])
+        return Windows(
+            token=self.token[rows],
+            kind=self.kind[rows],
+            part=self.part[rows],
+            window_offsets=self.window_offsets[start : stop + 1] - self.window_offsets[start],
+            parts=self.parts,
+        )
+
+    @classmethod
+    def concatenate(cls, pieces: Sequence["Windows"]) -> "Windows":
+        """All windows of `pieces` in order; their tables of parts are appended."""
+        part_shifts = np.cumsum([0] + [len(piece.parts) for piece in pieces])
+        row_shifts = np.cumsum([0] + [piece.num_positions for piece in pieces])
+        offsets = [p.window_offsets[1:] + s for p, s in zip(pieces, row_shifts, strict=False)]
+        return cls(
+            token=_join([p.token for p in pieces], np.int32),
+            kind=_join([p.kind for p in pieces], np.uint8),
+            part=_join([p.part + s for p, s in zip(pieces, part_shifts, strict=False)], np.int32),
+            window_offsets=_join([np.zeros(1), *offsets], np.int64),
+            parts=tuple(part for piece in pieces for part in piece.parts),
+        )
+
+    def content_hashes(self) -> list[str]:
+        """32 hex digits a window, over its tokens, kinds and part starts: what a target's truth depends on."""
+        rows = np.empty(self.num_positions, dtype=np.dtype([("token", "<i4"), ("kind", "u1"), ("part_start", "u1")]))
+        rows["token"], rows["kind"], rows["part_start"] = self.token, self.kind, self.part_starts()
+        return [
+            hashlib.blake2b(rows[start:stop].tobytes(), digest_size=16).hexdigest()
+            for start, stop in zip(self.window_offsets[:-1], self.window_offsets[1:], strict=True)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Targets:
+    """The teacher's distribution of the next token at each of T rows: exact head, exact tail, optional sample.
+
+    Attributes:
+        head_ids: Vocabulary ids, ascending inside a row, int32 [N].
+        head_log_probs: Their log-probabilities, float32 [N].
+        head_offsets: int64 [T + 1].
+        log_tail: Log of all mass outside the head, float32 [T]; -inf where the head holds everything, NaN where the
+            row has no target.
+        log_next: Log-probability of the actual next token, in the head or not, float32 [T]; NaN without a label.
+        entropy: Entropy of the full distribution in nats, float32 [T]; NaN where the row has no target. None where
+            it was not stored.
+        top1_ids: The teacher's most probable id (lowest on ties), int32 [T], -1 where the row has no target. Feeds
+            the statistics and is not stored; None on targets read from a shard.
+        tail_sample_ids: Ids drawn from the tail, each standing for an equal share of its mass, int32 [M], or None.
+        tail_sample_offsets: int64 [T + 1], or None.
+    """
+
+    head_ids: np.ndarray
+    head_log_probs: np.ndarray
+    head_offsets: np.ndarray
+    log_tail: np.ndarray
+    log_next: np.ndarray
+    entropy: np.ndarray | None
+    top1_ids: np.ndarray | None = None
+    tail_sample_ids: np.ndarray | None = None
+    tail_sample_offsets: np.ndarray | None = None
+
+    @property
+    def num_positions(self) -> int:
+        return len(self.log_tail)
+
+    def has_target(self) -> np.ndarray:
+        """bool [T]."""
+        return ~np.isnan(self.log_tail)
+
+    def has_label(self) -> np.ndarray:
+        """bool [T]."""
+        return ~np.isnan(self.log_next)
+
+    def head_widths(self) -> np.ndarray:
+        """Entries of each head, int64 [T]."""
+        return np.diff(self.head_offsets)
+
+    def select_rows(self, start: int, stop: int) -> "Targets":
+        """Rows start..stop."""
+        entries = slice(self.head_offsets[start], self.head_offsets[stop])
+        sample_ids, sample_offsets = self.tail_sample_ids, self.tail_sample_offsets
+        if sample_ids is not None and sample_offsets is not None:
+            sample_ids = sample_ids[sample_offsets[start] : sample_offsets[stop]]
+            sample_offsets = sample_offsets[start : stop + 1] - sample_offsets[start]
+        return Targets(
+            head_ids=self.head_ids[entries],
+            head_log_probs=self.head_log_probs[entries],
+            head_offsets=self.head_offsets[start : stop + 1] - self.head_offsets[start],
+            log_tail=self.log_tail[start:stop],
+            log_next=self.log_next[start:stop],
+            entropy=None if self.entropy is None else self.entropy[start:stop],
+            top1_ids=None if self.top1_ids is None else self.top1_ids[start:stop],
+            tail_sample_ids=sample_ids,
+            tail_sample_offsets=sample_offsets,
+        )
+
+    @classmethod
+    def concatenate(cls, pieces: Sequence["Targets"]) -> "Targets":
+        """All rows of `pieces` in order. An optional column must be in all of them or in none."""
+        return cls(
+            head_ids=_join([p.head_ids for p in pieces], np.int32),
+            head_log_probs=_join([p.head_log_probs for p in pieces], np.float32),
+            head_offsets=_join_offsets([p.head_offsets for p in pieces]),
+            log_tail=_join([p.log_tail for p in pieces], np.float32),
+            log_next=_join([p.log_next for p in pieces], np.float32),
+            entropy=_join_optional([p.entropy for p in pieces], np.float32),
+            top1_ids=_join_optional([p.top1_ids for p in pieces], np.int32),
+            tail_sample_ids=_join_optional([p.tail_sample_ids for p in pieces], np.int32),
+            tail_sample_offsets=_join_optional_offsets([p.tail_sample_offsets for p in pieces]),
+        )
+
+
+def _join(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate([np.zeros(0, dtype), *arrays]).astype(dtype, copy=False)
+
+
+def _join_optional(arrays: Sequence[np.ndarray | None], dtype: type) -> np.ndarray | None:
+    present = [array for array in arrays if array is not None]
+    if not present:
+        return None
+    assert len(present) == len(arrays), "a column present in some pieces only"
+    return _join(present, dtype)
+
+
+def _join_offsets(offsets: Sequence[np.ndarray]) -> np.ndarray:
+    lengths = [np.diff(one) for one in offsets]
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(_join(lengths, np.int64))])
+
+
+def _join_optional_offsets(offsets: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    present = [one for one in offsets if one is not None]
+    return _join_offsets(present) if present else None

@@ -1,0 +1,212 @@
+"""Checking a whole dataset: every file against its digest, every row against the rules of the format."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from schemas import dataset, storage
+from schemas.dataset import ShardEntry, Snapshot
+from schemas.errors import CorruptShardError, LogitcaskError, MissingShardError
+from schemas.fingerprints import digest
+from schemas.reader import Block, ShardReader
+from schemas.records import UnitRecord, read_record
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """Something that is not as it was written, or against the format.
+
+    Attributes:
+        path: The file, relative to the dataset's directory.
+        error: Name of the error's class.
+        what: What was found, and what to do.
+    """
+
+    path: str
+    error: str
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verification:
+    """What `verify` looked at and found."""
+
+    url: str
+    snapshot: int
+    num_shards: int
+    num_positions: int
+    size_bytes: int
+    faults: tuple[Fault, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def text(self) -> str:
+        """For people: one line a fault, then the totals."""
+        lines = [f"{fault.path}: {fault.error}: {fault.what}" for fault in self.faults]
+        checked = f"snapshot {self.snapshot}: {self.num_shards} shards, {self.num_positions:,} positions, "
+        verdict = f"{len(self.faults)} faults" if self.faults else "all well"
+        return "\n".join([*lines, f"{checked}{self.size_bytes:,} bytes checked: {verdict}"])
+
+
+def verify(out: str, number: int | None = None) -> Verification:
+    """Checks a snapshot and all token and target shards behind it, reading every byte.
+
+    Raises:
+        LogitcaskError: There is no snapshot to check. Whatever is wrong beyond that is in the result.
+    """
+    snapshot = dataset.load_snapshot(out, number)
+    faults = list(_snapshot_faults(snapshot))
+    entries = _entries(snapshot, faults)
+    for entry in _progress(entries):
+        faults += _shard_faults(snapshot, entry)
+    faults += _token_shard_faults(out)
+    return Verification(
+        url=storage.redact(out),
+        snapshot=snapshot.number,
+        num_shards=len(entries),
+        num_positions=sum(entry.num_positions for entry in entries),
+        size_bytes=sum(entry.size_bytes for entry in entries),
+        faults=tuple(faults),
+    )
+
+
+def _progress(entries: list[ShardEntry]) -> Iterator[ShardEntry]:
+    console = Console(stderr=True)
+    yield from track(entries, description="verify", console=console, transient=True, disable=not console.is_terminal)
+
+
+def _snapshot_faults(snapshot: Snapshot) -> Iterator[Fault]:
+    path = f"snapshots/{snapshot.name}.json"
+    if not snapshot.complete:
+        yield Fault(
+            path=path,
+            error="IncompleteDatasetError",
+            what="the snapshot is not complete; run the same `logitcask annotate` again to finish it",
+        )
+    accounted = snapshot.total().num_documents + snapshot.num_rejected
+    if snapshot.complete and accounted != snapshot.num_documents_in:
+        yield Fault(
+            path=path,
+            error="CorruptShardError",
+            what=f"{snapshot.num_documents_in} documents came in, {accounted} are annotated or rejected",
+        )
+
+
+def _entries(snapshot: Snapshot, faults: list[Fault]) -> list[ShardEntry]:
+    try:
+        return snapshot.shards()
+    except LogitcaskError as error:
+        faults.append(_fault(f"snapshots/{snapshot.shards_file}", error))
+        return []
+
+
+def _shard_faults(snapshot: Snapshot, entry: ShardEntry) -> list[Fault]:
+    try:
+        _check_file(snapshot.shard_url(entry), entry.size_bytes, entry.digest)
+        record = _check_record(snapshot.url, "targets", entry.split, entry.name, entry.digest)
+        with ShardReader(snapshot.shard_url(entry), footer_digest=entry.footer_digest) as reader:
+            found, num_targets = check_rows(reader)
+            if (reader.num_windows, reader.num_positions) != (entry.num_windows, entry.num_positions):
+                found.append(f"{reader.num_windows} windows of {reader.num_positions} rows, not as the snapshot says")
+            if record.statistics and record.statistics.targets != num_targets:
+                found.append("the number of targets is not what the record says")
+        return [Fault(path=entry.path, error="CorruptShardError", what=what) for what in found]
+    except LogitcaskError as error:
+        return [_fault(entry.path, error)]
+
+
+def _fault(path: str, error: LogitcaskError) -> Fault:
+    return Fault(path=path, error=type(error).__name__, what=str(error))
+
+
+def _check_file(url: str, size_bytes: int | None, expected: str) -> None:
+    try:
+        data = storage.read_bytes(url)
+    except FileNotFoundError as error:
+        raise MissingShardError(f"{storage.redact(url)}: no such shard; restore it, or annotate again") from error
+    if size_bytes is not None and len(data) != size_bytes:
+        raise CorruptShardError(f"{len(data)} bytes, written were {size_bytes}; restore the file or annotate again")
+    if digest(data) != expected:
+        raise CorruptShardError(f"digest {digest(data)}, written was {expected}; restore the file or annotate again")
+
+
+def _check_record(out: str, kind: str, split: str, name: str, expected_digest: str) -> UnitRecord:
+    url = storage.join(out, dataset.record_path(kind, split, name))
+    try:
+        record = read_record(url)
+    except FileNotFoundError as error:
+        raise MissingShardError(f"{storage.redact(url)}: no record; run `logitcask annotate` to rebuild it") from error
+    if record.digest != expected_digest:
+        raise CorruptShardError(f"{storage.redact(url)}: the record is of another file ({record.digest})")
+    return record
+
+
+def _token_shard_faults(out: str) -> Iterator[Fault]:
+    """Token shards are the job's checkpoint: they may have been removed, but not be damaged."""
+    for file in storage.list_files(storage.join(out, "tokens")):
+        if not file.url.endswith(".parquet"):
+            continue
+        split, name = file.url.split("/")[-2], storage.file_name(file.url).removesuffix(".parquet")
+        path = dataset.shard_path("tokens", split, name)
+        try:
+            record = read_record(storage.join(out, dataset.record_path("tokens", split, name)))
+            _check_file(file.url, record.size_bytes, record.digest)
+        except FileNotFoundError:
+            yield Fault(path=path, error="MissingShardError", what="no record; run `logitcask annotate` to rebuild it")
+        except LogitcaskError as error:
+            yield _fault(path, error)
+
+
+def check_rows(reader: ShardReader) -> tuple[list[str], int]:
+    """Every rule of the format that rows can break; reads the whole shard.
+
+    Returns:
+        What is broken, and the number of rows with a target.
+
+    Raises:
+        CorruptShardError: A page or a token is not as it was written.
+    """
+    found: list[str] = []
+    num_targets = first_row = 0
+    for block in _blocks(reader):
+        if block.targets is not None:
+            found += [f"{what} (first in row {first_row + row})" for what, row in _broken_rules(block, reader)]
+            num_targets += int(block.targets.has_target().sum())
+        first_row += block.windows.num_positions
+    return found, num_targets
+
+
+def _blocks(reader: ShardReader) -> Iterator[Block]:
+    start = 0
+    while start < reader.num_windows:
+        _, stop = reader.block_of(start)
+        yield reader.read(start, stop)
+        start = stop
+
+
+def _broken_rules(block: Block, reader: ShardReader) -> Iterator[tuple[str, int]]:
+    assert block.targets is not None
+    windows, targets, vocab_size = block.windows, block.targets, reader.metadata.vocab_size
+    widths = targets.head_widths()
+    ascending = np.ones(len(targets.head_ids), dtype=bool)
+    ascending[1:] = np.diff(targets.head_ids) > 0
+    ascending[targets.head_offsets[:-1][widths > 0]] = True
+    row_of_entry = np.repeat(np.arange(targets.num_positions), widths)
+    in_vocabulary = (targets.head_ids >= 0) & (targets.head_ids < vocab_size)
+    rules = {
+        "a head id lies outside the vocabulary": row_of_entry[~in_vocabulary],
+        "head ids do not ascend": row_of_entry[~ascending],
+        "a token lies outside the vocabulary": np.flatnonzero((windows.token < 0) | (windows.token >= vocab_size)),
+        "a row of this kind must (not) have a target": np.flatnonzero(targets.has_target() != windows.has_target()),
+        "a row without a target has a head": np.flatnonzero((widths > 0) & ~targets.has_target()),
+        "a trained row has an empty head": np.flatnonzero((widths == 0) & targets.has_target()),
+        "next_q is present where there is no label, or absent where there is one": np.flatnonzero(
+            targets.has_label() != windows.has_label()
+        ),
+    }
+    return ((what, int(rows[0])) for what, rows in rules.items() if len(rows))

@@ -1,0 +1,91 @@
+"""The truncated KL with its other bucket, in plain torch: the reference every faster path is held to.
+
+For one position with teacher t, student p, head H and tail o (everything outside the head):
+
+    L = Σ_{i∈H} t_i (log t_i − log p_i) + t_o (log t_o − log p_o)
+
+the KL divergence of two distributions over k + 1 buckets: never negative, never above the full KL, equal to it
+when H is the whole vocabulary. Its gradient is p_j − t_j in the head, as full distillation gives, and
+p_j (1 − t_o / p_o) outside. log p_o is a log-sum-exp over the complement: 1 − Σ_{i∈H} p_i is 0 in float32 as soon
+as the tail is below 6e-8.
+"""
+
+import torch
+from torch import Tensor
+
+from student.targets import RaggedTargets
+
+
+def truncated_kl(logits_TV: Tensor, targets: RaggedTargets, *, temperature: float = 1.0) -> Tensor:
+    """KL(teacher ‖ student) over the head's entries and one bucket for all else, position by position.
+
+    Equals `(t * (t.log() - p.log())).sum(-1)` for the k + 1 bucket probabilities t and p. Rows without a target
+    give 0 and no gradient. Ids at or beyond `targets.vocab_size` are excluded from the student's softmax, as if
+    their logits were −inf.
+
+    Args:
+        logits_TV: the student's logits after any soft-cap, [T, V or wider]; half precision is read as float32.
+        targets: the teacher's buckets; for a temperature other than one, those *at that temperature*
+            (`RaggedTargets.at_temperature`).
+        temperature: divides the student's logits; the loss is multiplied by its square, and so is the gradient,
+            which keeps the gradient's size comparable (Hinton et al. 2015, §2.1).
+
+    Returns:
+        float[T], nats.
+
+    Raises:
+        ValueError: the logits have fewer rows or columns than the targets need.
+    """
+    _check_shape(logits_TV, targets)
+    head_N, other_T = _bucket_log_probs(logits_TV, targets, temperature)
+    target_head_N, target_other_T = (log.to(head_N.dtype) for log in targets.log_buckets())
+    loss_T = other_T.new_zeros(other_T.shape)
+    loss_T = loss_T.index_add(0, targets.head_rows(), _bucket_terms(target_head_N, head_N))
+    return temperature**2 * (loss_T + _bucket_terms(target_other_T, other_T))
+
+
+def truncated_entropy(targets: RaggedTargets) -> Tensor:
+    """Entropy of the teacher's k + 1 buckets, float64[T], nats: cross-entropy of the buckets minus their KL."""
+    head_N, other_T = targets.log_buckets()
+    entropy_T = torch.zeros_like(other_T).index_add(0, targets.head_rows(), -head_N.exp() * head_N)
+    return entropy_T - torch.where(other_T.isneginf(), 0.0, other_T.exp() * other_T)
+
+
+def _check_shape(logits_TV: Tensor, targets: RaggedTargets) -> None:
+    rows, columns = logits_TV.shape
+    if rows != targets.num_positions:
+        raise ValueError(f"logits have {rows} rows, the targets {targets.num_positions}")
+    if columns < targets.vocab_size:
+        raise ValueError(
+            f"the student has {columns} ids, the teacher {targets.vocab_size}: "
+            "a student's vocabulary may be wider than its teacher's, never narrower"
+        )
+
+
+def _bucket_log_probs(logits_TV: Tensor, targets: RaggedTargets, temperature: float) -> tuple[Tensor, Tensor]:
+    """The student's log-probability of every head entry, [N], and of each row's other bucket, [T]."""
+    logits_TV = logits_TV[:, : targets.vocab_size]
+    logits_TV = (logits_TV if logits_TV.dtype == torch.float64 else logits_TV.float()) / temperature
+    rows, ids = targets.head_rows(), targets.head_ids
+    normaliser_T = logits_TV.logsumexp(dim=-1)
+    rest_TV = logits_TV.index_put((rows, ids), logits_TV.new_tensor(float("-inf")))
+    other_T = _logsumexp(rest_TV) - normaliser_T
+    return logits_TV[rows, ids] - normaliser_T[rows], other_T
+
+
+def _logsumexp(values_TV: Tensor) -> Tensor:
+    """Log-sum-exp over the last dimension whose gradient is 0, not nan, for a row of −inf."""
+    maximum_T = values_TV.detach().amax(dim=-1)
+    shift_T = maximum_T.where(~maximum_T.isneginf(), 0.0)
+    sum_T = (values_TV - shift_T.unsqueeze(-1)).exp().sum(dim=-1)
+    is_empty = sum_T == 0
+    return torch.where(is_empty, float("-inf"), shift_T + torch.where(is_empty, 1.0, sum_T).log())
+
+
+def _bucket_terms(target_log: Tensor, student_log: Tensor) -> Tensor:
+    """t (log t − log p); a bucket the teacher gives nothing contributes nothing, whatever the student says."""
+    is_empty = target_log.isneginf()
+    # Both sides are made finite before the subtraction: 0 · (−inf + inf) is nan, also in the backward pass.
+    student_log = torch.where(is_empty, 0.0, student_log)
+    target_log = torch.where(is_empty, 0.0, target_log)
+    return torch.where(is_empty, 0.0, target_log.exp() * (target_log - student_log))

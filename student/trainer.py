@@ -1,0 +1,301 @@
+"""`SoftTargetTrainer`: a `transformers.Trainer` that learns from stored targets.
+
+Its users know `TrainingArguments`; precision, accumulation, data parallelism, schedules and checkpoints are the
+library's. Ours are the loss, its denominators, the order of the batches, the evaluation, and the refusals:
+
+* The loss is a sum over positions divided once by the number of positions in the *global* batch: KL by rows with a
+  target, cross-entropy by rows with a label. One step of four windows equals four accumulated ones, to rounding.
+* Global batch g depends on the dataset, the seed and the batch size alone, so a resumed run sees equal batches.
+* A loss or gradient that is not finite stops the run before the step, naming the windows.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from schemas.errors import NonFiniteError, UsageError
+from schemas.shard import TokenizerInfo
+from student import resumption
+from student.batches import BatchPlan, RankBatches
+from student.collator import Batch, collate, count_positions, targets_of
+from student.dataset import SoftTargetDataset
+from student.evaluation import Evaluation, evaluate
+from student.identity import StudentIdentity, check_fits, check_vocabulary_size
+from student.linear_losses import LinearLoss, linear_truncated_kl
+from student.model import check_projection, hidden_states, output_projection
+from student.monitoring import MetricsFile, ProgressBar
+
+# Places in the running sums between two log lines.
+_KL, _CROSS_ENTROPY, _TARGETS, _LABELS, _POSITIONS = range(5)
+
+
+class SoftTargetTrainer(Trainer):
+    """Trains a causal language model on a `SoftTargetDataset`.
+
+    The loss is `alpha` · KL(teacher ‖ student) + (1 − `alpha`) · cross-entropy, each a mean over its positions.
+    `per_device_train_batch_size` windows go through the model at a time; times `gradient_accumulation_steps` and the
+    number of processes they are the global batch. `data_seed` (else `seed`) orders the windows. Metrics go to
+    `output_dir/metrics.jsonl`, one JSON object a line.
+
+    Args:
+        model: The student.
+        args: As for any `Trainer`; without `max_steps` it is set from `num_train_epochs`.
+        train_dataset: Windows to learn from.
+        eval_dataset: Held-out windows, for `evaluate` and `eval_strategy`.
+        alpha: Weight of the KL, 0 to 1.
+        tokenizer: What the student's ids mean; None: as its directory says (`logitcask.json`).
+        eval_windows: How many held-out windows to evaluate on; None: all.
+        **options: Passed on to `Trainer` (callbacks, optimizers, ...).
+
+    Raises:
+        FingerprintMismatchError: Student and shards have different vocabularies or tokenizers.
+        VocabularyError: The student predicts fewer ids than the teacher.
+        UsageError: A batch that cannot be cut, an alpha outside 0 to 1, an unsupported model or setting.
+    """
+
+    # `compute_loss` divides by the positions of the whole accumulated batch itself.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: TrainingArguments,
+        *,
+        train_dataset: SoftTargetDataset,
+        eval_dataset: SoftTargetDataset | None = None,
+        alpha: float = 1.0,
+        tokenizer: TokenizerInfo | None = None,
+        eval_windows: int | None = None,
+        **options: Any,
+    ) -> None:
+        if not 0 <= alpha <= 1:
+            raise UsageError(f"alpha is the weight of the KL, from 0 to 1; found {alpha}")
+        if args.n_gpu > 1:
+            raise UsageError(f"{args.n_gpu} GPUs in one process; start one process each: `torchrun --nproc-per-node`")
+        check_fits(tokenizer or StudentIdentity.read(Path(model.name_or_path)).tokenizer, train_dataset.metadata)
+        check_vocabulary_size(output_projection(model).weight.shape[0], train_dataset.metadata)
+        self.alpha, self.eval_windows = alpha, eval_windows
+        self.plan = _plan(args, len(train_dataset))
+        args.max_steps = self.plan.num_batches
+        super().__init__(model, args, train_dataset=train_dataset, eval_dataset=eval_dataset, **options)  # pyright: ignore[reportArgumentType]
+        check_projection(model)
+        self._windows: SoftTargetDataset = train_dataset
+        self._sums = torch.zeros(5, dtype=torch.float64, device=args.device)
+        self._last_log_seconds = time.monotonic()
+        self._latest_windows: list[int] = []
+        self._replace_callbacks()
+
+    def _replace_callbacks(self) -> None:
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        if not self.args.disable_tqdm:
+            self.add_callback(ProgressBar())
+        self.add_callback(MetricsFile(Path(self.args.output_dir) / "metrics.jsonl"))
+
+    # Batches
+
+    def get_train_dataloader(self) -> DataLoader:
+        """This rank's micro-batches of the whole run, as one epoch of the `Trainer`."""
+        return DataLoader(
+            self._windows,
+            batch_sampler=RankBatches(self.plan, self.args.process_index),
+            collate_fn=collate,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+        )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Tensor]:
+        """The micro-batches of one step, and the global batch's numbers of targets and labels, [2]."""
+        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        counts = count_positions(batches).to(device)
+        if self.args.world_size > 1:
+            torch.distributed.all_reduce(counts)
+        return batches, counts
+
+    # Loss
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """This micro-batch's share of the global batch's loss; with `return_outputs` also the `LinearLoss`."""
+        counts = count_positions([inputs]).to(inputs["labels"].device) if num_items_in_batch is None else num_items_in_batch
+        # Data parallelism averages gradients over the processes; the denominators are already global.
+        weights = self.args.world_size / counts.clamp(min=1).double()
+        student = self.accelerator.unwrap_model(model)
+
+        def forward() -> LinearLoss:
+            return soft_target_loss(
+                student,
+                inputs,
+                vocab_size=self._windows.vocab_size,
+                kl_weight=self.alpha * weights[0],
+                cross_entropy_weight=(1 - self.alpha) * weights[1],
+            )
+
+        with self.accelerator.autocast():
+            result = _through(model, student, forward)
+        self._add_to_sums(result, inputs)
+        return (result.loss, result) if return_outputs else result.loss
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
+        """Forward and backward of one micro-batch.
+
+        Raises:
+            NonFiniteError: The loss is not finite.
+        """
+        self._latest_windows = inputs["window_indices"].tolist()
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._require_finite("loss", loss)
+        return loss
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        self._require_finite("gradient norm", grad_norm)
+        return grad_norm
+
+    def _require_finite(self, what: str, value: Tensor | float) -> None:
+        if math.isfinite(float(value)):
+            return
+        windows = ", ".join(self._windows.describe(index) for index in self._latest_windows)
+        raise NonFiniteError(
+            f"step {self.state.global_step + 1}: the {what} is {float(value)} on {windows}; no step was taken and the "
+            "last checkpoint is good; lower the learning rate or train in float32, then use --resume"
+        )
+
+    # Evaluation and logs
+
+    def evaluate_on(self, dataset: SoftTargetDataset) -> Evaluation:
+        """Evaluates the student as it is, on at most `eval_windows` windows."""
+        return evaluate(
+            self.accelerator.unwrap_model(self.model),
+            dataset,
+            num_windows=self.eval_windows,
+            batch_windows=self.args.per_device_eval_batch_size,
+            rank=self.args.process_index,
+            num_ranks=self.args.world_size,
+            precision=self.accelerator.autocast(),
+        )
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """KL to the teacher, loss and top-1 agreement on held-out windows, logged under `metric_key_prefix`."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not isinstance(dataset, SoftTargetDataset):
+            raise UsageError("evaluation needs eval_dataset=SoftTargetDataset(..., 'held-out')")
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluate_on(dataset).to_json().items()}
+        self.log(dict(metrics))  # type: ignore[arg-type]
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics  # type: ignore[return-value]
+
+    def _add_to_sums(self, result: LinearLoss, inputs: Batch) -> None:
+        self._sums[_KL] += result.kl_T.double().sum()
+        self._sums[_CROSS_ENTROPY] += result.cross_entropy_T.double().sum()
+        self._sums[[_TARGETS, _LABELS]] += count_positions([inputs]).to(self._sums)
+        self._sums[_POSITIONS] += inputs["num_positions"]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means since the last line: KL, cross-entropy, tokens and tokens a second."""
+        if "loss" in logs:
+            logs = {**logs, **self._take_means()}
+        super().log(logs, start_time)
+
+    def _take_means(self) -> dict[str, float]:
+        if self.args.world_size > 1:
+            torch.distributed.all_reduce(self._sums)
+        sums, seconds = self._sums.tolist(), time.monotonic() - self._last_log_seconds
+        self._sums.zero_()
+        self._last_log_seconds = time.monotonic()
+        means = {"kl_nats": sums[_KL] / max(sums[_TARGETS], 1)}
+        if self.alpha < 1:
+            means["cross_entropy_nats"] = sums[_CROSS_ENTROPY] / max(sums[_LABELS], 1)
+        return {**means, "tokens": int(sums[_POSITIONS]), "tokens_per_second": sums[_POSITIONS] / seconds}
+
+    # Checkpoints
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
+        """As `Trainer.train`; True resumes from the newest whole checkpoint in `output_dir`, if there is one.
+
+        Raises:
+            ConfigurationMismatchError: The checkpoint belongs to another dataset, seed or batch size.
+            NonFiniteError: The loss or the gradient is not finite.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = resumption.last_checkpoint(self.args.output_dir)
+        if resume_from_checkpoint:
+            resumption.check(resume_from_checkpoint, self.plan, self._windows.snapshot)
+        self._last_log_seconds = time.monotonic()
+        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **options)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            resumption.write(directory, self.plan, self._windows.snapshot, self.state.global_step)
+
+
+def soft_target_loss(
+    student: PreTrainedModel,
+    batch: Batch,
+    *,
+    vocab_size: int,
+    kl_weight: float | Tensor,
+    cross_entropy_weight: float | Tensor = 0.0,
+) -> LinearLoss:
+    """The loss of a collated batch: trunk, scored rows, then projection and loss without the logits."""
+    hidden_BSD = hidden_states(student, batch["input_ids"], batch["position_ids"])
+    projection = output_projection(student)
+    return linear_truncated_kl(
+        hidden_BSD.flatten(0, 1)[batch["scored_rows"]],
+        projection.weight,
+        projection.bias,
+        targets_of(batch, vocab_size),
+        labels_T=batch["labels"],
+        kl_weight=kl_weight,
+        cross_entropy_weight=cross_entropy_weight,
+        softcap=projection.softcap,
+    )
+
+
+def _through(wrapped: torch.nn.Module, student: PreTrainedModel, forward: Callable[[], LinearLoss]) -> LinearLoss:
+    """Runs `forward` as the forward pass of the wrapper, whose hooks (gradient sync, sharding) hang on it."""
+    if wrapped is student:
+        return forward()
+    original = student.forward
+    student.forward = forward
+    try:
+        return wrapped()
+    finally:
+        student.forward = original
+
+
+def _plan(args: TrainingArguments, num_windows: int) -> BatchPlan:
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * num_windows / batch)
+    return BatchPlan(
+        num_windows=num_windows,
+        batch_size_windows=batch,
+        micro_batch_windows=args.per_device_train_batch_size,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        num_batches=steps,
+        num_ranks=args.world_size,
+    )

@@ -1,0 +1,1 @@
+"""The teacher: loading a language model, packing text into windows, and reading its distributions."""

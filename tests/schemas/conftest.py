@@ -1,0 +1,162 @@
+"""Random windows and targets: no model, but every rule of the format holds."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from schemas import dataset, storage
+from schemas.records import UnitRecord
+from schemas.scheme import Scheme
+from schemas.shard import EncodedShard, ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
+from schemas.statistics import Statistics
+from schemas.targets import Kind, Part, Targets, Windows
+
+VOCAB_SIZE = 300
+
+
+def make_windows(rng: np.random.Generator, lengths: list[int]) -> Windows:
+    """Windows of the given lengths, cut into parts of 1 to 40 rows, a tenth of the rows without a target."""
+    num_positions = sum(lengths)
+    part, parts = np.empty(num_positions, np.int32), []
+    start = 0
+    for length in lengths:
+        end = start + length
+        while start < end:
+            stop = min(end, start + int(rng.integers(1, 41)))
+            part[start:stop] = len(parts)
+            parts.append(Part(id=f"document-{len(parts)}", source=f"corpus/ö.txt#{len(parts)}", offset=0))
+            start = stop
+    kinds = rng.choice([Kind.TRAIN, Kind.CONTEXT, Kind.PROMPT, Kind.GENERATED], num_positions, p=[0.8, 0.05, 0.05, 0.1])
+    return Windows(
+        token=rng.integers(0, VOCAB_SIZE, num_positions, dtype=np.int32),
+        kind=kinds.astype(np.uint8),
+        part=part,
+        window_offsets=np.cumsum([0, *lengths]).astype(np.int64),
+        parts=tuple(parts),
+    )
+
+
+def make_targets(rng: np.random.Generator, windows: Windows, vocab_size: int = VOCAB_SIZE) -> Targets:
+    """Exact targets, in float64 before they are stored: heads of 1 to 40 of the largest ids of random softmaxes."""
+    logits = 3 * rng.standard_normal((windows.num_positions, vocab_size))
+    log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    has_target, has_label = windows.has_target(), windows.has_label()
+    ids, values, widths, log_tail = [], [], [], []
+    for row, target in zip(log_probs, has_target, strict=True):
+        width = int(rng.integers(1, 41)) if target else 0
+        head = np.sort(np.argsort(-row, kind="stable")[:width])
+        ids.append(head)
+        values.append(row[head])
+        widths.append(width)
+        log_tail.append(np.log(np.exp(np.delete(row, head)).sum()) if target else np.nan)
+    next_log_probs = np.take_along_axis(log_probs, np.maximum(windows.next_token(), 0)[:, None], 1)[:, 0]
+    entropy = -(np.exp(log_probs) * log_probs).sum(1)
+    return Targets(
+        head_ids=np.concatenate(ids).astype(np.int32),
+        head_log_probs=np.concatenate(values).astype(np.float32),
+        head_offsets=np.cumsum([0, *widths]).astype(np.int64),
+        log_tail=np.array(log_tail, np.float32),
+        log_next=np.where(has_label, next_log_probs, np.nan).astype(np.float32),
+        entropy=np.where(has_target, entropy, np.nan).astype(np.float32),
+        top1_ids=np.where(has_target, log_probs.argmax(1), -1).astype(np.int32),
+    )
+
+
+TOKENIZER = TokenizerInfo(
+    name="test", fingerprint="f0", vocabulary_fingerprint="f1", vocab_size=VOCAB_SIZE, bos_id=2, eos_id=1
+)
+TEACHER = TeacherInfo(
+    name="test/teacher",
+    fingerprint="f2",
+    vocab_size=VOCAB_SIZE,
+    dtype="float32",
+    architecture="Gemma2ForCausalLM",
+    num_parameters=10_000,
+    licence="apache-2.0",
+    final_logit_softcap=30.0,
+)
+
+
+def target_metadata(split: str = "train") -> ShardMetadata:
+    return ShardMetadata(
+        kind="targets",
+        split=split,  # pyright: ignore[reportArgumentType]
+        window_tokens=64,
+        tokenizer=TOKENIZER,
+        teacher=TEACHER,
+        scheme=Scheme(),
+        has_entropy=True,
+    )
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20261122)
+
+
+@pytest.fixture
+def windows(rng: np.random.Generator) -> Windows:
+    return make_windows(rng, [64, 50, 64, 1, 33])
+
+
+@pytest.fixture
+def targets(rng: np.random.Generator, windows: Windows) -> Targets:
+    return make_targets(rng, windows)
+
+
+@pytest.fixture
+def metadata() -> ShardMetadata:
+    return target_metadata()
+
+
+@pytest.fixture
+def encoded(windows: Windows, targets: Targets, metadata: ShardMetadata) -> EncodedShard:
+    return encode_shard(windows, targets, metadata)
+
+
+@pytest.fixture
+def make_dataset(rng: np.random.Generator) -> Callable[[str], dataset.Snapshot]:
+    """Writes a finished dataset of three target shards under a URL."""
+
+    def make(out: str) -> dataset.Snapshot:
+        identity = {
+            "teacher": {"name": TEACHER.name, "licence": TEACHER.licence},
+            "tokenizer": {"name": TOKENIZER.name, "vocab_size": VOCAB_SIZE},
+            "scheme": Scheme().to_json(),
+            "window_tokens": 64,
+        }
+        dataset.write_configuration(out, identity=identity, environment={})
+        records = [write_unit(rng, out, f"unit-{i}", split) for i, split in enumerate(("train", "train", "held-out"))]
+        return dataset.write_snapshot(
+            out,
+            complete=True,
+            identity=identity,
+            records=records,
+            num_documents_in=sum(record.num_documents for record in records) + 2,
+            rejected={"empty": 2},
+        )
+
+    return make
+
+
+def write_unit(rng: np.random.Generator, out: str, name: str, split: str) -> UnitRecord:
+    windows = make_windows(rng, [64, 40])
+    targets = make_targets(rng, windows)
+    shard = encode_shard(windows, targets, target_metadata(split))
+    record = UnitRecord(
+        name=name,
+        kind="targets",
+        split=split,  # pyright: ignore[reportArgumentType]
+        digest=shard.digest,
+        footer_digest=shard.footer_digest,
+        size_bytes=len(shard.data),
+        num_windows=shard.num_windows,
+        num_positions=shard.num_positions,
+        num_documents=windows.num_documents(),
+        column_bytes=shard.column_bytes,
+        statistics=Statistics.of(windows, targets),
+    )
+    assert storage.create(storage.join(out, dataset.shard_path("targets", split, name)), shard.data)
+    assert storage.create_json(storage.join(out, dataset.record_path("targets", split, name)), record.to_json())
+    return record

@@ -1,0 +1,169 @@
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+import tyro
+
+from schemas import cli
+from schemas.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """A command to parse options for."""
+
+    corpus: tyro.conf.Positional[tuple[str, ...]]
+    teacher: str
+    steps: int = 10
+    entropy: bool = True
+    layers: tuple[int, ...] = ()
+
+    def run(self) -> int:
+        return 0
+
+
+def parse(*words: str) -> Sample:
+    command = cli.parse_command(Sample, "sample", words)
+    assert isinstance(command, Sample)
+    return command
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(text: str) -> str:
+        file = tmp_path / "run.toml"
+        file.write_text(text)
+        return str(file)
+
+    return write
+
+
+def test_flags_override_the_config_file_which_overrides_defaults(config):
+    file = config('corpus = ["a", "b"]\nteacher = "t"\nsteps = 20\nentropy = false\nlayers = [0, 2]')
+    assert parse("--config", file, "--steps", "30") == Sample(
+        corpus=("a", "b"), teacher="t", steps=30, entropy=False, layers=(0, 2)
+    )
+
+
+def test_a_positional_argument_overrides_the_config_file(config):
+    file = config('corpus = ["a"]')
+    assert parse("c", f"--config={file}", "--teacher", "t").corpus == ("c",)
+
+
+def test_dashes_and_underscores_are_one_in_a_config_file(config):
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Dashed:
+        """A command."""
+
+        batch_windows: int = 1
+
+        def run(self) -> int:
+            return 0
+
+    assert cli.parse_command(Dashed, "dashed", ["--config", config("batch-windows = 4")]) == Dashed(batch_windows=4)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("steps = ", "Invalid value"), ("stpes = 3", "no option 'stpes'")],
+    ids=["not TOML", "unknown key"],
+)
+def test_a_bad_config_file_is_named(config, text, found):
+    file = config(text)
+    with pytest.raises(UsageError, match=found) as raised:
+        parse("c", "--teacher", "t", "--config", file)
+    assert file in str(raised.value)
+
+
+@pytest.mark.parametrize("words", [["c"], ["c", "--teacher", "t", "--steps", "many"], ["--unknown", "1"]])
+def test_bad_options_end_with_status_2(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse(*words)
+    assert stopped.value.code == 2
+
+
+def test_a_wrongly_typed_setting_ends_with_status_2(config, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse("c", "--teacher", "t", "--config", config('steps = "many"'))
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("name", sorted(cli.registered_commands()))
+def test_every_command_has_help_with_an_example(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*name.split(), "--help"])
+    assert stopped.value.code == 0
+    assert f"logitcask {name}" in capsys.readouterr().out.split("Example:")[1]
+
+
+def test_the_overview_names_every_command(capsys):
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for name in cli.registered_commands():
+        assert f"  {name} " in shown
+
+
+@pytest.mark.parametrize("words", [[], ["frobnicate"], ["student"], ["student", "frobnicate"]])
+def test_an_unknown_command_ends_with_status_2(words, capsys):
+    assert cli.main(words) == 2
+    assert "annotate" in (err := capsys.readouterr().err) or "student init" in err
+
+
+def test_bad_data_ends_with_status_1_and_the_reason(tmp_path, capsys):
+    assert cli.main(["inspect", str(tmp_path / "nowhere")]) == 1
+    assert "no snapshot here" in capsys.readouterr().err
+
+
+def test_inspect_shows_a_dataset(tmp_path, make_dataset, capsys):
+    make_dataset(str(tmp_path))
+    assert cli.main(["inspect", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    for expected in ("test/teacher", "complete", "entropy, nats", "2 rejected (empty 2)", "312 in 6 windows"):
+        assert expected in shown
+
+
+def test_inspect_prints_json(tmp_path, make_dataset, capsys):
+    snapshot = make_dataset(str(tmp_path))
+    assert cli.main(["inspect", str(tmp_path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["report_version"] == 1
+    assert report["total"]["tokens"] == 312
+    assert report["documents"]["rejected_by_reason"] == {"empty": 2}
+    assert report["total"]["bytes"] == sum(entry.size_bytes for entry in snapshot.shards())
+
+
+def test_verify_ends_with_0_if_all_is_well_and_1_if_not(tmp_path, make_dataset, capsys):
+    make_dataset(str(tmp_path))
+    assert cli.main(["verify", str(tmp_path)]) == 0
+    next(tmp_path.glob("targets/*/*.parquet")).unlink()
+    assert cli.main(["verify", str(tmp_path), "--json"]) == 1
+    out = capsys.readouterr().out
+    assert json.loads(out[out.index("{") :])["faults"][0]["error"] == "MissingShardError"
+
+
+def imported_by(*words: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after the command."""
+    program = f"import sys; from schemas import cli; cli.main({list(words)!r}); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in done.stderr.split()}
+
+
+def test_help_imports_nothing_heavy():
+    assert not imported_by("--help") & {"torch", "transformers", "apache_beam", "pyarrow", "numpy"}
+
+
+def test_inspect_imports_nothing_heavy(tmp_path, make_dataset):
+    make_dataset(str(tmp_path))
+    assert not imported_by("inspect", str(tmp_path)) & {"torch", "transformers", "apache_beam", "pyarrow", "numpy"}
+
+
+def test_a_package_of_somebody_else_is_refused_at_start(tmp_path):
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "__init__.py").touch()
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from schemas import cli; sys.exit(cli.main(['--help']))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "'teacher'" in done.stderr
+    assert str(tmp_path) in done.stderr

@@ -1,0 +1,201 @@
+import dataclasses
+import io
+import random
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from schemas import quantizer, shard, storage
+from schemas.errors import CorruptShardError, MissingShardError, UnknownFormatVersionError, VocabularyError
+from schemas.reader import ShardReader
+from schemas.shard import encode_shard
+from schemas.targets import Windows
+
+
+@pytest.fixture
+def path(tmp_path, encoded) -> str:
+    file = tmp_path / "shard.parquet"
+    file.write_bytes(encoded.data)
+    return str(file)
+
+
+def test_windows_come_back_as_they_were(path, windows):
+    with ShardReader(path) as reader:
+        read = reader.read().windows
+    for name in ("token", "kind", "part", "window_offsets"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(windows, name))
+    assert read.parts == windows.parts
+
+
+def test_targets_come_back_within_a_quantisation_step(path, targets):
+    with ShardReader(path) as reader:
+        read = reader.read().targets
+    np.testing.assert_array_equal(read.head_ids, targets.head_ids)
+    np.testing.assert_array_equal(read.head_offsets, targets.head_offsets)
+    # Half a step of the head at −20 nats is 0.07; renormalising moves a whole row by less than 0.02.
+    np.testing.assert_allclose(read.head_log_probs, targets.head_log_probs, atol=0.1)
+    for name in ("log_next", "entropy"):
+        np.testing.assert_allclose(getattr(read, name), getattr(targets, name), atol=0.5 / 2048 + 1e-6)
+
+
+def test_metadata_come_back_as_they_were(path, metadata):
+    with ShardReader(path) as reader:
+        assert reader.metadata == metadata
+
+
+def test_equal_input_gives_equal_bytes(windows, targets, metadata, encoded):
+    assert encode_shard(windows, targets, metadata).data == encoded.data
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 1), (1, 3), (4, 5), (2, 2), (0, 5)])
+def test_any_range_of_windows_can_be_read(path, windows, start, stop):
+    with ShardReader(path) as reader:
+        block = reader.read(start, stop)
+    np.testing.assert_array_equal(block.windows.token, windows.select(start, stop).token)
+    assert block.targets.num_positions == block.windows.num_positions
+
+
+def test_row_groups_are_whole_windows(windows, targets, metadata, monkeypatch, tmp_path):
+    monkeypatch.setattr(shard, "ROW_GROUP_POSITIONS", 60)
+    data = encode_shard(windows, targets, metadata).data
+    file = pq.ParquetFile(io.BytesIO(data))
+    rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    assert rows == [64, 50 + 64, 1 + 33]
+    (tmp_path / "x.parquet").write_bytes(data)
+    with ShardReader(str(tmp_path / "x.parquet")) as reader:
+        assert [reader.block_of(window) for window in range(5)] == [(0, 1), (1, 3), (1, 3), (3, 5), (3, 5)]
+        np.testing.assert_array_equal(reader.read(2, 4).windows.token, windows.select(2, 4).token)
+
+
+def test_a_token_shard_has_the_token_columns_alone(windows, metadata, tmp_path):
+    metadata = dataclasses.replace(metadata, kind="tokens", teacher=None, scheme=None, has_entropy=False)
+    (tmp_path / "t.parquet").write_bytes(encode_shard(windows, None, metadata).data)
+    assert pq.read_schema(tmp_path / "t.parquet").names == ["window", "document", "token", "kind"]
+    with ShardReader(str(tmp_path / "t.parquet")) as reader:
+        assert reader.read().targets is None
+
+
+def test_rows_of_context_and_prompt_have_no_target(encoded):
+    table = pq.read_table(io.BytesIO(encoded.data))
+    bare = np.isin(table["kind"].to_numpy(), [1, 2])
+    assert bare.any()
+    np.testing.assert_array_equal(table["tail"].is_null().to_numpy(), bare)
+    assert set(np.diff(table["ids"].combine_chunks().offsets.to_numpy())[bare]) == {0}
+
+
+def test_an_id_beyond_the_vocabulary_is_refused(windows, targets, metadata):
+    bad = dataclasses.replace(windows, token=np.where(np.arange(windows.num_positions) == 7, 300, windows.token))
+    with pytest.raises(VocabularyError, match="token id 300 at entry 7"):
+        encode_shard(bad, targets, metadata)
+
+
+def test_sql_reproduces_the_decoded_sums(path):
+    duckdb = pytest.importorskip("duckdb")
+    (total,) = duckdb.sql(
+        f"""select sum(list_sum(list_transform(q, lambda x: exp(-(x / 64.0) * (1 + x / 64.0))))
+               + case when tail = 65535 then 0 else exp(-(tail / 2048.0)) end)
+            from '{path}' where tail is not null"""
+    ).fetchall()[0]
+    table = pq.read_table(path)
+    tail = table["tail"].drop_null().to_numpy().astype(np.float64)
+    head = quantizer.dequantize_head(table["q"].combine_chunks().flatten().to_numpy()).astype(np.float64)
+    assert total == pytest.approx(np.exp(head).sum() + np.exp(-tail[tail < 65535] / 2048).sum(), rel=1e-9)
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    with pytest.raises(MissingShardError, match="gone.parquet"):
+        ShardReader(str(tmp_path / "gone.parquet"))
+
+
+@pytest.mark.parametrize("keep", [0, 3, 11, 100, -1, -9])
+def test_a_truncated_file_is_refused(tmp_path, encoded, keep):
+    (tmp_path / "cut.parquet").write_bytes(encoded.data[:keep])
+    with pytest.raises(CorruptShardError, match="cut.parquet"):
+        ShardReader(str(tmp_path / "cut.parquet"), footer_digest=encoded.footer_digest)
+
+
+def test_no_flipped_bit_gives_a_wrong_value(tmp_path, encoded, windows):
+    """300 random bits, footer and pages: an error, or exactly what was written."""
+    with ShardReader(_write(tmp_path, encoded.data)) as reader:
+        truth = reader.read()
+    bits = random.Random(1).sample(range(len(encoded.data) * 8), 300)
+    num_reported = 0
+    for bit in bits:
+        damaged = bytearray(encoded.data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        try:
+            with ShardReader(_write(tmp_path, bytes(damaged)), footer_digest=encoded.footer_digest) as reader:
+                block = reader.read()
+        except CorruptShardError:
+            num_reported += 1
+            continue
+        np.testing.assert_array_equal(block.windows.token, truth.windows.token)
+        np.testing.assert_array_equal(block.windows.kind, truth.windows.kind)
+        for name in ("head_ids", "head_log_probs", "log_tail", "log_next", "entropy"):
+            np.testing.assert_array_equal(getattr(block.targets, name), getattr(truth.targets, name))
+    assert num_reported > 250
+
+
+def _write(directory, data: bytes) -> str:
+    file = directory / "flipped.parquet"
+    file.write_bytes(data)
+    return str(file)
+
+
+def rewrite(path: str, change) -> None:
+    """Writes the shard's table again, with `change` applied to the table and its footer metadata."""
+    table = pq.read_table(path)
+    metadata = pq.read_metadata(path).metadata
+    table, metadata = change(table, dict(metadata))
+    with pq.ParquetWriter(path, table.schema.remove_metadata(), store_schema=False) as writer:
+        writer.write_table(table.replace_schema_metadata(None))
+        writer.add_key_value_metadata({k.decode(): v.decode() for k, v in metadata.items()})
+
+
+def test_an_unknown_version_is_refused_before_anything_else_is_read(path):
+    rewrite(path, lambda table, m: (table, {**m, shard.VERSION_KEY: b"2", shard.METADATA_KEY: b"not JSON"}))
+    with pytest.raises(UnknownFormatVersionError, match="version '2'"):
+        ShardReader(path)
+
+
+def test_an_unknown_optional_column_is_ignored(path, windows):
+    extra = pa.array(np.arange(windows.num_positions))
+    rewrite(path, lambda table, m: (table.append_column("tail@2", extra), m))
+    with ShardReader(path) as reader:
+        assert reader.read().targets.num_positions == windows.num_positions
+
+
+def test_a_missing_column_is_named(path):
+    rewrite(path, lambda table, m: (table.drop_columns(["tail"]), m))
+    with ShardReader(path) as reader, pytest.raises(CorruptShardError, match="'tail' is missing"):
+        reader.read()
+
+
+def test_tokens_that_are_not_those_of_the_window_are_refused(path):
+    def swap(table, metadata):
+        token = table["token"].to_numpy().copy()
+        token[70] = (token[70] + 1) % 300
+        return table.set_column(2, pa.field("token", pa.int32(), nullable=False), pa.array(token)), metadata
+
+    rewrite(path, swap)
+    with ShardReader(path) as reader, pytest.raises(CorruptShardError, match="window 1 .*content hash"):
+        reader.read()
+
+
+def test_a_parquet_file_of_somebody_else_is_refused(tmp_path):
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
+    with pytest.raises(CorruptShardError, match="not a logitcask shard"):
+        ShardReader(str(tmp_path / "x.parquet"))
+
+
+def test_shards_can_be_read_from_any_file_system(encoded, windows):
+    url = "memory://test-shard/shard.parquet"
+    assert storage.create(url, encoded.data)
+    with ShardReader(url, footer_digest=encoded.footer_digest) as reader:
+        np.testing.assert_array_equal(reader.read().windows.token, windows.token)
+
+
+def test_windows_concatenate_empty():
+    assert Windows.concatenate([]).num_windows == 0

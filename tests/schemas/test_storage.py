@@ -1,0 +1,105 @@
+import multiprocessing
+import os
+
+import pytest
+
+from schemas import storage
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request, tmp_path) -> str:
+    return str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}"
+
+
+def test_the_first_writer_wins(root):
+    url = storage.join(root, "a", "b.bin")
+    assert storage.create(url, b"first")
+    assert not storage.create(url, b"second")
+    assert storage.read_bytes(url) == b"first"
+
+
+def test_a_file_may_be_read_in_part(root):
+    storage.create(storage.join(root, "x"), b"0123456789")
+    assert storage.read_bytes(storage.join(root, "x"), 2, 5) == b"234"
+
+
+def test_listing_is_recursive_and_sorted_and_knows_sizes(root):
+    for name in ("b/2", "a/1", "c"):
+        storage.create(storage.join(root, *name.split("/")), name.encode())
+    files = storage.list_files(root)
+    assert [(f.url[-3:], f.size_bytes) for f in files] == [("a/1", 3), ("b/2", 3), (files[2].url[-3:], 1)]
+    assert files[2].url.endswith("/c")
+
+
+def test_a_directory_that_does_not_exist_lists_as_empty(root):
+    assert storage.list_files(storage.join(root, "nowhere")) == []
+
+
+def test_a_pattern_is_a_file_a_directory_or_a_glob(root):
+    for name in ("x.txt", "y.txt", "z.md"):
+        storage.create(storage.join(root, "d", name), b"text")
+    assert len(storage.expand(storage.join(root, "d"))) == 3
+    assert [storage.file_name(f.url) for f in storage.expand(storage.join(root, "d", "*.txt"))] == ["x.txt", "y.txt"]
+    assert [storage.file_name(f.url) for f in storage.expand(storage.join(root, "d", "z.md"))] == ["z.md"]
+    assert storage.expand(storage.join(root, "d", "missing.md")) == []
+
+
+def test_the_etag_changes_with_the_content(tmp_path):
+    file = tmp_path / "f"
+    file.write_bytes(b"one")
+    before = storage.describe_file(str(file))
+    file.write_bytes(b"two")
+    os.utime(file, ns=(0, 12345))
+    assert storage.describe_file(str(file)).etag != before.etag
+
+
+def test_replacing_leaves_one_whole_file(root):
+    url = storage.join(root, "progress.json")
+    storage.replace(url, b"1")
+    storage.replace(url, b"22")
+    assert storage.read_bytes(url) == b"22"
+    assert len(storage.list_files(root)) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("s3://bucket/key", "s3://bucket/key"),
+        ("https://user:secret@host/path?X-Amz-Signature=abc", "https://host/path"),
+        ("/local/file#1?x", "/local/file#1?x"),
+    ],
+)
+def test_credentials_are_not_shown(url, shown):
+    assert storage.redact(url) == shown
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        storage.create(str(tmp_path / "x"), b"data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_hard_links_a_file_still_appears_whole_and_once(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("links are not supported here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert storage.create(str(tmp_path / "x"), b"first")
+    assert not storage.create(str(tmp_path / "x"), b"second")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"first"]
+
+
+def _race(args: tuple[str, int]) -> bool:
+    return storage.create(args[0], str(args[1]).encode() * 1000)
+
+
+def test_of_many_processes_exactly_one_creates_a_file(tmp_path):
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        won = pool.map(_race, [(str(tmp_path / "x"), i) for i in range(24)], chunksize=1)
+    assert sum(won) == 1
+    assert (tmp_path / "x").read_bytes() == str(won.index(True)).encode() * 1000
+    assert len(list(tmp_path.iterdir())) == 1
