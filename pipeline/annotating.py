@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +26,10 @@ from schemas.scheme import Scheme
 from schemas.shard import EncodedShard, ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
 from schemas.statistics import Statistics
 from schemas.targets import Targets, Windows
-from teacher.scorer import Scorer
+
+if TYPE_CHECKING:
+    # torch is not needed before the first window is scored; workers of the other stage never need it.
+    from teacher.scorer import Scorer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +42,8 @@ class ScorerSpec:
         dtype: Of weights and forward pass.
         attention: Attention implementation of `transformers`.
         num_threads: CPU threads of a worker.
-        batch_tokens: About how many positions one forward pass takes.
+        batch_tokens: Most positions of a forward pass, padding included.
+        row_chunk: Positions whose logits exist at a time.
         scheme: How heads are chosen.
     """
 
@@ -48,6 +53,7 @@ class ScorerSpec:
     attention: str
     num_threads: int
     batch_tokens: int
+    row_chunk: int
     scheme: Scheme
 
 
@@ -120,7 +126,7 @@ def read_unit(unit: AnnotationUnit, spec: AnnotationSpec) -> Windows:
         return reader.read().windows
 
 
-def score_windows(windows: Windows, scorer: Scorer, batch_tokens: int, heartbeats: Heartbeats) -> Targets:
+def score_windows(windows: Windows, scorer: "Scorer", batch_tokens: int, heartbeats: Heartbeats) -> Targets:
     """The targets of all windows, batch by batch, with a heartbeat after each.
 
     Raises:
@@ -129,36 +135,21 @@ def score_windows(windows: Windows, scorer: Scorer, batch_tokens: int, heartbeat
     pieces = []
     for start, stop in batches(windows.window_offsets, batch_tokens):
         batch = windows.select(start, stop)
-        targets = scorer.score(batch)
-        check_finite(batch, targets)
-        pieces.append(targets)
+        pieces.append(scorer.score(batch))
         heartbeats.advance(batch.num_positions)
     return Targets.concatenate(pieces)
 
 
 def batches(window_offsets: np.ndarray, batch_tokens: int) -> Iterator[tuple[int, int]]:
-    """Windows (start, stop) of each batch: as many as fit into `batch_tokens` positions, at least one."""
-    num_windows = len(window_offsets) - 1
-    start = 0
-    while start < num_windows:
-        limit = window_offsets[start] + batch_tokens
-        stop = max(start + 1, int(np.searchsorted(window_offsets, limit, side="right")) - 1)
-        yield start, stop
-        start = stop
-
-
-def check_finite(windows: Windows, targets: Targets) -> None:
-    """Raises NonFiniteError if a row's target holds NaN or infinity (a tail of no mass, −inf, is fine)."""
-    rows = windows.has_target()
-    log_tail = targets.log_tail[rows]
-    faults = {
-        "log-probability in a head": targets.head_log_probs[~np.isfinite(targets.head_log_probs)],
-        "tail": log_tail[np.isnan(log_tail) | (log_tail > 1e-3)],
-        "next-token log-probability": targets.log_next[windows.has_label() & ~np.isfinite(targets.log_next)],
-    }
-    for what, values in faults.items():
-        if len(values):
-            raise NonFiniteError(f"the teacher gave {len(values)} value(s) like {values[0]} as {what}")
+    """Windows (start, stop) of each batch: as many as fit, padded to the longest, into `batch_tokens`; at least one."""
+    start, longest = 0, 0
+    for index, length in enumerate(np.diff(window_offsets).tolist()):
+        longest = max(longest, length)
+        if index > start and longest * (index + 1 - start) > batch_tokens:
+            yield start, index
+            start, longest = index, length
+    if start < len(window_offsets) - 1:
+        yield start, len(window_offsets) - 1
 
 
 def encode_unit(unit: AnnotationUnit, windows: Windows, targets: Targets, spec: AnnotationSpec) -> EncodedShard:
@@ -202,15 +193,19 @@ def reject_unit(unit: AnnotationUnit, windows: Windows, spec: AnnotationSpec, er
 
 
 _scorer_lock = threading.Lock()
-_scorers: dict[ScorerSpec, Scorer] = {}
+_scorers: dict[ScorerSpec, "Scorer"] = {}
 
 
-def cached_scorer(spec: ScorerSpec) -> Scorer:
+def cached_scorer(spec: ScorerSpec) -> "Scorer":
     """This process's teacher, loaded once; another spec takes its place.
 
     Raises:
         TeacherError: It cannot be loaded.
     """
+    import torch
+
+    # For every unit, because OpenMP keeps the number for each calling thread, and Beam has many.
+    torch.set_num_threads(spec.num_threads)
     with _scorer_lock:
         if spec not in _scorers:
             _scorers.clear()
@@ -218,16 +213,13 @@ def cached_scorer(spec: ScorerSpec) -> Scorer:
         return _scorers[spec]
 
 
-def load_scorer(spec: ScorerSpec) -> Scorer:
-    """Loads the teacher as the spec says, and limits torch to the spec's threads."""
-    import torch
-
+def load_scorer(spec: ScorerSpec) -> "Scorer":
+    """Loads the teacher as the spec says."""
     from teacher.loading import load_model
     from teacher.scorer import HuggingFaceScorer
 
-    torch.set_num_threads(spec.num_threads)
     model = load_model(spec.reference, spec.dtype, spec.device, spec.attention)
-    return HuggingFaceScorer(model, spec.scheme)
+    return HuggingFaceScorer(model, spec.scheme, batch_tokens=spec.batch_tokens, row_chunk=spec.row_chunk)
 
 
 class _Stopwatch:

@@ -37,9 +37,9 @@ def summary(result: "JobResult") -> str:
     snapshot, total = result.snapshot, result.snapshot.total()
     held_out = snapshot.splits.get("held-out")
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in snapshot.rejected.items())
+    rejected = f"{snapshot.num_rejected:,} rejected{f' ({reasons})' if reasons else ''}"
     lines = [
-        ("documents", f"{snapshot.num_documents_in:,} in, {total.num_documents:,} annotated, {snapshot.num_rejected:,} "
-         f"rejected{f' ({reasons})' if reasons else ''}"),
+        ("documents", f"{snapshot.num_documents_in:,} in, {total.num_documents:,} annotated, {rejected}"),
         ("tokens", f"{total.num_positions:,}, of which {held_out.num_positions if held_out else 0:,} held out"),
         ("shards", f"{total.num_shards:,}, {total.size_bytes:,} bytes"),
         ("size", f"{total.size_bytes / max(total.num_positions, 1):.1f} bytes/token"),
@@ -47,6 +47,8 @@ def summary(result: "JobResult") -> str:
         ("snapshot", storage.redact(storage.join(result.out, "snapshots", f"{snapshot.name}.json"))),
         ("next", f"logitcask inspect {storage.redact(result.out)}"),
     ]
+    if held_out is None and snapshot.identity.get("held_out", 0) > 0:
+        lines.insert(-1, ("note", "no document fell into the held-out split; a larger --held-out share will get some"))
     return "\n".join(f"{name:<10} {text}" for name, text in lines)
 
 

@@ -5,7 +5,6 @@ afterwards is one whole shard and one record that describes it.
 """
 
 import dataclasses
-import io
 from typing import Literal
 
 from schemas import storage
@@ -14,7 +13,7 @@ from schemas.errors import CorruptShardError
 from schemas.fingerprints import digest
 from schemas.reader import ShardReader
 from schemas.records import UnitRecord, read_record
-from schemas.shard import EncodedShard, Split, footer_of
+from schemas.shard import EncodedShard, Split, column_bytes, footer_of
 from schemas.statistics import Statistics
 
 REBUILT_NOTE = (
@@ -71,9 +70,7 @@ def commit_record(out: str, record: UnitRecord) -> UnitRecord:
     return standing
 
 
-def standing_record(
-    out: str, kind: Literal["tokens", "targets"], split: Split, name: str
-) -> UnitRecord | None:
+def standing_record(out: str, kind: Literal["tokens", "targets"], split: Split, name: str) -> UnitRecord | None:
     """The record of a unit that is finished already, rebuilt where only its shard is there.
 
     Returns:
@@ -110,16 +107,10 @@ def rebuild_record(out: str, kind: Literal["tokens", "targets"], split: Split, n
         num_windows=block.windows.num_windows,
         num_positions=block.windows.num_positions,
         num_documents=block.windows.num_documents(),
-        column_bytes=_column_bytes(data),
+        column_bytes=column_bytes(data),
         statistics=None if block.targets is None else Statistics.of(block.windows, block.targets),
         environment={"note": REBUILT_NOTE},
     )
-
-
-def _column_bytes(data: bytes) -> dict[str, int]:
-    from schemas.shard import _column_bytes as column_bytes
-
-    return column_bytes(data)
 
 
 def _shard_url(out: str, record: UnitRecord) -> str:

@@ -7,6 +7,8 @@ import tyro
 
 from schemas.errors import UsageError
 
+SUPPORTED_RUNNERS = ("local", "dask")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnnotateConfig:
@@ -109,6 +111,33 @@ class AnnotateConfig:
         for is_fault, message in faults:
             if is_fault:
                 raise UsageError(message)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunnerSettings:
+    """Where a stage runs.
+
+    Attributes:
+        name: "local" or "dask".
+        num_workers: Processes of the local runner; with one, units run in this process.
+        dask_scheduler: Address of a Dask scheduler, `tcp://host:port`.
+    """
+
+    name: str = "local"
+    num_workers: int = 1
+    dask_scheduler: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in SUPPORTED_RUNNERS:
+            raise UsageError(f"--runner {self.name}: not supported yet; choose one of {', '.join(SUPPORTED_RUNNERS)}")
+        if self.num_workers < 1:
+            raise UsageError(f"--workers must be at least 1, got {self.num_workers}")
+        if self.name == "dask" and self.dask_scheduler is None:
+            raise UsageError("--runner dask needs --dask-scheduler tcp://HOST:PORT")
+        if self.name != "dask" and self.dask_scheduler is not None:
+            raise UsageError("--dask-scheduler is only of use with --runner dask")
+        if self.name == "dask" and self.num_workers != 1:
+            raise UsageError("--workers is of the local runner; a Dask cluster has the workers it was started with")
 
 
 def _below(value: int | None, minimum: int) -> bool:

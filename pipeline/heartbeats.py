@@ -43,9 +43,11 @@ class Heartbeats:
         """Counts work done by this process.
 
         Raises:
-            StopRequested: The driver wants to end.
+            StopRequested: The driver wants to end, or has ended.
         """
         if not self._is_heard():
+            if self._key in _done:
+                raise StopRequested
             return
         with _lock:
             _done[self._key] = _done.get(self._key, 0) + amount

@@ -8,26 +8,22 @@
 A job that was cut short goes on where it stopped; a finished one does nothing.
 """
 
-import logging
+import importlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from types import ModuleType
 
-from pipeline.configuration import AnnotateConfig
+from pipeline.configuration import AnnotateConfig, RunnerSettings
 from pipeline.corpus.parquet import row_group_bytes
 from pipeline.finalizing import account, finalize, finished_units, read_tokenized_units
 from pipeline.plan import AnnotationUnit, TokenUnit, plan_annotation_units, plan_token_units
 from pipeline.resolving import ResolvedJob, resolve_job
-from pipeline.runners import RunnerSettings
 from pipeline.stages import Stage, finish_stage
 from pipeline.tokenizing import TokenizedUnit
-from pipeline.transforms import AnnotateUnits, TokenizeUnits
 from schemas import storage
 from schemas.dataset import Snapshot
 from schemas.errors import CorpusError, LogitcaskError
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,9 +62,7 @@ def annotate(config: AnnotateConfig, *, quiet: bool = False) -> JobResult:
     token_units = plan_token_units(job.files, job.token_fingerprint(), row_group_bytes)
     num_tokenized = finish_stage(_token_stage(job, token_units), runner, config.attempts, quiet=quiet)
     tokenized = read_tokenized_units(job.out, token_units)
-    units = plan_annotation_units(
-        (shard for unit in tokenized for shard in unit.shards), job.target_fingerprint()
-    )
+    units = plan_annotation_units((shard for unit in tokenized for shard in unit.shards), job.target_fingerprint())
     _require_documents(job, tokenized, units)
     return _annotate_units(job, tokenized, units, runner, config.attempts, num_tokenized, quiet=quiet)
 
@@ -110,7 +104,7 @@ def _token_stage(job: ResolvedJob, units: Sequence[TokenUnit]) -> Stage:
         measure="bytes",
         remaining=remaining,
         size=lambda unit: unit.size_bytes,
-        transform=partial(TokenizeUnits, job.tokens),
+        transform=lambda heartbeats: _transforms().TokenizeUnits(job.tokens, heartbeats),
     )
 
 
@@ -124,13 +118,16 @@ def _target_stage(job: ResolvedJob, units: Sequence[AnnotationUnit]) -> Stage:
         measure="tokens",
         remaining=remaining,
         size=lambda unit: unit.tokens.num_positions,
-        transform=partial(AnnotateUnits, job.targets),
+        transform=lambda heartbeats: _transforms().AnnotateUnits(job.targets, heartbeats),
     )
 
 
-def _require_documents(
-    job: ResolvedJob, tokenized: Sequence[TokenizedUnit], units: Sequence[AnnotationUnit]
-) -> None:
+def _transforms() -> ModuleType:
+    """Beam, imported only where there is something to do."""
+    return importlib.import_module("pipeline.transforms")
+
+
+def _require_documents(job: ResolvedJob, tokenized: Sequence[TokenizedUnit], units: Sequence[AnnotationUnit]) -> None:
     """Raises CorpusError if there is nothing to annotate."""
     if units:
         return

@@ -5,6 +5,7 @@ changes the bytes it writes. So a unit that is already there is known by its nam
 Neither the number of workers nor the machine has a part in either plan.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -105,10 +106,10 @@ def plan_annotation_units(shards: Iterable[TokenShard], settings_fingerprint: st
     ]
 
 
-def token_shard_name(unit: TokenUnit, index: int) -> str:
-    """Name of a unit's token shard number `index` of a split: `<unit>-<shard>-<fingerprint>`."""
+def token_shard_name(unit: TokenUnit, split: Split, index: int) -> str:
+    """Name of a unit's token shard number `index` of a split: `<unit>-<shard>-<fingerprint>`, unique over splits."""
     number, _, mark = unit.name.partition("-")
-    return f"{number}-{index:04d}-{mark}"
+    return f"{number}-{'h' if split == 'held-out' else ''}{index:04d}-{mark}"
 
 
 def unit_name(position: str, identity: object) -> str:
@@ -140,13 +141,11 @@ def _slice_file(
 def _slice_bytes(file: CorpusFile, unit_bytes: int) -> Iterator[tuple[FileSlice, int]]:
     count = max(1, round(file.size_bytes / unit_bytes))
     bounds = [file.size_bytes * index // count for index in range(count + 1)]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         yield FileSlice(file=file, start=start, stop=stop, is_whole=count == 1), stop - start
 
 
-def _slice_parquet(
-    file: CorpusFile, group_bytes: Sequence[int], unit_bytes: int
-) -> Iterator[tuple[FileSlice, int]]:
+def _slice_parquet(file: CorpusFile, group_bytes: Sequence[int], unit_bytes: int) -> Iterator[tuple[FileSlice, int]]:
     if not group_bytes:
         # An unreadable file is a slice like any other: reading it gives the rejection.
         yield FileSlice(file=file, start=0, stop=1, is_whole=True), file.size_bytes

@@ -80,9 +80,7 @@ class ProgressDisplay:
         self._meter = meter
         self._console = console
         self._next_line_seconds = time.monotonic() + _PLAIN_INTERVAL_SECONDS
-        self._bar = Progress(
-            BarColumn(bar_width=30), TextColumn("{task.description}"), console=console, transient=True
-        )
+        self._bar = Progress(BarColumn(bar_width=30), TextColumn("{task.description}"), console=console, transient=True)
         self._task = self._bar.add_task("", total=max(meter.total, 1))
 
     def update(self, done: int) -> None:

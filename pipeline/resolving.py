@@ -17,11 +17,12 @@ from pipeline.corpus.files import CorpusFile, find_corpus
 from pipeline.token_shards import TokenSpec
 from schemas import storage
 from schemas.dataset import read_configuration, write_configuration
-from schemas.errors import ConfigurationMismatchError
+from schemas.errors import ConfigurationMismatchError, TokenizerError, UsageError
 from schemas.fingerprints import fingerprint
 from schemas.scheme import Scheme
 from schemas.shard import ALGORITHM_VERSION, FORMAT_VERSION, TeacherInfo, TokenizerInfo
-from teacher.loading import check_vocabulary, describe_teacher, resolve_device, resolve_dtype
+from teacher.gguf_header import read_gguf_header
+from teacher.loading import check_vocabulary, describe_teacher, resolve, resolve_device, resolve_dtype
 from teacher.packing import pack_documents
 from teacher.tokenizers import load_tokenizer
 
@@ -30,6 +31,7 @@ PACKING_VERSION = 1
 
 _SHARD_TOKENS = {"cpu": 32_768, "cuda": 1_048_576}
 _BATCH_TOKENS = {"cpu": 4_096, "cuda": 32_768}
+_ROW_CHUNK = 256
 # Pieces that were added to a tokenizer after training (an image token, say) may lie beyond the teacher's rows: they do
 # not occur in text. More than this many mean that tokenizer and teacher do not belong together.
 _MAX_ADDED_PIECES = 256
@@ -133,6 +135,7 @@ def _resolve_environment(config: AnnotateConfig, begun: dict[str, Any]) -> dict[
         "threads": _choose("threads", config.threads, begun, _default_threads(config.workers)),
         "attention": begun.get("attention", "auto"),
         "batch_tokens": _choose("batch_tokens", config.batch_tokens, begun, _BATCH_TOKENS[_device_kind(device)]),
+        "row_chunk": begun.get("row_chunk", _ROW_CHUNK),
     }
 
 
@@ -167,6 +170,14 @@ def _default_threads(num_workers: int) -> int:
 def _check_fit(config: AnnotateConfig, tokenizer: TokenizerInfo, teacher: TeacherInfo) -> None:
     if tokenizer.vocab_size > teacher.vocab_size + _MAX_ADDED_PIECES:
         check_vocabulary(tokenizer, teacher)
+    if config.chat_field is not None and tokenizer.chat_template is None:
+        raise TokenizerError(
+            f"--chat-field {config.chat_field}: tokenizer {tokenizer.name!r} has no chat template; name one that "
+            "has by --tokenizer, or give the conversations as text"
+        )
+    largest = _max_part_tokens(config.teacher)
+    if largest is not None and config.window > largest:
+        raise UsageError(f"--window {config.window}: teacher {teacher.name!r} can attend to {largest} tokens at most")
     # The packer knows what the smallest window is; asked with no document, it only checks.
     list(
         pack_documents(
@@ -177,6 +188,17 @@ def _check_fit(config: AnnotateConfig, tokenizer: TokenizerInfo, teacher: Teache
             eos_id=tokenizer.eos_id,
         )
     )
+
+
+def _max_part_tokens(teacher: str) -> int | None:
+    """The longest sequence that the teacher was made for, where its files say so."""
+    from transformers import AutoConfig
+
+    resolved = resolve(teacher)
+    if resolved.kind == "gguf":
+        return read_gguf_header(resolved.path).setting("context_length")
+    config = AutoConfig.from_pretrained(resolved.path, trust_remote_code=False, local_files_only=True)
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def _identity(
@@ -251,6 +273,7 @@ def _scorer_spec(config: AnnotateConfig, scheme: Scheme, environment: dict[str, 
         attention=environment["attention"],
         num_threads=environment["threads"],
         batch_tokens=environment["batch_tokens"],
+        row_chunk=environment["row_chunk"],
         scheme=scheme,
     )
 

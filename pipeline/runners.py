@@ -7,9 +7,9 @@ import logging
 import shlex
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import apache_beam as beam
@@ -19,71 +19,49 @@ from apache_beam.runners.job.utils import dict_to_struct
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from schemas.errors import UsageError
+from pipeline.configuration import RunnerSettings
 
 # Beam's multi-processing mode with a worker of ours around Beam's: quiet, and gone when the driver is.
 WORKER_COMMAND = f"exec {shlex.quote(sys.executable)} -m pipeline.worker"
-SUPPORTED_RUNNERS = ("local", "dask")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunnerSettings:
-    """Where a stage runs.
-
-    Attributes:
-        name: "local" or "dask".
-        num_workers: Processes of the local runner; with one, units run in this process.
-        dask_scheduler: Address of a Dask scheduler, `tcp://host:port`.
-    """
-
-    name: str = "local"
-    num_workers: int = 1
-    dask_scheduler: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.name not in SUPPORTED_RUNNERS:
-            raise UsageError(
-                f"--runner {self.name}: not supported yet; choose one of {', '.join(SUPPORTED_RUNNERS)}"
-            )
-        if self.num_workers < 1:
-            raise UsageError(f"--workers must be at least 1, got {self.num_workers}")
-        if self.name == "dask" and self.dask_scheduler is None:
-            raise UsageError("--runner dask needs --dask-scheduler tcp://HOST:PORT")
-        if self.name != "dask" and self.dask_scheduler is not None:
-            raise UsageError("--dask-scheduler is only of use with --runner dask")
-        if self.name == "dask" and self.num_workers != 1:
-            raise UsageError("--workers is of the local runner; a Dask cluster has the workers it was started with")
-
-
-def run_stage(units: Sequence[Any], transform: beam.PTransform, settings: RunnerSettings) -> None:
+def run_stage(
+    units: Sequence[Any],
+    transform: beam.PTransform,
+    settings: RunnerSettings,
+    on_worker_death: Callable[[str], None] = lambda _: None,
+) -> None:
     """Runs `transform` over all units and waits. What came of it stands in storage, not in a return value.
+
+    Args:
+        units: What to do.
+        transform: How.
+        settings: Where.
+        on_worker_death: Told when a local worker process dies. If it dies before it has connected, the runner waits
+            for it for ever: the caller has to give up then.
 
     Raises:
         Exception: Whatever the runner makes of a worker's error or death.
     """
     run = _run_on_dask if settings.name == "dask" else _run_locally
-    with _quiet_beam():
+    with _quiet_beam(on_worker_death):
         run(units, transform, settings)
 
 
 def _run_locally(units: Sequence[Any], transform: beam.PTransform, settings: RunnerSettings) -> None:
     if settings.num_workers == 1:
         runner = fn_runner.FnApiRunner()
-        options = {"direct_num_workers": 1, "direct_running_mode": "in_memory"}
     else:
-        options = {
-            "direct_num_workers": settings.num_workers,
-            "default_sdk_harness_log_level": "CRITICAL",
-        }
-        # Without this the workers' own pipeline options are empty.
+        # Without this the workers' own pipeline options are empty. (Numbers would reach them as floats.)
         provision = beam_provision_api_pb2.ProvisionInfo(
-            retrieval_token="unused", pipeline_options=dict_to_struct(options)
+            retrieval_token="unused", pipeline_options=dict_to_struct({"default_sdk_harness_log_level": "CRITICAL"})
         )
         runner = fn_runner.FnApiRunner(
             default_environment=SubprocessSDKEnvironment.from_command_string(WORKER_COMMAND),
             provision_info=fn_runner.ExtendedProvisionInfo(provision),
         )
-    _run(units, transform, runner, PipelineOptions.from_dictionary(options))
+    options = PipelineOptions.from_dictionary({"direct_num_workers": settings.num_workers})
+    _run(units, transform, runner, options)
 
 
 def _run_on_dask(units: Sequence[Any], transform: beam.PTransform, settings: RunnerSettings) -> None:
@@ -94,9 +72,7 @@ def _run_on_dask(units: Sequence[Any], transform: beam.PTransform, settings: Run
     _run(units, transform, DaskRunner(), PipelineOptions.from_dictionary(options))
 
 
-def _run(
-    units: Sequence[Any], transform: beam.PTransform, runner: Any, options: PipelineOptions
-) -> None:
+def _run(units: Sequence[Any], transform: beam.PTransform, runner: Any, options: PipelineOptions) -> None:
     pipeline = beam.Pipeline(runner=runner, options=options)
     _ = pipeline | "Units" >> beam.Create(list(units), reshuffle=False) | transform
     result = pipeline.run()
@@ -109,20 +85,43 @@ def _run(
 
 
 @contextmanager
-def _quiet_beam() -> Iterator[None]:
+def _quiet_beam(on_worker_death: Callable[[str], None]) -> Iterator[None]:
     """Keeps Beam's stack traces and remarks on long bundles off the terminal: errors are reported by the job."""
-    logger, excepthook = logging.getLogger("apache_beam"), threading.excepthook
+    logger = logging.getLogger("apache_beam")
     level = logger.level
-
-    def without_dead_workers(arguments: threading.ExceptHookArgs) -> None:
-        # The thread that waits for a worker process dies with it; the stage's own error tells of it.
-        if arguments.thread is None or arguments.thread.name != "run_worker":
-            excepthook(arguments)
-
+    if not isinstance(threading.excepthook, _ThreadHook):
+        threading.excepthook = _ThreadHook(threading.excepthook)
+    hook = threading.excepthook
+    hook.on_worker_death = on_worker_death
     logger.setLevel(logging.CRITICAL + 1)
-    threading.excepthook = without_dead_workers
     try:
         yield
     finally:
         logger.setLevel(level)
-        threading.excepthook = excepthook
+        hook.on_worker_death = lambda _: None
+
+
+class _ThreadHook:
+    """Takes what ends Beam's own threads when a worker process dies; all else goes where it went.
+
+    It stays in place after a stage, because such threads may outlive it.
+    """
+
+    def __init__(self, otherwise: Callable[[threading.ExceptHookArgs], object]) -> None:
+        self.on_worker_death: Callable[[str], None] = lambda _: None
+        self._otherwise = otherwise
+
+    def __call__(self, arguments: threading.ExceptHookArgs) -> None:
+        # Beam waits for a worker process in a thread of this name, which dies with it.
+        if arguments.thread is not None and arguments.thread.name == "run_worker":
+            self.on_worker_death(str(arguments.exc_value))
+        elif not _passes_through_beam(arguments.exc_traceback):
+            self._otherwise(arguments)
+
+
+def _passes_through_beam(trace: TracebackType | None) -> bool:
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__", "").startswith("apache_beam."):
+            return True
+        trace = trace.tb_next
+    return False

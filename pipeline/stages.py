@@ -4,23 +4,28 @@ A stage is tried `attempts` times; between two tries storage says what is left t
 worker finish its batch; a second one ends at once. Either way the output can be gone on with.
 """
 
+import dataclasses
 import logging
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import apache_beam as beam
-
+from pipeline.configuration import RunnerSettings
 from pipeline.heartbeats import Heartbeats
 from pipeline.progress import ProgressDisplay, progress_display
-from pipeline.runners import RunnerSettings, run_stage
 from schemas.errors import LogitcaskError
 
+if TYPE_CHECKING:
+    import apache_beam as beam
+
 _POLL_SECONDS = 0.2
+# After a worker process has died, the runner and the other workers have this long to end by themselves.
+_DEATH_GRACE_SECONDS = 30.0
 _logger = logging.getLogger(__name__)
 
 
@@ -44,7 +49,7 @@ class Stage:
     measure: str
     remaining: Callable[[], Sequence[Any]]
     size: Callable[[Any], int]
-    transform: Callable[[Heartbeats], beam.PTransform]
+    transform: "Callable[[Heartbeats], beam.PTransform]"
 
 
 def finish_stage(stage: Stage, settings: RunnerSettings, attempts: int, *, quiet: bool = False) -> int:
@@ -64,12 +69,17 @@ def finish_stage(stage: Stage, settings: RunnerSettings, attempts: int, *, quiet
             break
         try:
             _attempt(stage, units, settings, quiet=quiet)
-            break
         except LogitcaskError as error:
             if attempt == attempts:
                 raise
             _logger.warning("attempt %d of %d: %s", attempt, attempts, error)
         units = stage.remaining()
+    if units:
+        # Storage is the truth, whatever the runner said.
+        raise UnitFailedError(
+            f"the runner reported success, but {len(units)} of {num_units} units have not arrived in storage. Finished "
+            "units are kept: run the same command again to go on"
+        )
     return num_units
 
 
@@ -77,7 +87,7 @@ def _attempt(stage: Stage, units: Sequence[Any], settings: RunnerSettings, *, qu
     total = sum(map(stage.size, units))
     with tempfile.TemporaryDirectory(prefix="logitcask-", ignore_cleanup_errors=True) as directory:
         heartbeats = Heartbeats(directory=directory)
-        run = _BackgroundRun(lambda: run_stage(units, stage.transform(heartbeats), settings))
+        run = _BackgroundRun(units, stage.transform(heartbeats), settings)
         with progress_display(stage.label, stage.measure, total, quiet=quiet) as display:
             interrupted = _wait(run, heartbeats, display)
         if interrupted:
@@ -94,14 +104,16 @@ def _wait(run: "_BackgroundRun", heartbeats: Heartbeats, display: ProgressDispla
             try:
                 run.join(_POLL_SECONDS)
                 display.update(heartbeats.done())
-                if heartbeats.failures():
+                if run.deaths or heartbeats.failures():
                     heartbeats.request_stop()
+                if run.is_given_up():
+                    break
             except KeyboardInterrupt:
                 if interrupted:
                     raise
                 interrupted = True
                 heartbeats.request_stop()
-                _logger.warning("stopping after the current batch; once more stops at once")
+                _logger.warning("stopping after the current batch (once more: at once); the same command goes on later")
     return interrupted
 
 
@@ -132,12 +144,13 @@ def _last_line(error: BaseException) -> str:
 
 
 class _BackgroundRun:
-    """A call in a daemon thread, so that signals reach the main thread at once."""
+    """A stage running in a daemon thread, so that signals reach the main thread at once."""
 
-    def __init__(self, call: Callable[[], None]) -> None:
+    def __init__(self, units: Sequence[Any], transform: "beam.PTransform", settings: RunnerSettings) -> None:
         self.error: BaseException | None = None
-        self._call = call
-        self._thread = threading.Thread(target=self._run, name="beam", daemon=True)
+        self.deaths: list[str] = []
+        self._given_up_seconds = float("inf")
+        self._thread = threading.Thread(target=self._run, args=(units, transform, settings), daemon=True)
         self._thread.start()
 
     def is_running(self) -> bool:
@@ -146,11 +159,26 @@ class _BackgroundRun:
     def join(self, timeout_seconds: float) -> None:
         self._thread.join(timeout_seconds)
 
-    def _run(self) -> None:
+    def is_given_up(self) -> bool:
+        """Whether a worker died and the runner has not noticed: it never will."""
+        if time.monotonic() < self._given_up_seconds:
+            return False
+        self.error = self.error or ChildProcessError(self.deaths[0])
+        return True
+
+    def _run(self, units: Sequence[Any], transform: "beam.PTransform", settings: RunnerSettings) -> None:
+        # A process costs seconds to start; more of them than units would idle.
+        settings = dataclasses.replace(settings, num_workers=min(settings.num_workers, len(units)))
         try:
-            self._call()
+            from pipeline.runners import run_stage
+
+            run_stage(units, transform, settings, on_worker_death=self._note_death)
         except BaseException as error:
             self.error = error
+
+    def _note_death(self, message: str) -> None:
+        self.deaths.append(message)
+        self._given_up_seconds = min(self._given_up_seconds, time.monotonic() + _DEATH_GRACE_SECONDS)
 
 
 @contextmanager

@@ -52,7 +52,8 @@ class ShardWriter:
     """
 
     def __init__(self, unit: TokenUnit, split: Split, spec: TokenSpec) -> None:
-        self._unit, self._split, self._spec = unit, split, spec
+        self._unit, self._spec = unit, spec
+        self._split: Split = split
         self._lot: list[Document] = []
         self._lot_tokens = 0
         self._windows: list[Windows] = []
@@ -99,7 +100,7 @@ class ShardWriter:
             corpus_licence=self._spec.corpus_licence,
         )
         record = UnitRecord(
-            name=token_shard_name(self._unit, len(self._shards)),
+            name=token_shard_name(self._unit, self._split, len(self._shards)),
             kind="tokens",
             split=self._split,
             num_documents=windows.num_documents(),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.pvalue import PCollection
 
 from pipeline.annotating import AnnotationSpec, annotate_unit
 from pipeline.heartbeats import Heartbeats
@@ -31,7 +32,7 @@ class TokenizeUnits(beam.PTransform):
     spec: TokenSpec
     heartbeats: Heartbeats
 
-    def expand(self, input_or_inputs: beam.PCollection[TokenUnit]) -> beam.PCollection[tuple[str, int]]:
+    def expand(self, input_or_inputs: PCollection[TokenUnit]) -> PCollection[tuple[str, int]]:
         return _process_each(input_or_inputs, TokenizeUnit(self.spec, self.heartbeats))
 
 
@@ -47,7 +48,7 @@ class AnnotateUnits(beam.PTransform):
     spec: AnnotationSpec
     heartbeats: Heartbeats
 
-    def expand(self, input_or_inputs: beam.PCollection[AnnotationUnit]) -> beam.PCollection[tuple[str, int]]:
+    def expand(self, input_or_inputs: PCollection[AnnotationUnit]) -> PCollection[tuple[str, int]]:
         return _process_each(input_or_inputs, AnnotateUnit(self.spec, self.heartbeats))
 
 
@@ -75,8 +76,8 @@ class AnnotateUnit(beam.DoFn):
         yield record.name, record.num_positions
 
 
-def _process_each(units: beam.PCollection, process: beam.DoFn) -> beam.PCollection[tuple[str, int]]:
-    return (
+def _process_each(units: PCollection, process: beam.DoFn) -> PCollection[tuple[str, int]]:
+    return (  # pyright: ignore[reportReturnType]
         units
         | "SpreadUnits" >> beam.Reshuffle()
         | type(process).__name__ >> beam.ParDo(process)

@@ -118,9 +118,7 @@ def parse_command(command: type, name: str, words: Sequence[str]) -> Command:
     settings = _read_config(file, command) if file else {}
     default, flags = _apply_settings(command, settings)
     description = cleandoc(command.__doc__ or "")
-    return tyro.cli(
-        command, prog=f"logitcask {name}", description=description, args=[*flags, *words], default=default
-    )
+    return tyro.cli(command, prog=f"logitcask {name}", description=description, args=[*flags, *words], default=default)
 
 
 def _take_config(words: Sequence[str]) -> tuple[list[str], str | None]:

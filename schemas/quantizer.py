@@ -19,13 +19,20 @@ _U = np.arange(256) / 64
 HEAD_LOG_PROBS = (-_U * (1 + _U)).astype(np.float32)
 """h(q) for each byte q, nats, float32 [256], falling from 0 to −19.86."""
 
-# A value goes to the nearest h(q); exactly between two, to the smaller q. Midpoints are exact in float64.
-_MIDPOINTS = -(HEAD_LOG_PROBS[1:].astype(np.float64) + HEAD_LOG_PROBS[:-1]) / 2
+_HEAD_PROBS = np.exp(HEAD_LOG_PROBS.astype(np.float64))
+# Beyond midpoint q a value is nearer to h(q + 1) than to h(q); exact in float64.
+_MIDPOINTS = np.append(-(HEAD_LOG_PROBS[1:].astype(np.float64) + HEAD_LOG_PROBS[:-1]) / 2, np.inf)
 
 
 def quantize_head(log_probs: np.ndarray) -> np.ndarray:
-    """Log-probabilities (nats, any shape, ≤ 0) to bytes, same shape; below −19.86 they saturate."""
-    return np.searchsorted(_MIDPOINTS, -log_probs.astype(np.float64)).astype(np.uint8)
+    """Log-probabilities (nats, any shape, ≤ 0) to bytes, same shape; below −19.86 they saturate.
+
+    A value goes to the nearest h(q); exactly between two, to the smaller q.
+    """
+    depth = -log_probs.astype(np.float64)
+    # Solving u(1 + u) = depth gives the q whose h(q) is the last one not below the value.
+    q = np.minimum(32 * (np.sqrt(1 + 4 * depth) - 1), 255).astype(np.uint8)
+    return q + (depth > _MIDPOINTS[q]).astype(np.uint8)
 
 
 def dequantize_head(q: np.ndarray) -> np.ndarray:
@@ -58,25 +65,25 @@ def dequantize_tail(steps: np.ndarray) -> np.ndarray:
     return np.where(steps == ZERO_TAIL, np.float32(-np.inf), -dequantize_nats(steps))
 
 
-def renormalize(
-    head_log_probs: np.ndarray, head_offsets: np.ndarray, log_tail: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Divides head and tail of each row by their sum, so that a decoded target sums to one.
+def decode_targets(q: np.ndarray, head_offsets: np.ndarray, log_tail: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities of head and tail, divided by their sum in each row, so that a decoded target sums to one.
 
     Without this the sum misses one by up to a per cent, and the "KL" can go negative.
 
     Args:
-        head_log_probs: float32 [N].
+        q: uint8 [N].
         head_offsets: int64 [T + 1].
         log_tail: float32 [T], −inf for zero, NaN for no target.
 
     Returns:
-        The renormalised head_log_probs [N] and log_tail [T], float32.
+        Head log-probabilities [N] and log tail mass [T], float32, nats.
     """
     widths = np.diff(head_offsets)
     mass = np.exp(np.nan_to_num(log_tail.astype(np.float64), nan=0.0, neginf=-np.inf))
     filled = widths > 0
-    if len(head_log_probs):
-        mass[filled] += np.add.reduceat(np.exp(head_log_probs.astype(np.float64)), head_offsets[:-1][filled])
+    if len(q):
+        mass[filled] += np.add.reduceat(_HEAD_PROBS[q], head_offsets[:-1][filled])
     log_mass = np.log(mass).astype(np.float32)
-    return head_log_probs - np.repeat(log_mass, widths), log_tail - log_mass
+    head_log_probs = dequantize_head(q)
+    head_log_probs -= np.repeat(log_mass, widths)
+    return head_log_probs, log_tail - log_mass

@@ -6,6 +6,7 @@ every window against its content hash.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -18,10 +19,13 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas import quantizer, shard, storage
 from schemas.errors import CorruptShardError, MissingShardError, UnknownFormatVersionError
 from schemas.fingerprints import digest
-from schemas.targets import Part, Targets, Windows
+from schemas.targets import Part, TailSample, Targets, Windows
 
 # Enough for the footer of nearly every shard: one request.
 _TAIL_BYTES = 1 << 18
+
+_SAMPLE_COLUMN = re.compile(r"tail_sample(@[1-9]\d*)?")
+_TAIL_COLUMN = re.compile(r"tail@(\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,13 +123,15 @@ class ShardReader:
 
     def _columns(self) -> list[str]:
         """The columns this version knows; unknown ones are optional by definition and skipped."""
-        known = [field.name for field in [*shard.TOKEN_FIELDS, *shard.TARGET_FIELDS, shard.ENTROPY_FIELD]]
-        present = set(self._file.schema_arrow.names)
-        required = known[:4] if self.metadata.kind == "tokens" else known[:8]
+        required = [field.name for field in shard.TOKEN_FIELDS]
+        if self.metadata.kind == "targets":
+            required += [field.name for field in shard.TARGET_FIELDS]
+        present: list[str] = self._file.schema_arrow.names
         missing = [name for name in required if name not in present]
         if missing:
             raise self._corrupt(f"column {missing[0]!r} is missing")
-        return [name for name in known if name in present]
+        optional = [name for name in present if _is_known_option(name)]
+        return required + (optional if self.metadata.kind == "targets" else [])
 
     def _windows(self, table: pa.Table, start: int, stop: int) -> Windows:
         offsets = self._window_offsets[start : stop + 1] - self._window_offsets[start]
@@ -198,6 +204,12 @@ def _check_version(found: bytes | None, url: str) -> None:
         )
 
 
+def _is_known_option(column: str) -> bool:
+    return column == shard.ENTROPY_FIELD.name or bool(
+        _SAMPLE_COLUMN.fullmatch(column) or _TAIL_COLUMN.fullmatch(column)
+    )
+
+
 def _parse_parts(value: bytes) -> tuple[Part, ...]:
     table = json.loads(value)
     return tuple(
@@ -212,22 +224,44 @@ def _numpy(column: pa.ChunkedArray) -> np.ndarray:
 
 def _decode_targets(table: pa.Table) -> Targets:
     ids, q = table["ids"].combine_chunks(), table["q"].combine_chunks()
-    head_offsets = ids.offsets.to_numpy().astype(np.int64)
-    if not np.array_equal(np.diff(head_offsets), np.diff(q.offsets.to_numpy())):
+    head_offsets = _offsets(ids)
+    if not np.array_equal(head_offsets, _offsets(q)):
         raise ValueError("a row has more ids than values")
-    head_offsets -= head_offsets[0]
-    raw_head = quantizer.dequantize_head(q.flatten().to_numpy())
-    tail, has_tail = _nullable(table["tail"])
-    log_tail = np.where(has_tail, quantizer.dequantize_tail(tail), np.float32(np.nan))
-    head_log_probs, log_tail = quantizer.renormalize(raw_head, head_offsets, log_tail)
+    head_log_probs, log_tail = quantizer.decode_targets(q.flatten().to_numpy(), head_offsets, _log_tail(table["tail"]))
+    names = table.column_names
     return Targets(
         head_ids=ids.flatten().to_numpy(),
         head_log_probs=head_log_probs,
         head_offsets=head_offsets,
         log_tail=log_tail,
         log_next=-_nats(table["next_q"]),
-        entropy=_nats(table["entropy"]) if "entropy" in table.column_names else None,
+        entropy=_nats(table["entropy"]) if "entropy" in names else None,
+        tail_samples=tuple(
+            _sample(table[name]) for name in sorted(names, key=_replica) if _SAMPLE_COLUMN.fullmatch(name)
+        ),
+        tempered_log_tails={
+            float(match[1]): _log_tail(table[name]) for name in names if (match := _TAIL_COLUMN.fullmatch(name))
+        },
     )
+
+
+def _offsets(lists: pa.ListArray) -> np.ndarray:
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    return offsets - offsets[0]
+
+
+def _replica(column: str) -> int:
+    return int(column.partition("@")[2] or 0) if column.startswith("tail_sample") else -1
+
+
+def _sample(column: pa.ChunkedArray) -> TailSample:
+    lists = column.combine_chunks()
+    return TailSample(ids=lists.flatten().to_numpy(), offsets=_offsets(lists))
+
+
+def _log_tail(column: pa.ChunkedArray) -> np.ndarray:
+    steps, valid = _nullable(column)
+    return np.where(valid, quantizer.dequantize_tail(steps), np.float32(np.nan))
 
 
 def _nullable(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

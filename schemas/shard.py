@@ -49,6 +49,18 @@ TARGET_FIELDS = [
     pa.field("next_q", pa.uint16()),
 ]
 ENTROPY_FIELD = pa.field("entropy", pa.uint16())
+_SAMPLE_TYPE = pa.list_(pa.field("element", pa.int32(), nullable=False))
+
+
+def sample_column(replica: int) -> str:
+    """Name of the column with a replica of the tail sample, from 0."""
+    return f"tail_sample@{replica}" if replica else "tail_sample"
+
+
+def tempered_tail_column(temperature: float) -> str:
+    """Name of the column with the tail at a temperature other than 1."""
+    return f"tail@{temperature:g}"
+
 
 # Columns of few distinct values go through a dictionary. Ids do not: zstd finds repeated four-byte ids by itself.
 _DICTIONARY_COLUMNS = ["window", "document", "kind", "q.list.element"]
@@ -182,10 +194,9 @@ def encode_shard(windows: Windows, targets: Targets | None, metadata: ShardMetad
         _check_ids("head", targets.head_ids, metadata.vocab_size)
         columns += _target_columns(targets)
         fields += TARGET_FIELDS
-        if metadata.has_entropy:
-            assert targets.entropy is not None, "the scorer gave no entropy"
-            columns.append(_nullable_nats(targets.entropy))
-            fields.append(ENTROPY_FIELD)
+        for field, column in _optional_columns(targets, metadata):
+            fields.append(field)
+            columns.append(column)
     table = pa.Table.from_arrays(columns, schema=pa.schema(fields))
     data = _write_parquet(table, windows, _footer_metadata(windows, metadata))
     return EncodedShard(
@@ -194,11 +205,12 @@ def encode_shard(windows: Windows, targets: Targets | None, metadata: ShardMetad
         footer_digest=digest(footer_of(data)),
         num_windows=windows.num_windows,
         num_positions=windows.num_positions,
-        column_bytes=_column_bytes(data),
+        column_bytes=column_bytes(data),
     )
 
 
-def _column_bytes(data: bytes) -> dict[str, int]:
+def column_bytes(data: bytes) -> dict[str, int]:
+    """Compressed bytes of each column of a whole Parquet file."""
     metadata = pq.read_metadata(pa.BufferReader(data))
     sizes: dict[str, int] = {}
     for group in range(metadata.num_row_groups):
@@ -239,13 +251,30 @@ def _token_columns(windows: Windows) -> list[pa.Array]:
 def _target_columns(targets: Targets) -> list[pa.Array]:
     offsets = pa.array(targets.head_offsets.astype(np.int32))
     ids_field, q_field = TARGET_FIELDS[0], TARGET_FIELDS[1]
-    tail = quantizer.quantize_tail(np.nan_to_num(targets.log_tail, nan=0.0, neginf=-np.inf))
     return [
         pa.ListArray.from_arrays(offsets, pa.array(targets.head_ids), type=ids_field.type),
         pa.ListArray.from_arrays(offsets, pa.array(quantizer.quantize_head(targets.head_log_probs)), type=q_field.type),
-        pa.array(tail, mask=~targets.has_target()),
+        _tail_column(targets.log_tail),
         _nullable_nats(-targets.log_next),
     ]
+
+
+def _optional_columns(targets: Targets, metadata: ShardMetadata) -> Iterator[tuple[pa.Field, pa.Array]]:
+    if metadata.has_entropy:
+        assert targets.entropy is not None, "the scorer gave no entropy"
+        yield ENTROPY_FIELD, _nullable_nats(targets.entropy)
+    for replica, sample in enumerate(targets.tail_samples):
+        _check_ids(sample_column(replica), sample.ids, metadata.vocab_size)
+        offsets = pa.array(sample.offsets.astype(np.int32))
+        column = pa.ListArray.from_arrays(offsets, pa.array(sample.ids), type=_SAMPLE_TYPE)
+        yield pa.field(sample_column(replica), _SAMPLE_TYPE, nullable=False), column
+    for temperature, log_tail in sorted(targets.tempered_log_tails.items()):
+        yield pa.field(tempered_tail_column(temperature), pa.uint16()), _tail_column(log_tail)
+
+
+def _tail_column(log_tail: np.ndarray) -> pa.Array:
+    steps = quantizer.quantize_tail(np.nan_to_num(log_tail, nan=0.0, neginf=-np.inf))
+    return pa.array(steps, mask=np.isnan(log_tail))
 
 
 def _nullable_nats(values: np.ndarray) -> pa.Array:

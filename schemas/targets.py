@@ -6,7 +6,7 @@ natural logs. A structure of arrays, because one Python object per position woul
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -148,6 +148,31 @@ class Windows:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TailSample:
+    """Ids drawn from the tail of each of T rows, each standing for an equal share of the row's tail mass.
+
+    Attributes:
+        ids: Ascending inside a row, repeats allowed, int32 [M].
+        offsets: int64 [T + 1].
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+
+    def select_rows(self, start: int, stop: int) -> "TailSample":
+        """Rows start..stop."""
+        return TailSample(
+            ids=self.ids[self.offsets[start] : self.offsets[stop]],
+            offsets=self.offsets[start : stop + 1] - self.offsets[start],
+        )
+
+    @classmethod
+    def concatenate(cls, pieces: Sequence["TailSample"]) -> "TailSample":
+        """All rows of `pieces` in order."""
+        return cls(ids=_join([p.ids for p in pieces], np.int32), offsets=_join_offsets([p.offsets for p in pieces]))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Targets:
     """The teacher's distribution of the next token at each of T rows: exact head, exact tail, optional sample.
 
@@ -162,8 +187,9 @@ class Targets:
             it was not stored.
         top1_ids: The teacher's most probable id (lowest on ties), int32 [T], -1 where the row has no target. Feeds
             the statistics and is not stored; None on targets read from a shard.
-        tail_sample_ids: Ids drawn from the tail, each standing for an equal share of its mass, int32 [M], or None.
-        tail_sample_offsets: int64 [T + 1], or None.
+        tail_samples: One independent replica each; empty where the scheme does not sample.
+        tempered_log_tails: Temperature to the log tail mass of softmax(z / temperature) outside the same head,
+            float32 [T], NaN where the row has no target.
     """
 
     head_ids: np.ndarray
@@ -173,8 +199,8 @@ class Targets:
     log_next: np.ndarray
     entropy: np.ndarray | None
     top1_ids: np.ndarray | None = None
-    tail_sample_ids: np.ndarray | None = None
-    tail_sample_offsets: np.ndarray | None = None
+    tail_samples: tuple[TailSample, ...] = ()
+    tempered_log_tails: Mapping[float, np.ndarray] = field(default_factory=dict)
 
     @property
     def num_positions(self) -> int:
@@ -195,10 +221,6 @@ class Targets:
     def select_rows(self, start: int, stop: int) -> "Targets":
         """Rows start..stop."""
         entries = slice(self.head_offsets[start], self.head_offsets[stop])
-        sample_ids, sample_offsets = self.tail_sample_ids, self.tail_sample_offsets
-        if sample_ids is not None and sample_offsets is not None:
-            sample_ids = sample_ids[sample_offsets[start] : sample_offsets[stop]]
-            sample_offsets = sample_offsets[start : stop + 1] - sample_offsets[start]
         return Targets(
             head_ids=self.head_ids[entries],
             head_log_probs=self.head_log_probs[entries],
@@ -207,8 +229,8 @@ class Targets:
             log_next=self.log_next[start:stop],
             entropy=None if self.entropy is None else self.entropy[start:stop],
             top1_ids=None if self.top1_ids is None else self.top1_ids[start:stop],
-            tail_sample_ids=sample_ids,
-            tail_sample_offsets=sample_offsets,
+            tail_samples=tuple(sample.select_rows(start, stop) for sample in self.tail_samples),
+            tempered_log_tails={t: tail[start:stop] for t, tail in self.tempered_log_tails.items()},
         )
 
     @classmethod
@@ -222,8 +244,13 @@ class Targets:
             log_next=_join([p.log_next for p in pieces], np.float32),
             entropy=_join_optional([p.entropy for p in pieces], np.float32),
             top1_ids=_join_optional([p.top1_ids for p in pieces], np.int32),
-            tail_sample_ids=_join_optional([p.tail_sample_ids for p in pieces], np.int32),
-            tail_sample_offsets=_join_optional_offsets([p.tail_sample_offsets for p in pieces]),
+            tail_samples=tuple(
+                TailSample.concatenate(replica) for replica in zip(*(p.tail_samples for p in pieces), strict=True)
+            ),
+            tempered_log_tails={
+                temperature: _join([p.tempered_log_tails[temperature] for p in pieces], np.float32)
+                for temperature in (pieces[0].tempered_log_tails if pieces else ())
+            },
         )
 
 
@@ -242,8 +269,3 @@ def _join_optional(arrays: Sequence[np.ndarray | None], dtype: type) -> np.ndarr
 def _join_offsets(offsets: Sequence[np.ndarray]) -> np.ndarray:
     lengths = [np.diff(one) for one in offsets]
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(_join(lengths, np.int64))])
-
-
-def _join_optional_offsets(offsets: Sequence[np.ndarray | None]) -> np.ndarray | None:
-    present = [one for one in offsets if one is not None]
-    return _join_offsets(present) if present else None

@@ -6,7 +6,7 @@ first asked for, and read by row groups (eight windows of 1,024 or so), which a 
 
 import os
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import accumulate
 
 import numpy as np
@@ -136,5 +136,6 @@ class SoftTargetDataset(Dataset[WindowSample]):
 
 def _num_bytes(block: Block) -> int:
     """Bytes of the arrays of a block."""
-    columns = [getattr(part, name) for part in (block.windows, block.targets) for name in part.__slots__]
+    parts = [part for part in (block.windows, block.targets) if part is not None]
+    columns = [getattr(part, field.name) for part in parts for field in fields(part)]
     return sum(column.nbytes for column in columns if isinstance(column, np.ndarray))

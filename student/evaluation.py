@@ -4,7 +4,6 @@ Sums over all positions, divided once: KL by the rows with a target, next-token 
 """
 
 import math
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 
@@ -122,9 +121,3 @@ def _means(sums: list[float]) -> Evaluation:
         num_targets=int(sums[_TARGETS]),
         num_labels=int(sums[_LABELS]),
     )
-
-
-def iterate_metrics(before: Evaluation, after: Evaluation) -> Iterable[tuple[str, float, float]]:
-    """(name, before, after) of what people compare."""
-    for name in ("kl_nats", "loss_nats", "perplexity", "top1_agreement"):
-        yield name, getattr(before, name), getattr(after, name)

@@ -11,6 +11,7 @@ exact where float32 has no digits left; the complement is summed about its own m
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -27,14 +28,14 @@ class LinearLoss:
     """What `linear_truncated_kl` returns.
 
     Attributes:
-        loss: scalar, differentiable: kl_weight · Σ kl_T + cross_entropy_weight · Σ cross_entropy_T.
-        kl_T: nats per position, 0 where there is no target; no gradient.
-        cross_entropy_T: nats per position, 0 where there is no label; no gradient.
+        loss: scalar, differentiable: kl_weight · Σ kl + cross_entropy_weight · Σ cross_entropy.
+        kl: [T], nats per position, 0 where there is no target; no gradient.
+        cross_entropy: [T], nats per position, 0 where there is no label; no gradient.
     """
 
     loss: Tensor
-    kl_T: Tensor
-    cross_entropy_T: Tensor
+    kl: Tensor
+    cross_entropy: Tensor
 
 
 def linear_truncated_kl(
@@ -71,12 +72,15 @@ def linear_truncated_kl(
         ValueError: shapes that do not fit, a student narrower than the teacher, a weight without labels.
     """
     _check(hidden_TD, weight_VD, targets, labels_T, cross_entropy_weight)
+    if torch.is_autocast_enabled(hidden_TD.device.type):
+        # As `linear` would do; weight and bias follow the dtype of the hidden states.
+        hidden_TD = hidden_TD.to(torch.get_autocast_dtype(hidden_TD.device.type))
     if labels_T is None:
         labels_T = torch.full(hidden_TD.shape[:1], NO_LABEL, device=hidden_TD.device)
     tensors = [tensor for tensor in (hidden_TD, weight_VD, bias_V) if tensor is not None]
     job = _Job(
         targets=targets,
-        labels_T=labels_T,
+        labels=labels_T,
         kl_weight=kl_weight,
         cross_entropy_weight=cross_entropy_weight,
         softcap=softcap,
@@ -84,7 +88,7 @@ def linear_truncated_kl(
         wants_gradients=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors),
     )
     loss, kl_T, cross_entropy_T = _LinearTruncatedKL.apply(hidden_TD, weight_VD, bias_V, job)  # type: ignore[misc]
-    return LinearLoss(loss=loss, kl_T=kl_T, cross_entropy_T=cross_entropy_T)
+    return LinearLoss(loss=loss, kl=kl_T, cross_entropy=cross_entropy_T)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -92,7 +96,7 @@ class _Job:
     """All that `_LinearTruncatedKL` needs and does not differentiate."""
 
     targets: RaggedTargets
-    labels_T: Tensor
+    labels: Tensor
     kl_weight: float | Tensor
     cross_entropy_weight: float | Tensor
     softcap: float | None
@@ -107,7 +111,7 @@ class _LinearTruncatedKL(torch.autograd.Function):
     def forward(ctx: FunctionCtx, hidden_TD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, job: _Job):
         with torch.autocast(hidden_TD.device.type, enabled=False):
             loss, kl_T, cross_entropy_T, gradients = _forward(hidden_TD, weight_VD, bias_V, job, ctx)
-        ctx.save_for_backward(*gradients)
+        ctx.save_for_backward(*gradients)  # pyright: ignore[reportArgumentType]
         ctx.mark_non_differentiable(kl_T, cross_entropy_T)
         return loss, kl_T, cross_entropy_T
 
@@ -156,7 +160,7 @@ def _chunks(num_rows: int, chunk_rows: int) -> Iterator[tuple[int, int]]:
     """Row ranges of nearly equal size, none above `chunk_rows`: a short last chunk multiplies slowly."""
     num_chunks = -(-num_rows // chunk_rows)
     edges = [num_rows * chunk // num_chunks for chunk in range(num_chunks)] + [num_rows]
-    return zip(edges[:-1], edges[1:], strict=True)
+    return pairwise(edges)
 
 
 def _project(hidden, weight, bias, softcap: float | None) -> tuple[Tensor, Tensor | None]:
@@ -184,7 +188,7 @@ class _ChunkRows:
 
     @classmethod
     def of(cls, job: _Job, start: int, stop: int) -> "_ChunkRows":
-        targets, labels = job.targets.select(start, stop), job.labels_T[start:stop]
+        targets, labels = job.targets.select(start, stop), job.labels[start:stop]
         head_log, other_log = targets.log_buckets()
         label_rows = (labels != NO_LABEL).nonzero().squeeze(-1)
         return cls(

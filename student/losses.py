@@ -44,13 +44,6 @@ def truncated_kl(logits_TV: Tensor, targets: RaggedTargets, *, temperature: floa
     return temperature**2 * (loss_T + _bucket_terms(target_other_T, other_T))
 
 
-def truncated_entropy(targets: RaggedTargets) -> Tensor:
-    """Entropy of the teacher's k + 1 buckets, float64[T], nats: cross-entropy of the buckets minus their KL."""
-    head_N, other_T = targets.log_buckets()
-    entropy_T = torch.zeros_like(other_T).index_add(0, targets.head_rows(), -head_N.exp() * head_N)
-    return entropy_T - torch.where(other_T.isneginf(), 0.0, other_T.exp() * other_T)
-
-
 def _check_shape(logits_TV: Tensor, targets: RaggedTargets) -> None:
     rows, columns = logits_TV.shape
     if rows != targets.num_positions:

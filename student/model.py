@@ -23,7 +23,8 @@ class OutputProjection:
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """[T, V]; for a few rows at a time."""
-        logits_TV = torch.nn.functional.linear(hidden_TD, self.weight.to(hidden_TD.dtype), self.bias)
+        bias = None if self.bias is None else self.bias.to(hidden_TD.dtype)
+        logits_TV = torch.nn.functional.linear(hidden_TD, self.weight.to(hidden_TD.dtype), bias)
         return logits_TV if self.softcap is None else self.softcap * torch.tanh(logits_TV / self.softcap)
 
 

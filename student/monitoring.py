@@ -15,13 +15,11 @@ class MetricsFile(TrainerCallback):
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Keeps the lines up to the step that training starts from."""
         if state.is_world_process_zero:
             lines = self._path.read_text().splitlines() if self._path.exists() and state.global_step else []
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+            kept = [line for line in lines if 0 <= _step_of(line) <= state.global_step]
             self._path.write_text("".join(f"{line}\n" for line in kept))
 
     def on_log(
@@ -33,18 +31,24 @@ class MetricsFile(TrainerCallback):
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
+def _step_of(line: str) -> int:
+    """The step of a line; -1 for one that a kill cut short."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return -1
+
+
 class ProgressBar(TrainerCallback):
     """Steps, loss, tokens a second and time left."""
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Shows the bar."""
         if state.is_world_process_zero:
-            self._bar = Progress(
+            bar = self._bar = Progress(
                 TextColumn("train"),
                 BarColumn(),
                 MofNCompleteColumn(),
@@ -54,12 +58,10 @@ class ProgressBar(TrainerCallback):
                 TextColumn("left"),
                 console=Console(stderr=True),
             )
-            self._task = self._bar.add_task("train", total=state.max_steps, completed=state.global_step, status="")
-            self._bar.start()
+            self._task = bar.add_task("train", total=state.max_steps, completed=state.global_step, status="")
+            bar.start()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Moves the bar."""
         if self._bar:
             self._bar.update(self._task, completed=state.global_step)
@@ -78,8 +80,6 @@ class ProgressBar(TrainerCallback):
             self._bar.stop()
             self._bar = None
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Leaves the finished bar standing."""
         self.close()

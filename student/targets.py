@@ -60,11 +60,6 @@ class RaggedTargets:
         """bool[T]: the rows that take part in the KL."""
         return ~self.log_tail.isnan()
 
-    @property
-    def num_targets(self) -> Tensor:
-        """The number of rows with a target, a scalar: the KL's denominator."""
-        return self.has_target.sum()
-
     def head_rows(self) -> Tensor:
         """int64[N]: the row of each head entry."""
         rows = torch.arange(self.num_positions, device=self.head_ids.device)

@@ -11,7 +11,7 @@ library's. Ours are the loss, its denominators, the order of the batches, the ev
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ from schemas.errors import NonFiniteError, UsageError
 from schemas.shard import TokenizerInfo
 from student import resumption
 from student.batches import BatchPlan, RankBatches
-from student.collator import Batch, collate, count_positions, targets_of
+from student.collator import Batch, collate, count_positions
 from student.dataset import SoftTargetDataset
 from student.evaluation import Evaluation, evaluate
 from student.identity import StudentIdentity, check_fits, check_vocabulary_size
-from student.linear_losses import LinearLoss, linear_truncated_kl
-from student.model import check_projection, hidden_states, output_projection
+from student.linear_losses import LinearLoss
+from student.model import check_projection, output_projection
 from student.monitoring import MetricsFile, ProgressBar
+from student.objective import run_through, soft_target_loss
 
 # Places in the running sums between two log lines.
 _KL, _CROSS_ENTROPY, _TARGETS, _LABELS, _POSITIONS = range(5)
@@ -76,11 +77,9 @@ class SoftTargetTrainer(Trainer):
         eval_windows: int | None = None,
         **options: Any,
     ) -> None:
-        if not 0 <= alpha <= 1:
-            raise UsageError(f"alpha is the weight of the KL, from 0 to 1; found {alpha}")
-        if args.n_gpu > 1:
-            raise UsageError(f"{args.n_gpu} GPUs in one process; start one process each: `torchrun --nproc-per-node`")
-        check_fits(tokenizer or StudentIdentity.read(Path(model.name_or_path)).tokenizer, train_dataset.metadata)
+        _check_arguments(args, alpha)
+        tokenizer = tokenizer or StudentIdentity.read(Path(model.name_or_path or "")).tokenizer
+        check_fits(tokenizer, train_dataset.metadata)
         check_vocabulary_size(output_projection(model).weight.shape[0], train_dataset.metadata)
         self.alpha, self.eval_windows = alpha, eval_windows
         self.plan = _plan(args, len(train_dataset))
@@ -98,7 +97,13 @@ class SoftTargetTrainer(Trainer):
         self.remove_callback(ProgressCallback)
         if not self.args.disable_tqdm:
             self.add_callback(ProgressBar())
-        self.add_callback(MetricsFile(Path(self.args.output_dir) / "metrics.jsonl"))
+        self.add_callback(MetricsFile(self.run_directory / "metrics.jsonl"))
+
+    @property
+    def run_directory(self) -> Path:
+        """Where checkpoints and metrics go."""
+        assert self.args.output_dir is not None, "TrainingArguments sets a default"
+        return Path(self.args.output_dir)
 
     # Batches
 
@@ -132,7 +137,9 @@ class SoftTargetTrainer(Trainer):
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
         """This micro-batch's share of the global batch's loss; with `return_outputs` also the `LinearLoss`."""
-        counts = count_positions([inputs]).to(inputs["labels"].device) if num_items_in_batch is None else num_items_in_batch
+        counts = (
+            count_positions([inputs]).to(inputs["labels"].device) if num_items_in_batch is None else num_items_in_batch
+        )
         # Data parallelism averages gradients over the processes; the denominators are already global.
         weights = self.args.world_size / counts.clamp(min=1).double()
         student = self.accelerator.unwrap_model(model)
@@ -147,13 +154,11 @@ class SoftTargetTrainer(Trainer):
             )
 
         with self.accelerator.autocast():
-            result = _through(model, student, forward)
+            result = run_through(model, student, forward)
         self._add_to_sums(result, inputs)
         return (result.loss, result) if return_outputs else result.loss
 
-    def training_step(
-        self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: Tensor | None = None
-    ) -> Tensor:
+    def training_step(self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:
         """Forward and backward of one micro-batch.
 
         Raises:
@@ -208,8 +213,8 @@ class SoftTargetTrainer(Trainer):
         return metrics  # type: ignore[return-value]
 
     def _add_to_sums(self, result: LinearLoss, inputs: Batch) -> None:
-        self._sums[_KL] += result.kl_T.double().sum()
-        self._sums[_CROSS_ENTROPY] += result.cross_entropy_T.double().sum()
+        self._sums[_KL] += result.kl.double().sum()
+        self._sums[_CROSS_ENTROPY] += result.cross_entropy.double().sum()
         self._sums[[_TARGETS, _LABELS]] += count_positions([inputs]).to(self._sums)
         self._sums[_POSITIONS] += inputs["num_positions"]
 
@@ -240,7 +245,7 @@ class SoftTargetTrainer(Trainer):
             NonFiniteError: The loss or the gradient is not finite.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = resumption.last_checkpoint(self.args.output_dir)
+            resume_from_checkpoint = resumption.last_checkpoint(self.run_directory)
         if resume_from_checkpoint:
             resumption.check(resume_from_checkpoint, self.plan, self._windows.snapshot)
         self._last_log_seconds = time.monotonic()
@@ -249,43 +254,19 @@ class SoftTargetTrainer(Trainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
-            directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            directory = self.run_directory / f"checkpoint-{self.state.global_step}"
             resumption.write(directory, self.plan, self._windows.snapshot, self.state.global_step)
 
 
-def soft_target_loss(
-    student: PreTrainedModel,
-    batch: Batch,
-    *,
-    vocab_size: int,
-    kl_weight: float | Tensor,
-    cross_entropy_weight: float | Tensor = 0.0,
-) -> LinearLoss:
-    """The loss of a collated batch: trunk, scored rows, then projection and loss without the logits."""
-    hidden_BSD = hidden_states(student, batch["input_ids"], batch["position_ids"])
-    projection = output_projection(student)
-    return linear_truncated_kl(
-        hidden_BSD.flatten(0, 1)[batch["scored_rows"]],
-        projection.weight,
-        projection.bias,
-        targets_of(batch, vocab_size),
-        labels_T=batch["labels"],
-        kl_weight=kl_weight,
-        cross_entropy_weight=cross_entropy_weight,
-        softcap=projection.softcap,
-    )
-
-
-def _through(wrapped: torch.nn.Module, student: PreTrainedModel, forward: Callable[[], LinearLoss]) -> LinearLoss:
-    """Runs `forward` as the forward pass of the wrapper, whose hooks (gradient sync, sharding) hang on it."""
-    if wrapped is student:
-        return forward()
-    original = student.forward
-    student.forward = forward
-    try:
-        return wrapped()
-    finally:
-        student.forward = original
+def _check_arguments(args: TrainingArguments, alpha: float) -> None:
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"alpha is the weight of the KL, from 0 to 1; found {alpha}")
+    if args.n_gpu > 1:
+        raise UsageError(f"{args.n_gpu} GPUs in one process; start one process each: `torchrun --nproc-per-node`")
+    if args.label_smoothing_factor:
+        raise UsageError("label_smoothing_factor does not apply to soft targets; leave it at 0")
+    if args.auto_find_batch_size:
+        raise UsageError("auto_find_batch_size would change the batches; set per_device_train_batch_size")
 
 
 def _plan(args: TrainingArguments, num_windows: int) -> BatchPlan:

@@ -21,6 +21,8 @@ from teacher.references import Resolved, resolve
 # They change with the library that wrote the file, not with the model.
 _VOLATILE_KEYS = ("transformers_version", "_name_or_path", "use_cache")
 _HASH_CHUNK_BYTES = 1 << 22
+# What `transformers` assumes where a GGUF file does not state it.
+_GGUF_SOFTCAPS = {"gemma2": 30.0}
 
 
 def describe_teacher(reference: str | Path, dtype: str) -> TeacherInfo:
@@ -123,7 +125,7 @@ def _describe_gguf(resolved: Resolved, dtype: str) -> TeacherInfo:
         architecture=header.architecture,
         num_parameters=sum(math.prod(shape) for shape in header.shapes.values()),
         licence=header.settings.get("general.license"),
-        final_logit_softcap=header.setting("final_logit_softcapping"),
+        final_logit_softcap=header.setting("final_logit_softcapping") or _GGUF_SOFTCAPS.get(header.architecture),
     )
 
 

@@ -8,9 +8,10 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -30,7 +31,6 @@ __all__ = [
 ]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def resolve_device(device: str = "auto") -> str:
@@ -71,7 +71,7 @@ def load_model(
 
     Args:
         reference: A directory, a `.gguf` file (it is dequantised), or a hub id.
-        dtype: "auto", "float32", "bfloat16" or "float16".
+        dtype: "auto" or one of `DTYPES`.
         device: "auto", "cpu", "cuda" or "cuda:1".
         attention: An attention implementation of `transformers`, or "auto" for the one it prefers; what was chosen is
             `model.config._attn_implementation`.
@@ -93,7 +93,8 @@ def load_model(
             f"teacher {resolved.name!r} lacks the weights {', '.join(sorted(report['missing_keys'])[:5])} that its "
             f"architecture {type(model).__name__} needs; the checkpoint is incomplete or of another architecture"
         )
-    return model.to(device).eval().requires_grad_(False)
+    model.to(torch.device(device))  # type: ignore[arg-type]
+    return model.eval().requires_grad_(False)
 
 
 def export_model(model: PreTrainedModel, directory: str | Path) -> None:
@@ -125,7 +126,7 @@ def _from_pretrained(
     if device != "cpu":
         choices["device_map"] = {"": device}  # straight to the device: no copy in host memory
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             **resolved.load_arguments(),
             dtype=dtype,
             use_safetensors=True,
@@ -134,7 +135,8 @@ def _from_pretrained(
             output_loading_info=True,
             **choices,
         )
-    except (OSError, ValueError, KeyError, ImportError) as e:
+        return loaded
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as e:
         raise TeacherError(f"transformers cannot load teacher {resolved.name!r}: {e}") from e
 
 

@@ -135,6 +135,7 @@ class _Cutter:
         kind = _kinds(document, context, min(stop, num_ids)).copy()
         kind[: start - context] = Kind.CONTEXT
         if stop > num_ids:
+            assert self.eos_id is not None
             token, kind = np.append(token, self.eos_id), np.append(kind, kind[-1])
         if self.bos_id is not None:
             token = np.insert(token, 0, self.bos_id)

@@ -13,7 +13,7 @@ from schemas.errors import TeacherError
 # The text of a model and what reads it; never pickles, never code, never another framework's copy.
 _HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt", "README.md"]
 _HUB_FILES_IGNORED = ["*/*", "consolidated*"]
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w./-]+)?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,9 +62,7 @@ def resolve(reference: str | Path) -> Resolved:
 
 def _resolve_file(path: Path) -> Resolved:
     if path.suffix != ".gguf":
-        raise TeacherError(
-            f"teacher {str(path)!r} is a file but no .gguf; give the directory that holds config.json"
-        )
+        raise TeacherError(f"teacher {str(path)!r} is a file but no .gguf; give the directory that holds config.json")
     return Resolved(kind="gguf", path=path, name=path.stem)
 
 

@@ -13,7 +13,7 @@ from pipeline.corpus.files import CorpusFile
 from schemas import storage
 from schemas.errors import CorpusError
 
-# What a damaged compressed file raises. (BadGzipFile is an OSError, but other OSErrors are the store's, not the file's.)
+# What a damaged compressed file raises. (BadGzipFile is an OSError; other OSErrors are the store's, not the file's.)
 CORRUPT_STREAM_ERRORS = (gzip.BadGzipFile, zlib.error, zstandard.ZstdError, EOFError)
 
 _BUFFER_BYTES = 1 << 20

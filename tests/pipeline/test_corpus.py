@@ -1,6 +1,7 @@
 """Reading corpus files: every document once, every bad one with its reason, no file ever fatal."""
 
 import gzip
+import itertools
 import json
 from pathlib import Path
 
@@ -55,7 +56,9 @@ def test_jsonl_lines_are_documents_whatever_the_compression(tmp_path: Path, suff
     assert [one.text for one in found if isinstance(one, RawDocument)] == ["one", "two", "three"]
     assert [one.id for one in found if isinstance(one, RawDocument)] == ["first", "7", f"a.jsonl{suffix}#4"]
     assert [one.place.row for one in found] == [1, 3, 4]
-    assert [one.place.offset_bytes for one in found] == [data.index(b"{" + key) for key in (b'"text": "one', b'"text": "two', b'"text": "three')]
+    assert [one.place.offset_bytes for one in found] == [
+        data.index(b"{" + key) for key in (b'"text": "one', b'"text": "two', b'"text": "three')
+    ]
 
 
 def test_several_frames_of_zstd_are_read_as_one_stream(tmp_path: Path) -> None:
@@ -168,19 +171,17 @@ def test_byte_ranges_give_every_line_exactly_once(tmp_path: Path) -> None:
     [file] = find_corpus([str(tmp_path)])
     for count in (2, 3, 17, 400):
         bounds = [len(data) * index // count for index in range(count + 1)]
-        pieces = [
-            FileSlice(file=file, start=a, stop=b, is_whole=False) for a, b in zip(bounds, bounds[1:], strict=False)
-        ]
+        pieces = [FileSlice(file=file, start=a, stop=b, is_whole=False) for a, b in itertools.pairwise(bounds)]
         found = [one for piece in pieces for one in read_documents(piece, Fields())]
-        assert [one.text for one in found if isinstance(one, RawDocument)] == [
-            f"{n}" * (n % 7 + 1) for n in range(200)
-        ]
+        assert [one.text for one in found if isinstance(one, RawDocument)] == [f"{n}" * (n % 7 + 1) for n in range(200)]
         assert all(one.place.row is None and one.place.source.endswith(f"@{one.place.offset_bytes}") for one in found)
 
 
 def parquet_file(path: Path, rows: int = 30, group: int = 10) -> None:
     table = pa.table({"text": [f"text {n} " + "x" * 50 for n in range(rows)], "id": list(range(rows))})
-    pq.write_table(table, path, row_group_size=group, use_dictionary=False, compression="none", write_page_checksum=True)
+    pq.write_table(
+        table, path, row_group_size=group, use_dictionary=False, compression="none", write_page_checksum=True
+    )
 
 
 def test_parquet_row_groups_are_read_with_rows_counted_in_the_file(tmp_path: Path) -> None:

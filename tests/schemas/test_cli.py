@@ -162,7 +162,9 @@ def test_inspect_imports_nothing_heavy(tmp_path, make_dataset):
 def test_a_package_of_somebody_else_is_refused_at_start(tmp_path):
     (tmp_path / "teacher").mkdir()
     (tmp_path / "teacher" / "__init__.py").touch()
-    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from schemas import cli; sys.exit(cli.main(['--help']))"
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from schemas import cli; sys.exit(cli.main(['--help']))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "'teacher'" in done.stderr

@@ -44,9 +44,7 @@ def test_totals_are_those_of_the_records(out, make_dataset):
 def test_writing_the_same_snapshot_again_makes_no_new_one(out, make_dataset):
     first = make_dataset(out)
     records = [
-        read_record(file.url)
-        for file in storage.list_files(storage.join(out, "targets"))
-        if file.url.endswith(".json")
+        read_record(file.url) for file in storage.list_files(storage.join(out, "targets")) if file.url.endswith(".json")
     ]
     again = dataset.write_snapshot(
         out,
@@ -95,7 +93,7 @@ def test_an_incomplete_snapshot_is_not_trained_on(out):
 def test_a_damaged_snapshot_is_named(out, make_dataset, tmp_path, text):
     make_dataset(out)
     (tmp_path / "out/snapshots/000001.json").write_text(text)
-    with pytest.raises(CorruptShardError, match="000001.json"):
+    with pytest.raises(CorruptShardError, match=r"000001.json"):
         dataset.load_snapshot(out)
 
 

@@ -56,8 +56,8 @@ def test_the_divergence_of_decoded_targets_is_below_1e_4_nats(k, exponent):
     log_p = -np.sort(-(logits - np.log(np.exp(logits).sum(1, keepdims=True))), axis=1)
     log_tail = np.log(np.exp(log_p[:, k:]).sum(1))
     offsets = np.arange(0, 200 * k + 1, k)
-    head, tail = quantizer.renormalize(
-        quantizer.dequantize_head(quantizer.quantize_head(log_p[:, :k].ravel())),
+    head, tail = quantizer.decode_targets(
+        quantizer.quantize_head(log_p[:, :k].ravel()),
         offsets,
         quantizer.dequantize_tail(quantizer.quantize_tail(log_tail.astype(np.float32))),
     )
@@ -73,13 +73,15 @@ def test_a_renormalised_row_sums_to_one(widths, seed):
     offsets = np.cumsum([0, *widths])
     log_tail = np.where(rng.random(len(widths)) < 0.3, -np.inf, -5 * rng.random(len(widths))).astype(np.float32)
     log_tail[np.array(widths) == 0] = -1.0
-    head, tail = quantizer.renormalize(-5 * rng.random(offsets[-1]).astype(np.float32), offsets, log_tail)
+    q = rng.integers(0, 256, offsets[-1], dtype=np.uint8)
+    head, tail = quantizer.decode_targets(q, offsets, log_tail)
     for row in range(len(widths)):
         total = np.exp(head[offsets[row] : offsets[row + 1]].astype(np.float64)).sum() + np.exp(float(tail[row]))
         assert total == pytest.approx(1, abs=1e-6)
 
 
 def test_a_row_without_target_stays_without():
-    head, tail = quantizer.renormalize(np.zeros(0, np.float32), np.zeros(2, np.int64), np.array([np.nan], np.float32))
+    no_head = np.zeros(0, np.uint8)
+    head, tail = quantizer.decode_targets(no_head, np.zeros(2, np.int64), np.array([np.nan], np.float32))
     assert len(head) == 0
     assert np.isnan(tail).all()

@@ -11,7 +11,7 @@ from schemas import quantizer, shard, storage
 from schemas.errors import CorruptShardError, MissingShardError, UnknownFormatVersionError, VocabularyError
 from schemas.reader import ShardReader
 from schemas.shard import encode_shard
-from schemas.targets import Windows
+from schemas.targets import TailSample, Windows
 
 
 @pytest.fixture
@@ -77,6 +77,27 @@ def test_a_token_shard_has_the_token_columns_alone(windows, metadata, tmp_path):
         assert reader.read().targets is None
 
 
+def test_samples_and_tempered_tails_come_back(windows, targets, metadata, rng, tmp_path):
+    widths = np.where(targets.has_target(), rng.integers(0, 5, windows.num_positions), 0)
+    offsets = np.cumsum([0, *widths])
+    samples = tuple(
+        TailSample(ids=rng.integers(0, 300, offsets[-1], dtype=np.int32), offsets=offsets) for _ in range(2)
+    )
+    tempered = {t: (targets.log_tail / t).astype(np.float32) for t in (0.5, 2.0)}
+    rich = dataclasses.replace(targets, tail_samples=samples, tempered_log_tails=tempered)
+    (tmp_path / "x.parquet").write_bytes(encode_shard(windows, rich, metadata).data)
+    with ShardReader(str(tmp_path / "x.parquet")) as reader:
+        read = reader.read(1, 4).targets
+    start, stop = windows.window_offsets[[1, 4]]
+    for sample, expected in zip(read.tail_samples, samples, strict=True):
+        np.testing.assert_array_equal(sample.ids, expected.select_rows(start, stop).ids)
+        np.testing.assert_array_equal(sample.offsets, expected.select_rows(start, stop).offsets)
+    assert sorted(read.tempered_log_tails) == [0.5, 2.0]
+    for temperature, expected in tempered.items():
+        found = read.tempered_log_tails[temperature]
+        np.testing.assert_allclose(found, expected[start:stop], atol=0.5 / 2048 + 1e-6)
+
+
 def test_rows_of_context_and_prompt_have_no_target(encoded):
     table = pq.read_table(io.BytesIO(encoded.data))
     bare = np.isin(table["kind"].to_numpy(), [1, 2])
@@ -105,14 +126,14 @@ def test_sql_reproduces_the_decoded_sums(path):
 
 
 def test_a_missing_shard_is_named(tmp_path):
-    with pytest.raises(MissingShardError, match="gone.parquet"):
+    with pytest.raises(MissingShardError, match=r"gone.parquet"):
         ShardReader(str(tmp_path / "gone.parquet"))
 
 
 @pytest.mark.parametrize("keep", [0, 3, 11, 100, -1, -9])
 def test_a_truncated_file_is_refused(tmp_path, encoded, keep):
     (tmp_path / "cut.parquet").write_bytes(encoded.data[:keep])
-    with pytest.raises(CorruptShardError, match="cut.parquet"):
+    with pytest.raises(CorruptShardError, match=r"cut.parquet"):
         ShardReader(str(tmp_path / "cut.parquet"), footer_digest=encoded.footer_digest)
 
 
@@ -162,7 +183,7 @@ def test_an_unknown_version_is_refused_before_anything_else_is_read(path):
 
 def test_an_unknown_optional_column_is_ignored(path, windows):
     extra = pa.array(np.arange(windows.num_positions))
-    rewrite(path, lambda table, m: (table.append_column("tail@2", extra), m))
+    rewrite(path, lambda table, m: (table.append_column("rank", extra), m))
     with ShardReader(path) as reader:
         assert reader.read().targets.num_positions == windows.num_positions
 
@@ -180,7 +201,7 @@ def test_tokens_that_are_not_those_of_the_window_are_refused(path):
         return table.set_column(2, pa.field("token", pa.int32(), nullable=False), pa.array(token)), metadata
 
     rewrite(path, swap)
-    with ShardReader(path) as reader, pytest.raises(CorruptShardError, match="window 1 .*content hash"):
+    with ShardReader(path) as reader, pytest.raises(CorruptShardError, match=r"window 1 .*content hash"):
         reader.read()
 
 

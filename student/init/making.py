@@ -1,0 +1,98 @@
+"""Making a student's directory: weights, tokenizer, and where both came from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from schemas.errors import ForeignOutputError, UsageError
+from student.identity import StudentIdentity
+from student.init.pruning import evenly_spaced, num_layers, prune_layers
+from student.init.scratch import Gemma2Sizes, random_student, read_config
+from teacher.loading import describe_teacher, export_model, load_model
+from teacher.tokenizers import load_tokenizer
+
+
+def prune_teacher(
+    teacher: str, out: str | Path, *, keep_layers: Sequence[int] | None = None, layers: int | None = None
+) -> PreTrainedModel:
+    """A student of some of the teacher's layers: the given ones, or so many, evenly spaced.
+
+    Raises:
+        UsageError: Layers that the teacher does not have.
+        TeacherError, TokenizerError: The teacher cannot be loaded, or has no tokenizer.
+        ForeignOutputError: `out` is not empty.
+    """
+    directory = _new_directory(out)
+    model = load_model(teacher, "float32", "cpu")
+    kept = list(keep_layers) if keep_layers is not None else evenly_spaced(num_layers(model), layers or 0)
+    depth = num_layers(model)
+    prune_layers(model, kept)
+    _write(model, teacher, directory, {"method": "depth-pruned", "kept_layers": kept, "of_layers": depth})
+    return model
+
+
+def from_checkpoint(checkpoint: str, out: str | Path) -> PreTrainedModel:
+    """A student with all the weights of a checkpoint (directory, hub id or GGUF). Raises as `prune_teacher`."""
+    directory = _new_directory(out)
+    model = load_model(checkpoint, "float32", "cpu")
+    _write(model, checkpoint, directory, {"method": "checkpoint"})
+    return model
+
+
+def from_scratch(
+    teacher: str,
+    out: str | Path,
+    *,
+    sizes: Gemma2Sizes | None = None,
+    config_file: str | Path | None = None,
+    seed: int = 0,
+) -> PreTrainedModel:
+    """A random student with the teacher's tokenizer and vocabulary size. Raises as `prune_teacher`.
+
+    Args:
+        teacher: Gives tokenizer and vocabulary; its weights are only described.
+        out: The student's directory.
+        sizes: Of a Gemma-2-style decoder.
+        config_file: A configuration of `transformers`, instead of sizes.
+        seed: Of the random weights.
+    """
+    directory = _new_directory(out)
+    info, tokenizer = describe_teacher(teacher, "float32"), load_tokenizer(teacher).info
+    if config_file is not None:
+        config = read_config(Path(config_file), info.vocab_size)
+    else:
+        config = (sizes or Gemma2Sizes()).config(info.vocab_size, tokenizer)
+    model = random_student(config, seed)
+    _write(model, teacher, directory, {"method": "scratch", "seed": seed}, weights_from_source=False)
+    return model
+
+
+def _new_directory(out: str | Path) -> Path:
+    directory = Path(out)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ForeignOutputError(f"{directory}: already there and not an empty directory; choose another --out")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def _write(
+    model: PreTrainedModel,
+    source: str,
+    directory: Path,
+    initialisation: dict[str, Any],
+    *,
+    weights_from_source: bool = True,
+) -> None:
+    info, tokenizer = describe_teacher(source, "float32"), load_tokenizer(source)
+    if info.vocab_size < tokenizer.info.vocab_size:
+        raise UsageError(f"{info.name}: the tokenizer has {tokenizer.info.vocab_size} ids, the model {info.vocab_size}")
+    export_model(model, directory)
+    tokenizer.save(directory)
+    named = "initial_weights" if weights_from_source else "tokenizer"
+    StudentIdentity(
+        tokenizer=tokenizer.info,
+        initialisation={**initialisation, "source": info.name, "source_fingerprint": info.fingerprint},
+        licences={named: info.licence},
+    ).write(directory)

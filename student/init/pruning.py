@@ -1,0 +1,81 @@
+"""A shallower student from a teacher: some of its layers, everything else as it is.
+
+Depth pruning keeps embeddings, norms and head, so the student starts with the teacher's vocabulary and, layer by
+layer, its features; a few hundred steps on soft targets mend what the missing layers did.
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from schemas.errors import UsageError
+
+
+def evenly_spaced(num_layers: int, num_kept: int) -> list[int]:
+    """`num_kept` layer indices from first to last, as evenly as they come.
+
+    Raises:
+        UsageError: Fewer than one, or more than there are.
+    """
+    if not 1 <= num_kept <= num_layers:
+        raise UsageError(f"cannot keep {num_kept} of {num_layers} layers")
+    if num_kept == 1:
+        return [0]
+    return [round(index * (num_layers - 1) / (num_kept - 1)) for index in range(num_kept)]
+
+
+def prune_layers(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
+    """Keeps the given layers, in place, and renumbers them in modules and configuration.
+
+    A kept layer stays what it was: where layers alternate between local and global attention (Gemma 2 and 3), the
+    configuration's `layer_types` is cut with them, so that the model reads the same after saving and loading.
+
+    Args:
+        model: Any decoder of `transformers`.
+        keep: Layer indices, rising, without repeats.
+
+    Raises:
+        UsageError: Indices that do not exist or do not rise; a model without one list of layers.
+    """
+    config = model.config.get_text_config()
+    name, layers = _layer_list(model, config.num_hidden_layers)
+    _check_indices(keep, len(layers))
+    kept = nn.ModuleList(layers[index] for index in keep)
+    for new_index, layer in enumerate(kept):
+        for module in layer.modules():
+            if isinstance(getattr(module, "layer_idx", None), int):
+                module.layer_idx = new_index  # type: ignore[assignment]
+    setattr(model.base_model, name, kept)
+    _cut_config(config, keep)
+    return model
+
+
+def num_layers(model: PreTrainedModel) -> int:
+    """The decoder's depth."""
+    return model.config.get_text_config().num_hidden_layers
+
+
+def _layer_list(model: PreTrainedModel, depth: int) -> tuple[str, nn.ModuleList]:
+    lists = [
+        (name, child)
+        for name, child in model.base_model.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == depth
+    ]
+    if len(lists) != 1:
+        raise UsageError(f"{type(model).__name__}: expected one list of {depth} layers, found {len(lists)}")
+    return lists[0]
+
+
+def _check_indices(keep: Sequence[int], depth: int) -> None:
+    if not keep or list(keep) != sorted(set(keep)) or keep[0] < 0 or keep[-1] >= depth:
+        raise UsageError(f"layers to keep must rise and lie in 0..{depth - 1}; found {list(keep)}")
+
+
+def _cut_config(config: PreTrainedConfig, keep: Sequence[int]) -> None:
+    """Cuts every per-layer list of a configuration (`layer_types`, `mlp_layer_types`, `no_rope_layers`, ...)."""
+    depth = config.num_hidden_layers
+    for name, value in list(vars(config).items()):
+        if "layer" in name and isinstance(value, list) and len(value) == depth:
+            setattr(config, name, [value[index] for index in keep])
+    config.num_hidden_layers = len(keep)

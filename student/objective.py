@@ -1,0 +1,46 @@
+"""The loss of a batch of windows: trunk, scored rows, then projection and loss without the logits."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from student.collator import Batch, targets_of
+from student.linear_losses import LinearLoss, linear_truncated_kl
+from student.model import hidden_states, output_projection
+
+
+def soft_target_loss(
+    student: PreTrainedModel,
+    batch: Batch,
+    *,
+    vocab_size: int,
+    kl_weight: float | Tensor,
+    cross_entropy_weight: float | Tensor = 0.0,
+) -> LinearLoss:
+    """kl_weight · Σ KL + cross_entropy_weight · Σ cross-entropy over the scored rows of a collated batch."""
+    hidden_BSD = hidden_states(student, batch["input_ids"], batch["position_ids"])
+    projection = output_projection(student)
+    return linear_truncated_kl(
+        hidden_BSD.flatten(0, 1)[batch["scored_rows"]],
+        projection.weight,
+        projection.bias,
+        targets_of(batch, vocab_size),
+        labels_T=batch["labels"],
+        kl_weight=kl_weight,
+        cross_entropy_weight=cross_entropy_weight,
+        softcap=projection.softcap,
+    )
+
+
+def run_through(wrapped: torch.nn.Module, student: PreTrainedModel, forward: Callable[[], LinearLoss]) -> LinearLoss:
+    """Runs `forward` as the forward pass of the wrapper, whose hooks (gradient sync, sharding) hang on it."""
+    if wrapped is student:
+        return forward()
+    original = student.forward
+    student.forward = forward
+    try:
+        return wrapped()
+    finally:
+        student.forward = original

@@ -1,0 +1,70 @@
+"""Windows into tensors: nothing shifted, nothing lost, filling never scored."""
+
+import numpy as np
+import pytest
+import torch
+
+from student.collator import collate, count_positions, targets_of
+from student.dataset import SoftTargetDataset
+from student.linear_losses import NO_LABEL
+
+
+@pytest.fixture(scope="module")
+def samples(dataset_url):
+    dataset = SoftTargetDataset(dataset_url)
+    return [dataset[index] for index in (2, 9, 0)]  # 22, 22 and 24 positions
+
+
+def test_tokens_stand_in_rows_and_shorter_windows_are_filled(samples):
+    batch = collate(samples)
+    assert batch["input_ids"].shape == (3, 24)
+    assert batch["num_positions"] == sum(sample.windows.num_positions for sample in samples) == 68
+    for row, sample in enumerate(samples):
+        np.testing.assert_array_equal(batch["input_ids"][row, : sample.windows.num_positions], sample.windows.token)
+
+
+def test_positions_restart_at_parts_and_at_the_filling(samples):
+    positions = collate(samples)["position_ids"]
+    for row, sample in enumerate(samples):
+        starts = np.flatnonzero(sample.windows.part_starts()).tolist()
+        if sample.windows.num_positions < 24:
+            starts.append(sample.windows.num_positions)
+        assert (positions[row] == 0).nonzero().squeeze(-1).tolist() == starts
+
+
+def test_scored_rows_are_the_rows_with_a_target_and_labels_the_next_token_of_the_part(samples):
+    batch = collate(samples)
+    flat_ids = batch["input_ids"].flatten()
+    row = 0
+    for place, sample in enumerate(samples):
+        ends = sample.windows.part_ends()
+        for position in np.flatnonzero(sample.windows.has_target()):
+            assert batch["scored_rows"][row] == place * 24 + position
+            label = NO_LABEL if ends[position] else flat_ids[place * 24 + position + 1]
+            assert batch["labels"][row] == label
+            row += 1
+    assert row == len(batch["labels"])
+
+
+def test_each_scored_row_keeps_its_own_head_and_tail(samples):
+    targets = targets_of(collate(samples), vocab_size=48)
+    row = 0
+    for sample in samples:
+        theirs = sample.targets
+        for position in np.flatnonzero(theirs.has_target()):
+            ours = targets.select(row, row + 1)
+            entries = slice(theirs.head_offsets[position], theirs.head_offsets[position + 1])
+            np.testing.assert_array_equal(ours.head_ids, theirs.head_ids[entries])
+            np.testing.assert_array_equal(ours.head_log_probs, theirs.head_log_probs[entries])
+            assert ours.log_tail.item() == theirs.log_tail[position]
+            row += 1
+    assert targets.has_target.all()
+
+
+def test_targets_and_labels_are_counted_apart(samples):
+    batch = collate(samples)
+    num_targets = sum(int(sample.windows.has_target().sum()) for sample in samples)
+    num_labels = sum(int(sample.windows.has_label().sum()) for sample in samples)
+    assert num_targets > num_labels
+    assert count_positions([batch, batch]).tolist() == [2 * num_targets, 2 * num_labels]
+    assert torch.equal(count_positions([]), torch.tensor([0, 0]))
