@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", default="smollm", help="smollm, gemma, a directory, a .gguf file or a hub id")
     parser.add_argument("--out", default="demo", type=Path, help="where everything is written")
-    parser.add_argument("--steps", default=24, type=int, help="optimizer steps of the student")
+    parser.add_argument("--steps", default=20, type=int, help="optimizer steps of the student")
     options = parser.parse_args()
 
     started = time.monotonic()

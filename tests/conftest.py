@@ -1,8 +1,12 @@
 """Fixtures shared by all packages: a tokenizer and a teacher, both made on the spot."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Tiny models gain nothing from threads, and lose much where cores are shared; processes of the tests inherit this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -127,8 +127,7 @@ def test_a_killed_worker_is_made_good_by_a_second_attempt(
     check_undisturbed(out, undisturbed)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("asked", "workers"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
 def test_a_signal_leaves_an_output_that_can_be_gone_on_with_and_no_process(
     corpus: Path, tiny_teacher: Path, undisturbed: Path, tmp_path: Path, asked: signal.Signals, workers: str
 ) -> None:
