@@ -4,18 +4,26 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TEACHER ?= smollm
+BENCH_TEACHER ?= gemma
 DEMO ?= demo
 
-.PHONY: demo test test-slow lint format env clean
+.PHONY: demo test test-slow bench-format bench-loss lint format env clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --teacher $(TEACHER) --out $(DEMO)
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest -m "not slow and not gpu" -n 2
 
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m "slow and not gpu" --durations=10
+
+# More text: apt-get install anarchism jargon-text bible-kjv-text bible-kjv fortunes debian-reference-en
+bench-format: $(VENV)/.runtime
+	$(BIN)/python bench/format.py --teacher $(BENCH_TEACHER)
+
+bench-loss: $(VENV)/.bench
+	$(BIN)/python bench/loss.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -38,6 +46,10 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(PIP) install --quiet --constraint constraints.txt --group dev --editable ".[dask,tensorboard]"
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) install --quiet --constraint constraints.txt --group bench
 	@touch $@
 
 clean:

@@ -16,28 +16,40 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "teachers"
 
-# About 40,000 tokens of CPython's own documentation for the interactive help (`help("if")`).
-CORPUS_CHARACTERS = 170_000
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", default="smollm", help="smollm, gemma, a directory, a .gguf file or a hub id")
     parser.add_argument("--out", default="demo", type=Path, help="where everything is written")
     parser.add_argument("--steps", default=20, type=int, help="optimizer steps of the student")
+    parser.add_argument(
+        "--characters", default=170_000, type=int, help="text to annotate; 170,000 characters are about 40,000 tokens"
+    )
+    parser.add_argument("--held-out", default=0.1, type=float, help="share of documents kept for evaluation")
     options = parser.parse_args()
 
     started = time.monotonic()
     teacher = fetch_teacher(options.teacher)
     home: Path = options.out / Path(options.teacher).name
-    corpus = write_corpus(home / "topics.jsonl")
+    corpus = write_corpus(home / "topics.jsonl", options.characters)
     shards, student, run = home / "shards", home / "student", home / "run"
 
     for made_again in (student, run):
         shutil.rmtree(made_again, ignore_errors=True)
 
     step("1. The teacher annotates the text")
-    logitcask("annotate", corpus, "--teacher", teacher, "--out", shards, "--held-out", 0.1, "--shard-tokens", 8192)
+    logitcask(
+        "annotate",
+        corpus,
+        "--teacher",
+        teacher,
+        "--out",
+        shards,
+        "--held-out",
+        options.held_out,
+        "--shard-tokens",
+        8192,
+    )
     step("2. What the shards hold")
     logitcask("inspect", shards)
     step("3. A student: a few layers of the teacher")
@@ -72,11 +84,11 @@ def install(*packages: str, aside: str) -> Path:
     return home
 
 
-def write_corpus(file: Path) -> Path:
-    """CPython's help topics in order of their names, as JSON lines, up to `CORPUS_CHARACTERS`."""
+def write_corpus(file: Path, num_characters: int) -> Path:
+    """CPython's topics of the interactive help (`help("if")`) in order of their names, as JSON lines."""
     from pydoc_data.topics import topics
 
-    lines, room = [], CORPUS_CHARACTERS
+    lines, room = [], num_characters
     for name in sorted(topics):
         if len(topics[name]) <= room:
             lines.append(json.dumps({"id": name, "text": topics[name]}))

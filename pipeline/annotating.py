@@ -45,6 +45,7 @@ class ScorerSpec:
         batch_tokens: Most positions of a forward pass, padding included.
         row_chunk: Positions whose logits exist at a time.
         scheme: How heads are chosen.
+        temperatures: Further temperatures at which the tail is stored.
     """
 
     reference: str
@@ -55,6 +56,7 @@ class ScorerSpec:
     batch_tokens: int
     row_chunk: int
     scheme: Scheme
+    temperatures: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,7 +221,13 @@ def load_scorer(spec: ScorerSpec) -> "Scorer":
     from teacher.scorer import HuggingFaceScorer
 
     model = load_model(spec.reference, spec.dtype, spec.device, spec.attention)
-    return HuggingFaceScorer(model, spec.scheme, batch_tokens=spec.batch_tokens, row_chunk=spec.row_chunk)
+    return HuggingFaceScorer(
+        model,
+        spec.scheme,
+        batch_tokens=spec.batch_tokens,
+        row_chunk=spec.row_chunk,
+        temperatures=spec.temperatures,
+    )
 
 
 class _Stopwatch:

@@ -6,8 +6,17 @@ from typing import Annotated, Literal
 import tyro
 
 from schemas.errors import UsageError
+from schemas.scheme import SchemeKind
 
 SUPPORTED_RUNNERS = ("local", "dask")
+
+_NUMBERS = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="T,T",
+    instance_from_str=lambda words: tuple(float(number) for number in words[0].split(",") if number),
+    is_instance=lambda value: isinstance(value, tuple) and all(isinstance(number, float) for number in value),
+    str_from_instance=lambda numbers: [",".join(f"{number:g}" for number in numbers)],
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,8 +47,8 @@ class AnnotateConfig:
     overlap: int = 0
     """Positions of a long document that are repeated as context at the start of its next window."""
 
-    head: Literal["threshold", "topk", "topp"] = "threshold"
-    """How the stored entries are chosen: p ≥ tau, the k largest, or the largest with mass ≥ p."""
+    head: SchemeKind = "threshold"
+    """What is stored: p ≥ tau, the k largest, the largest with mass ≥ p, draws alone, or p ≥ theta and draws."""
 
     tau: float = 1e-3
     """Probability threshold of `threshold`."""
@@ -52,6 +61,18 @@ class AnnotateConfig:
 
     p: float = 0.95
     """Probability mass of `topp`."""
+
+    draws: int = 50
+    """Draws at each position (`random-sampling`)."""
+
+    theta: float = 1 / 36
+    """Probability threshold of `threshold-sampling`; also the mass that one draw stands for, about."""
+
+    replicas: int = 1
+    """Independent samples of each position, so that epochs need not see the same (`random-`, `threshold-sampling`)."""
+
+    temperatures: Annotated[tuple[float, ...], _NUMBERS] = ()
+    """Further temperatures at which a student can be trained exactly: 2 or 2,4 (not with samples)."""
 
     held_out: float = 0.01
     """Share of documents that are kept for evaluation."""
@@ -66,7 +87,7 @@ class AnnotateConfig:
     """Most positions of a shard (default: 32,768 on a CPU, 1,048,576 on a GPU)."""
 
     batch_tokens: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Positions in one forward pass (default: 4,096 on a CPU, 32,768 on a GPU)."""
+    """Positions in one forward pass (default: 2,048 on a CPU, 32,768 on a GPU)."""
 
     document_bytes: int = 64 << 20
     """Longer documents are set aside."""

@@ -30,12 +30,16 @@ class Meter:
     _samples: list[tuple[float, int]] = field(default_factory=list)
 
     def update(self, done: int, now_seconds: float) -> None:
-        """Takes a sample."""
-        self._samples.append((now_seconds, min(done, self.total)))
-        # Kept from the last sample before anything was done, or a window ago.
-        while len(self._samples) > 2 and (
-            self._samples[1][1] == 0 or self._samples[1][0] < now_seconds - _RATE_WINDOW_SECONDS
-        ):
+        """Takes a sample.
+
+        Only changes count, since work arrives in batches that may take a minute each; and the clock starts with the
+        first of them, since nobody knows when the teacher was loaded and that batch begun.
+        """
+        amount = min(done, self.total)
+        if amount == self.done:
+            return
+        self._samples.append((now_seconds, amount))
+        while len(self._samples) > 2 and self._samples[1][0] < now_seconds - _RATE_WINDOW_SECONDS:
             del self._samples[0]
 
     @property
@@ -44,14 +48,16 @@ class Meter:
 
     @property
     def rate(self) -> float | None:
-        """Amount a second over the last minute; None before anything was done."""
-        if not self.done or len(self._samples) < 2:
+        """Amount a second over the last minute; None before it can be known."""
+        if len(self._samples) < 2:
             return None
         (first_seconds, first), (last_seconds, last) = self._samples[0], self._samples[-1]
         return (last - first) / max(last_seconds - first_seconds, 1e-9)
 
     def describe(self) -> str:
         """`annotate: 12,288 of 40,960 tokens (30 %), 340 tokens/s, 1 min 24 s left`."""
+        if not self.done:
+            return f"{self.label}: starting on {self.total:,} {self.unit}"
         share = 100 * self.done // max(self.total, 1)
         text = f"{self.label}: {self.done:,} of {self.total:,} {self.unit} ({share} %)"
         if not self.rate:

@@ -19,7 +19,7 @@ from schemas import storage
 from schemas.dataset import read_configuration, write_configuration
 from schemas.errors import ConfigurationMismatchError, TokenizerError, UsageError
 from schemas.fingerprints import fingerprint
-from schemas.scheme import Scheme
+from schemas.scheme import Scheme, further_temperatures
 from schemas.shard import ALGORITHM_VERSION, FORMAT_VERSION, TeacherInfo, TokenizerInfo
 from teacher.gguf_header import read_gguf_header
 from teacher.loading import check_vocabulary, describe_teacher, resolve, resolve_device, resolve_dtype
@@ -30,7 +30,7 @@ from teacher.tokenizers import load_tokenizer
 PACKING_VERSION = 1
 
 _SHARD_TOKENS = {"cpu": 32_768, "cuda": 1_048_576}
-_BATCH_TOKENS = {"cpu": 4_096, "cuda": 32_768}
+_BATCH_TOKENS = {"cpu": 2_048, "cuda": 32_768}
 _ROW_CHUNK = 256
 # Pieces that were added to a tokenizer after training (an image token, say) may lie beyond the teacher's rows: they do
 # not occur in text. More than this many mean that tokenizer and teacher do not belong together.
@@ -67,8 +67,8 @@ class ResolvedJob:
 
     def target_fingerprint(self) -> str:
         """Covers everything but the token shard that changes a target shard."""
-        keys = ("teacher", "scheme", "entropy", "algorithm_version", "format_version")
-        return fingerprint({key: self.identity[key] for key in keys})
+        keys = ("teacher", "scheme", "entropy", "temperatures", "algorithm_version", "format_version")
+        return fingerprint({key: self.identity[key] for key in keys if key in self.identity})
 
 
 def resolve_job(config: AnnotateConfig) -> ResolvedJob:
@@ -81,7 +81,8 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
         ConfigurationMismatchError: The output was begun with other settings.
     """
     config.check()
-    scheme = Scheme(kind=config.head, tau=config.tau, k=config.k, k_min=config.k_min, p=config.p)
+    scheme = _scheme(config)
+    temperatures = further_temperatures(config.temperatures, scheme)
     files = find_corpus(config.corpus)
     begun = read_configuration(config.out)
     environment = _resolve_environment(config, begun["environment"] if begun else {})
@@ -89,7 +90,7 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
     teacher = describe_teacher(config.teacher, environment["dtype"])
     tokenizer = load_tokenizer(config.tokenizer or config.teacher).info
     _check_fit(config, tokenizer, teacher)
-    identity = _identity(config, files, tokenizer, teacher, scheme, shard_tokens)
+    identity = _identity(config, files, tokenizer, teacher, scheme, temperatures, shard_tokens)
     _claim(config.out, begun, identity, environment)
     out = _absolute_output(config.out)
     return ResolvedJob(
@@ -100,13 +101,26 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
         tokens=_token_spec(config, out, tokenizer, teacher, identity["shard_tokens"]),
         targets=AnnotationSpec(
             out=out,
-            scorer=_scorer_spec(config, scheme, environment),
+            scorer=_scorer_spec(config, scheme, temperatures, environment),
             teacher=teacher,
             tokenizer=tokenizer,
             window_tokens=config.window,
             has_entropy=config.entropy,
             corpus_licence=config.corpus_licence,
         ),
+    )
+
+
+def _scheme(config: AnnotateConfig) -> Scheme:
+    return Scheme(
+        kind=config.head,
+        tau=config.tau,
+        k=config.k,
+        k_min=config.k_min,
+        p=config.p,
+        draws=config.draws,
+        theta=config.theta,
+        replicas=config.replicas,
     )
 
 
@@ -207,6 +221,7 @@ def _identity(
     tokenizer: TokenizerInfo,
     teacher: TeacherInfo,
     scheme: Scheme,
+    temperatures: tuple[float, ...],
     shard_tokens: int,
 ) -> dict[str, Any]:
     return {
@@ -221,6 +236,8 @@ def _identity(
         "tokenizer": asdict(tokenizer),
         "teacher": asdict(teacher),
         "scheme": scheme.to_json(),
+        # Only where there are any, so that datasets begun without them go on.
+        **({"temperatures": list(temperatures)} if temperatures else {}),
         "window_tokens": config.window,
         "overlap_tokens": config.overlap,
         "held_out": config.held_out,
@@ -265,7 +282,9 @@ def _token_spec(
     )
 
 
-def _scorer_spec(config: AnnotateConfig, scheme: Scheme, environment: dict[str, Any]) -> ScorerSpec:
+def _scorer_spec(
+    config: AnnotateConfig, scheme: Scheme, temperatures: tuple[float, ...], environment: dict[str, Any]
+) -> ScorerSpec:
     return ScorerSpec(
         reference=_absolute(config.teacher),
         device=environment["device"],
@@ -275,6 +294,7 @@ def _scorer_spec(config: AnnotateConfig, scheme: Scheme, environment: dict[str, 
         batch_tokens=environment["batch_tokens"],
         row_chunk=environment["row_chunk"],
         scheme=scheme,
+        temperatures=temperatures,
     )
 
 

@@ -158,7 +158,9 @@ def _apply_settings(command: type, settings: dict[str, Any]) -> tuple[Any, list[
     positional = {
         name: tuple(v) if isinstance(v, list) else v for name, v in settings.items() if _is_positional(hints[name])
     }
-    flags = [flag for name, value in settings.items() if name not in positional for flag in _flags(name, value)]
+    flags = [
+        flag for name, value in settings.items() if name not in positional for flag in _flags(name, value, hints[name])
+    ]
     if not positional:
         return None, flags
     required = {
@@ -175,9 +177,16 @@ def _is_positional(hint: Any) -> bool:
     return tyro.conf.Positional[int].__metadata__[0] in getattr(hint, "__metadata__", ())  # pyright: ignore
 
 
-def _flags(name: str, value: Any) -> list[str]:
+def _flags(name: str, value: Any, hint: Any) -> list[str]:
     flag = name.replace("_", "-")
     if isinstance(value, bool):
         return [f"--{flag}" if value else f"--no-{flag}"]
-    values = value if isinstance(value, list) else [value]
-    return [f"--{flag}", *map(str, values)]
+    values = [str(one) for one in value] if isinstance(value, list) else [str(value)]
+    return [f"--{flag}", *([",".join(values)] if _is_one_word(hint) else values)]
+
+
+def _is_one_word(hint: Any) -> bool:
+    """Whether an option has a way of its own to read its value: lists then have commas between."""
+    import tyro
+
+    return any(isinstance(one, tyro.constructors.PrimitiveConstructorSpec) for one in getattr(hint, "__metadata__", ()))

@@ -2,6 +2,7 @@
 
     OUT/logitcask.json                        what the dataset is: the resolved configuration, made first
     OUT/tokens/<split>/<name>.parquet|.json   token shards and their records
+    OUT/tokens/units/<name>.json              made last: what a token unit found, rejected and wrote
     OUT/targets/<split>/<name>.parquet|.json  target shards and their records
     OUT/rejected/<name>.jsonl                 documents that could not be annotated, with the reason
     OUT/snapshots/<number>.json               a snapshot: totals, statistics, and whether it is complete

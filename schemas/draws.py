@@ -10,6 +10,7 @@ import numpy as np
 
 from schemas.fingerprints import canonical_json
 from schemas.scheme import Scheme
+from schemas.targets import Windows
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _KEY_STEPS = (np.uint32(0x9E3779B9), np.uint32(0xBB67AE85))
@@ -22,10 +23,10 @@ def window_key(content_hash: str, scheme: Scheme, replica: int) -> tuple[int, in
 
     Args:
         content_hash: Of the window, 32 hex digits.
-        scheme: Its canonical JSON enters the key.
+        scheme: The canonical JSON of what a draw depends on enters the key.
         replica: From 0; replicas are independent.
     """
-    text = f"{content_hash}\n{canonical_json(scheme.to_json())}\n{replica}"
+    text = f"{content_hash}\n{canonical_json(scheme.draw_parameters())}\n{replica}"
     word = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(word[:4], "little"), int.from_bytes(word[4:], "little")
 
@@ -50,6 +51,26 @@ def uniforms(key: tuple[int, int], positions: np.ndarray, num_draws: int) -> np.
     words = philox4x32((blocks, rows, zeros, zeros), key)
     flat = np.stack(words, axis=-1).reshape(len(positions), 4 * num_blocks)[:, :num_draws]
     return (flat.astype(np.float64) + 0.5) / 2.0**32
+
+
+def window_uniforms(windows: Windows, scheme: Scheme) -> np.ndarray:
+    """The uniform numbers that a sampling scheme uses, all rows of all windows.
+
+    "random-sampling" takes one for each draw, "threshold-sampling" one for each row.
+
+    Returns:
+        float64 [T, replicas, draws or 1].
+    """
+    num_draws = scheme.draws if scheme.kind == "random-sampling" else 1
+    drawn = np.empty((windows.num_positions, scheme.num_tail_samples, num_draws))
+    if not scheme.num_tail_samples:
+        return drawn
+    bounds = zip(windows.window_offsets[:-1], windows.window_offsets[1:], strict=True)
+    for content_hash, (start, stop) in zip(windows.content_hashes(), bounds, strict=True):
+        positions = np.arange(stop - start)
+        for replica in range(scheme.num_tail_samples):
+            drawn[start:stop, replica] = uniforms(window_key(content_hash, scheme, replica), positions, num_draws)
+    return drawn
 
 
 def philox4x32(

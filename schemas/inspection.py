@@ -134,8 +134,17 @@ def _scheme(scheme: dict[str, Any]) -> str:
             return f"the {scheme['k']} largest, and the exact tail"
         case "topp":
             return f"mass ≥ {scheme['p']:g}, at most {scheme['k']} entries, and the exact tail"
+        case "random-sampling":
+            return f"none: {scheme['draws']} random draws a position{_replicas(scheme)}"
+        case "threshold-sampling":
+            draws = f"one systematic draw for each {scheme['theta']:.3g} of the tail, at least one"
+            return f"p ≥ {scheme['theta']:.3g}, the exact tail, and {draws}{_replicas(scheme)}"
         case _:
             return "unknown"
+
+
+def _replicas(scheme: dict[str, Any]) -> str:
+    return f", {scheme['replicas']} times over" if scheme["replicas"] > 1 else ""
 
 
 def _documents(documents: dict[str, Any]) -> Text:
@@ -189,7 +198,7 @@ def _nat_bars(histogram: dict[str, Any], nats: int = 12, width: int = 16) -> str
 
 
 def _width_bars(counts: dict[str, int], width: int = 16) -> str:
-    widest = max(map(int, counts), default=1)
+    widest = max(1, *map(int, counts)) if counts else 1
     heights = [0] * width
     for head_width, count in counts.items():
         heights[(max(int(head_width), 1) - 1) * width // widest] += count

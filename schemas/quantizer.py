@@ -23,13 +23,24 @@ _HEAD_PROBS = np.exp(HEAD_LOG_PROBS.astype(np.float64))
 # Beyond midpoint q a value is nearer to h(q + 1) than to h(q); exact in float64.
 _MIDPOINTS = np.append(-(HEAD_LOG_PROBS[1:].astype(np.float64) + HEAD_LOG_PROBS[:-1]) / 2, np.inf)
 
+# Values quantised at a time: what is computed on the way stays in the processor's cache (twice as fast).
+_BLOCK_ENTRIES = 1 << 14
+
 
 def quantize_head(log_probs: np.ndarray) -> np.ndarray:
     """Log-probabilities (nats, any shape, ≤ 0) to bytes, same shape; below −19.86 they saturate.
 
     A value goes to the nearest h(q); exactly between two, to the smaller q.
     """
-    depth = -log_probs.astype(np.float64)
+    flat = log_probs.reshape(-1)
+    q = np.empty(flat.shape, np.uint8)
+    for start in range(0, len(flat), _BLOCK_ENTRIES):
+        block = slice(start, start + _BLOCK_ENTRIES)
+        q[block] = _nearest(-flat[block].astype(np.float64))
+    return q.reshape(log_probs.shape)
+
+
+def _nearest(depth: np.ndarray) -> np.ndarray:
     # Solving u(1 + u) = depth gives the q whose h(q) is the last one not below the value.
     q = np.minimum(32 * (np.sqrt(1 + 4 * depth) - 1), 255).astype(np.uint8)
     return q + (depth > _MIDPOINTS[q]).astype(np.uint8)
@@ -81,9 +92,11 @@ def decode_targets(q: np.ndarray, head_offsets: np.ndarray, log_tail: np.ndarray
     widths = np.diff(head_offsets)
     mass = np.exp(np.nan_to_num(log_tail.astype(np.float64), nan=0.0, neginf=-np.inf))
     filled = widths > 0
+    # Bytes are indices for two tables; numpy is slow at converting them, so it is done once.
+    index = q.astype(np.intp)
     if len(q):
-        mass[filled] += np.add.reduceat(_HEAD_PROBS[q], head_offsets[:-1][filled])
+        mass[filled] += np.add.reduceat(_HEAD_PROBS.take(index), head_offsets[:-1][filled])
     log_mass = np.log(mass).astype(np.float32)
-    head_log_probs = dequantize_head(q)
+    head_log_probs = HEAD_LOG_PROBS.take(index)
     head_log_probs -= np.repeat(log_mass, widths)
     return head_log_probs, log_tail - log_mass

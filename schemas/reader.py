@@ -116,6 +116,7 @@ class ShardReader:
         last_group = int(np.searchsorted(self._group_offsets, last_row, side="left"))
         groups = list(range(first_group, last_group)) if stop > start else []
         table = self._parse(lambda: self._file.read_row_groups(groups, columns=self._columns(), use_threads=False))
+        self._check_entries(table, groups)
         table = table.slice(first_row - self._group_offsets[first_group], last_row - first_row)
         windows = self._windows(table, start, stop)
         targets = self._parse(lambda: _decode_targets(table)) if self.metadata.kind == "targets" else None
@@ -126,12 +127,33 @@ class ShardReader:
         required = [field.name for field in shard.TOKEN_FIELDS]
         if self.metadata.kind == "targets":
             required += [field.name for field in shard.TARGET_FIELDS]
+        if self.metadata.scheme is not None:
+            required += [shard.sample_column(replica) for replica in range(self.metadata.scheme.num_tail_samples)]
         present: list[str] = self._file.schema_arrow.names
         missing = [name for name in required if name not in present]
         if missing:
             raise self._corrupt(f"column {missing[0]!r} is missing")
-        optional = [name for name in present if _is_known_option(name)]
+        optional = [name for name in present if _is_known_option(name) and name not in required]
         return required + (optional if self.metadata.kind == "targets" else [])
+
+    def _check_entries(self, table: pa.Table, groups: list[int]) -> None:
+        """Lists must hold as many entries as the footer counts.
+
+        Checksums cover pages but not their headers: one flipped bit there ends a list early, and nothing else tells.
+        """
+        for name in table.column_names:
+            if pa.types.is_list(table[name].type):
+                # Parquet counts an empty list as one value.
+                offsets = _offsets(table[name].combine_chunks())
+                found = int(offsets[-1]) + int((offsets[1:] == offsets[:-1]).sum())
+                expected = sum(self._num_values(group, name) for group in groups)
+                if found != expected:
+                    raise self._corrupt(f"column {name!r} holds {found} values, the footer says {expected}")
+
+    def _num_values(self, group: int, name: str) -> int:
+        row_group = self._file.metadata.row_group(group)
+        columns = (row_group.column(index) for index in range(row_group.num_columns))
+        return sum(column.num_values for column in columns if column.path_in_schema.partition(".")[0] == name)
 
     def _windows(self, table: pa.Table, start: int, stop: int) -> Windows:
         offsets = self._window_offsets[start : stop + 1] - self._window_offsets[start]

@@ -14,6 +14,8 @@ from schemas.errors import CorruptShardError, LogitcaskError, MissingShardError
 from schemas.fingerprints import digest
 from schemas.reader import Block, ShardReader
 from schemas.records import UnitRecord, read_record
+from schemas.shard import sample_column, tempered_tail_column
+from schemas.targets import TailSample, Targets
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,9 +206,46 @@ def _broken_rules(block: Block, reader: ShardReader) -> Iterator[tuple[str, int]
         "a token lies outside the vocabulary": np.flatnonzero((windows.token < 0) | (windows.token >= vocab_size)),
         "a row of this kind must (not) have a target": np.flatnonzero(targets.has_target() != windows.has_target()),
         "a row without a target has a head": np.flatnonzero((widths > 0) & ~targets.has_target()),
-        "a trained row has an empty head": np.flatnonzero((widths == 0) & targets.has_target()),
+        "a trained row has an empty head, and no tail sample": np.flatnonzero(
+            (widths == 0) & targets.has_target() & ~_is_sampled(targets)
+        ),
         "next_q is present where there is no label, or absent where there is one": np.flatnonzero(
             targets.has_label() != windows.has_label()
         ),
     }
+    for temperature, log_tail in targets.tempered_log_tails.items():
+        column = tempered_tail_column(temperature)
+        rules[f"{column} is present where there is no target, or absent where there is one"] = np.flatnonzero(
+            np.isnan(log_tail) == targets.has_target()
+        )
+    for replica, sample in enumerate(targets.tail_samples):
+        for what, rows in _sample_rules(targets, sample, vocab_size).items():
+            rules[f"{sample_column(replica)}: {what}"] = rows
     return ((what, int(rows[0])) for what, rows in rules.items() if len(rows))
+
+
+def _is_sampled(targets: Targets) -> np.ndarray:
+    """Whether a row has draws in every replica, bool [T]."""
+    drawn = [np.diff(sample.offsets) > 0 for sample in targets.tail_samples]
+    return np.all(drawn, axis=0) if drawn else np.zeros(targets.num_positions, dtype=bool)
+
+
+def _sample_rules(targets: Targets, sample: TailSample, vocab_size: int) -> dict[str, np.ndarray]:
+    """Rows that break a rule of tail samples, by rule."""
+    rows, widths = np.arange(targets.num_positions), np.diff(sample.offsets)
+    drawn_row, head_row = np.repeat(rows, widths), np.repeat(rows, targets.head_widths())
+    falls = (np.diff(sample.ids) < 0) & (np.diff(drawn_row) == 0)
+    in_head = np.isin(_entry_keys(drawn_row, sample.ids), _entry_keys(head_row, targets.head_ids))
+    has_tail = targets.has_target() & ~np.isneginf(targets.log_tail)
+    return {
+        "a drawn id lies outside the vocabulary": drawn_row[(sample.ids < 0) | (sample.ids >= vocab_size)],
+        "drawn ids do not ascend": drawn_row[1:][falls],
+        "an id of the head was drawn from the tail": drawn_row[in_head],
+        "a row without a tail has a tail sample": np.flatnonzero((widths > 0) & ~has_tail),
+        "a row with a tail has no tail sample": np.flatnonzero((widths == 0) & has_tail),
+    }
+
+
+def _entry_keys(row: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """One number for each entry that no entry of another row or id has."""
+    return (row.astype(np.int64) << 32) + ids

@@ -93,9 +93,18 @@ class BatchPlan:
         windows = batch_windows(self.num_windows, self.batch_size_windows, self.seed, batch)
         return windows.reshape(self.num_ranks, -1, self.micro_batch_windows)[rank]
 
+    def micro_epochs(self, rank: int, batch: int) -> np.ndarray:
+        """The epoch, from 0, that each window of `micro_batches` is taken in, same shape."""
+        first = batch * self.batch_size_windows
+        epochs = np.arange(first, first + self.batch_size_windows) // self.num_windows
+        return epochs.reshape(self.num_ranks, -1, self.micro_batch_windows)[rank]
+
 
 class RankBatches:
-    """All micro-batches of one rank in order, as a batch sampler for `torch.utils.data.DataLoader`."""
+    """All micro-batches of one rank in order, as a batch sampler for `torch.utils.data.DataLoader`.
+
+    Yields lists of (window, epoch).
+    """
 
     def __init__(self, plan: BatchPlan, rank: int) -> None:
         self._plan, self._rank = plan, rank
@@ -105,6 +114,8 @@ class RankBatches:
     def __len__(self) -> int:
         return self._plan.num_batches * self._plan.micro_batches_per_rank
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for batch in range(self._plan.num_batches):
-            yield from self._plan.micro_batches(self._rank, batch).tolist()
+            windows, epochs = (of(self._rank, batch) for of in (self._plan.micro_batches, self._plan.micro_epochs))
+            for pair in zip(windows.tolist(), epochs.tolist(), strict=True):
+                yield list(zip(*pair, strict=True))

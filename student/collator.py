@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from schemas.targets import Targets, Windows
+from schemas.targets import TailSample, Targets, Windows
 from student.dataset import WindowSample
-from student.linear_losses import NO_LABEL
-from student.targets import RaggedTargets
+from student.targets import NO_LABEL, RaggedTargets
 
 Batch = dict[str, Tensor]
+
+_TEMPERED = "log_tail@"
 
 
 def collate(samples: Sequence[WindowSample]) -> Batch:
@@ -29,9 +30,11 @@ def collate(samples: Sequence[WindowSample]) -> Batch:
         scored_rows: int64 [T], index of each scored position in [B · S].
         labels: int64 [T], the next token of the same part, −100 where the part ends.
         head_ids, head_log_probs, head_offsets, log_tail, log_next: see `RaggedTargets`.
+        sample_ids, sample_offsets: where the shards hold tail samples, the replica whose turn it is in the epoch.
+        log_tail@2, ...: where the shards hold tails at other temperatures.
     """
     length = max(sample.windows.num_positions for sample in samples)
-    targets = Targets.concatenate([_scored(sample.targets) for sample in samples])
+    targets = Targets.concatenate([_scored(sample.targets, sample.epoch) for sample in samples])
     return {
         "input_ids": _stacked([sample.windows.token for sample in samples], length),
         "position_ids": _stacked([_positions(sample.windows, length) for sample in samples], length),
@@ -46,7 +49,16 @@ def collate(samples: Sequence[WindowSample]) -> Batch:
         "head_offsets": torch.from_numpy(targets.head_offsets),
         "log_tail": torch.from_numpy(targets.log_tail),
         "log_next": torch.from_numpy(targets.log_next),
+        **_optional_columns(targets),
     }
+
+
+def _optional_columns(targets: Targets) -> Batch:
+    columns = {f"{_TEMPERED}{t:g}": torch.from_numpy(tail) for t, tail in targets.tempered_log_tails.items()}
+    for sample in targets.tail_samples:
+        columns["sample_ids"] = torch.from_numpy(sample.ids).long()
+        columns["sample_offsets"] = torch.from_numpy(sample.offsets)
+    return columns
 
 
 def targets_of(batch: Batch, vocab_size: int) -> RaggedTargets:
@@ -57,6 +69,11 @@ def targets_of(batch: Batch, vocab_size: int) -> RaggedTargets:
         head_offsets=batch["head_offsets"],
         log_tail=batch["log_tail"],
         log_next=batch["log_next"],
+        sample_ids=batch.get("sample_ids"),
+        sample_offsets=batch.get("sample_offsets"),
+        tempered_log_tails={
+            float(name.removeprefix(_TEMPERED)): column for name, column in batch.items() if name.startswith(_TEMPERED)
+        },
         vocab_size=vocab_size,
     )
 
@@ -67,18 +84,29 @@ def count_positions(batches: Sequence[Batch]) -> Tensor:
     return torch.tensor(counts).reshape(-1, 2).sum(dim=0)
 
 
-def _scored(targets: Targets) -> Targets:
-    """Only the rows with a target; the others own no head entries, so the flat columns stay as they are."""
+def _scored(targets: Targets, epoch: int) -> Targets:
+    """Only the rows with a target, and of the replicas of the tail sample only the epoch's.
+
+    The other rows own no head entries and no draws, so the flat columns stay as they are.
+    """
     rows = targets.has_target()
-    widths = targets.head_widths()[rows]
+    replicas = targets.tail_samples
+    chosen = replicas[epoch % len(replicas) : epoch % len(replicas) + 1] if replicas else ()
     return Targets(
         head_ids=targets.head_ids,
         head_log_probs=targets.head_log_probs,
-        head_offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(widths)]),
+        head_offsets=_offsets(targets.head_offsets, rows),
         log_tail=targets.log_tail[rows],
         log_next=targets.log_next[rows],
         entropy=None,
+        tail_samples=tuple(TailSample(ids=one.ids, offsets=_offsets(one.offsets, rows)) for one in chosen),
+        tempered_log_tails={t: tail[rows] for t, tail in targets.tempered_log_tails.items()},
     )
+
+
+def _offsets(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Offsets of the chosen rows, where the others are empty."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.diff(offsets)[rows])])
 
 
 def _labels(sample: WindowSample) -> np.ndarray:

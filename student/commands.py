@@ -42,6 +42,20 @@ class Train:
     """Steps over which the learning rate rises."""
     alpha: float = 1.0
     """Weight of the KL to the teacher; 1 - alpha is the weight of the cross-entropy with the text."""
+    tail: Literal["other", "renormalise", "raw", "residual", "label", "sample", "blend"] = "other"
+    """What becomes of the teacher's mass outside the stored head. other: one bucket. renormalise, raw: forgotten, two
+    biased baselines. residual: given to the actual next token. label: a bucket, and one more for the next token.
+    sample: carried by sampled ids, unbiased. blend: partly by them, partly by the bucket."""
+    divergence: Literal["forward", "reverse", "jsd"] = "forward"
+    """Between teacher and student: KL(teacher, student), KL(student, teacher), or Jensen-Shannon."""
+    jsd_beta: float = 0.5
+    """The teacher's share in the mixture of jsd."""
+    sample_share: float = 0.5
+    """The share of the tail that sampled ids carry, with --tail blend."""
+    temperature: float = 1.0
+    """Of the divergence; loss and gradient are multiplied by its square."""
+    tempering: Literal["exact", "head"] = "exact"
+    """exact: needs shards annotated with that temperature. head: tempers inside the head only."""
     seed: int = 0
     """Of the order of the windows and of dropout."""
     save_every: int = 0

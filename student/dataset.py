@@ -6,7 +6,7 @@ first asked for, and read by row groups (eight windows of 1,024 or so), which a 
 
 import os
 from bisect import bisect_right
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 
 import numpy as np
@@ -26,11 +26,12 @@ OPEN_SHARDS = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class WindowSample:
-    """One window of S positions: its tokens (a `Windows` of one) and their targets."""
+    """One window of S positions: its tokens (a `Windows` of one) and their targets; `epoch` picks a replica."""
 
     index: int
     windows: Windows
     targets: Targets
+    epoch: int = 0
 
 
 class SoftTargetDataset(Dataset[WindowSample]):
@@ -132,6 +133,20 @@ class SoftTargetDataset(Dataset[WindowSample]):
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         self._open_caches()
+
+
+class EpochWindows(Dataset[WindowSample]):
+    """A dataset indexed by (window, epoch), as a run takes its windows."""
+
+    def __init__(self, windows: SoftTargetDataset) -> None:
+        self._windows = windows
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, index: tuple[int, int]) -> WindowSample:
+        window, epoch = index
+        return replace(self._windows[window], epoch=epoch)
 
 
 def _num_bytes(block: Block) -> int:

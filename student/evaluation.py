@@ -24,7 +24,8 @@ class Evaluation:
     """Means over positions; nan where there are no such positions.
 
     Attributes:
-        kl_nats: KL(teacher ‖ student) over head entries and tail bucket: a lower bound of the full KL.
+        kl_nats: KL(teacher ‖ student) over head entries and tail bucket: a lower bound of the full KL. Nan too on
+            shards that hold sampled ids and no heads.
         loss_nats: −log p of the actual next token.
         perplexity: exp(loss_nats).
         teacher_loss_nats: the teacher's own loss on the same tokens.
@@ -102,6 +103,8 @@ def _sums(model: PreTrainedModel, batch: Batch, vocab_size: int) -> Tensor:
         sums[_KL] += truncated_kl(logits_TV, targets.select(rows.start, rows.stop)).double().sum()
         sums[_LOSS] += cross_entropy(logits_TV, labels, ignore_index=NO_LABEL, reduction="sum").double()
         sums[_HITS] += (logits_TV.argmax(dim=-1) == labels).sum()
+    if len(labels_T) and not len(targets.head_ids):
+        sums[_KL] = math.nan  # one bucket that holds everything: 0, and no news
     sums[_TEACHER_LOSS] = -batch["log_next"][labels_T != NO_LABEL].double().sum()
     sums[_TARGETS], sums[_LABELS] = len(labels_T), (labels_T != NO_LABEL).sum()
     sums[_WINDOWS] = len(batch["window_indices"])

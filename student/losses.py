@@ -13,35 +13,37 @@ as the tail is below 6e-8.
 import torch
 from torch import Tensor
 
-from student.targets import RaggedTargets
+from student.divergences import Divergence, bucket_losses, check_divergence, forward_kl
+from student.targets import Buckets, RaggedTargets
 
 
-def truncated_kl(logits_TV: Tensor, targets: RaggedTargets, *, temperature: float = 1.0) -> Tensor:
+def truncated_kl(
+    logits_TV: Tensor, targets: RaggedTargets, *, temperature: float = 1.0, divergence: Divergence = forward_kl
+) -> Tensor:
     """KL(teacher ‖ student) over the head's entries and one bucket for all else, position by position.
 
-    Equals `(t * (t.log() - p.log())).sum(-1)` for the k + 1 bucket probabilities t and p. Rows without a target
-    give 0 and no gradient. Ids at or beyond `targets.vocab_size` are excluded from the student's softmax, as if
-    their logits were −inf.
+    Equals `(t * (t.log() - p.log())).sum(-1)` for the k + 1 bucket probabilities t and p, or another divergence of
+    them. Rows without a target give 0 and no gradient. Ids at or beyond `targets.vocab_size` are excluded from the
+    student's softmax, as if their logits were −inf.
 
     Args:
         logits_TV: the student's logits after any soft-cap, [T, V or wider]; half precision is read as float32.
         targets: the teacher's buckets; for a temperature other than one, those *at that temperature*
-            (`RaggedTargets.at_temperature`).
+            (`treatments.at_temperature`).
         temperature: divides the student's logits; the loss is multiplied by its square, and so is the gradient,
             which keeps the gradient's size comparable (Hinton et al. 2015, §2.1).
+        divergence: of the teacher's and the student's buckets; see `student.divergences`.
 
     Returns:
         float[T], nats.
 
     Raises:
-        ValueError: the logits have fewer rows or columns than the targets need.
+        ValueError: the logits have fewer rows or columns than the targets need; a sampled loss at a temperature other
+            than one, or of targets without a sample.
     """
     _check_shape(logits_TV, targets)
-    head_N, other_T = _bucket_log_probs(logits_TV, targets, temperature)
-    target_head_N, target_other_T = (log.to(head_N.dtype) for log in targets.log_buckets())
-    loss_T = other_T.new_zeros(other_T.shape)
-    loss_T = loss_T.index_add(0, targets.head_rows(), _bucket_terms(target_head_N, head_N))
-    return temperature**2 * (loss_T + _bucket_terms(target_other_T, other_T))
+    check_divergence(targets, divergence, temperature)
+    return temperature**2 * bucket_losses(targets, _student_buckets(logits_TV, targets, temperature), divergence)
 
 
 def _check_shape(logits_TV: Tensor, targets: RaggedTargets) -> None:
@@ -55,15 +57,21 @@ def _check_shape(logits_TV: Tensor, targets: RaggedTargets) -> None:
         )
 
 
-def _bucket_log_probs(logits_TV: Tensor, targets: RaggedTargets, temperature: float) -> tuple[Tensor, Tensor]:
-    """The student's log-probability of every head entry, [N], and of each row's other bucket, [T]."""
+def _student_buckets(logits_TV: Tensor, targets: RaggedTargets, temperature: float) -> Buckets:
     logits_TV = logits_TV[:, : targets.vocab_size]
     logits_TV = (logits_TV if logits_TV.dtype == torch.float64 else logits_TV.float()) / temperature
     rows, ids = targets.head_rows(), targets.head_ids
     normaliser_T = logits_TV.logsumexp(dim=-1)
     rest_TV = logits_TV.index_put((rows, ids), logits_TV.new_tensor(float("-inf")))
-    other_T = _logsumexp(rest_TV) - normaliser_T
-    return logits_TV[rows, ids] - normaliser_T[rows], other_T
+    sample_rows = targets.sample_rows()
+    sample_ids = sample_rows if targets.sample_ids is None else targets.sample_ids
+    return Buckets(
+        rows=rows,
+        head=logits_TV[rows, ids] - normaliser_T[rows],
+        other=_logsumexp(rest_TV) - normaliser_T,
+        sample_rows=sample_rows,
+        sample=logits_TV[sample_rows, sample_ids] - normaliser_T[sample_rows],
+    )
 
 
 def _logsumexp(values_TV: Tensor) -> Tensor:
@@ -73,12 +81,3 @@ def _logsumexp(values_TV: Tensor) -> Tensor:
     sum_T = (values_TV - shift_T.unsqueeze(-1)).exp().sum(dim=-1)
     is_empty = sum_T == 0
     return torch.where(is_empty, float("-inf"), shift_T + torch.where(is_empty, 1.0, sum_T).log())
-
-
-def _bucket_terms(target_log: Tensor, student_log: Tensor) -> Tensor:
-    """t (log t − log p); a bucket the teacher gives nothing contributes nothing, whatever the student says."""
-    is_empty = target_log.isneginf()
-    # Both sides are made finite before the subtraction: 0 · (−inf + inf) is nan, also in the backward pass.
-    student_log = torch.where(is_empty, 0.0, student_log)
-    target_log = torch.where(is_empty, 0.0, target_log)
-    return torch.where(is_empty, 0.0, target_log.exp() * (target_log - student_log))

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from student.collator import Batch, targets_of
 from student.linear_losses import LinearLoss, linear_truncated_kl
+from student.loss_settings import LossSettings
 from student.model import hidden_states, output_projection
 
 
@@ -18,19 +19,26 @@ def soft_target_loss(
     vocab_size: int,
     kl_weight: float | Tensor,
     cross_entropy_weight: float | Tensor = 0.0,
+    settings: LossSettings | None = None,
 ) -> LinearLoss:
-    """kl_weight · Σ KL + cross_entropy_weight · Σ cross-entropy over the scored rows of a collated batch."""
+    """kl_weight · Σ KL + cross_entropy_weight · Σ cross-entropy over the scored rows of a collated batch.
+
+    With `settings` the KL is another loss between the targets and the student.
+    """
+    settings = settings or LossSettings()
     hidden_BSD = hidden_states(student, batch["input_ids"], batch["position_ids"])
     projection = output_projection(student)
     return linear_truncated_kl(
         hidden_BSD.flatten(0, 1)[batch["scored_rows"]],
         projection.weight,
         projection.bias,
-        targets_of(batch, vocab_size),
+        settings.aim(targets_of(batch, vocab_size), batch["labels"]),
         labels_T=batch["labels"],
         kl_weight=kl_weight,
         cross_entropy_weight=cross_entropy_weight,
         softcap=projection.softcap,
+        temperature=settings.logits_temperature,
+        divergence=settings.divergence_function(),
     )
 
 

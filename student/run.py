@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from student.dataset import SoftTargetDataset
 from student.evaluation import Evaluation
 from student.export import export_student
 from student.identity import StudentIdentity
+from student.loss_settings import DivergenceName, LossSettings, Tail, Tempering
 from student.monitoring import ProgressBar
 from student.trainer import SoftTargetTrainer
 
@@ -49,6 +50,12 @@ class TrainSettings:
     warmup_steps: int = 0
     schedule: str = "cosine"
     alpha: float = 1.0
+    tail: Tail = "other"
+    divergence: DivergenceName = "forward"
+    jsd_beta: float = 0.5
+    sample_share: float = 0.5
+    temperature: float = 1.0
+    tempering: Tempering = "exact"
     seed: int = 0
     save_every: int = 0
     resume: bool = False
@@ -66,6 +73,12 @@ class TrainSettings:
             raise UsageError(f"steps must be at least 1; found {self.steps}")
         if not self.lr > 0:
             raise UsageError(f"lr must be above 0; found {self.lr}")
+        self.loss  # noqa: B018 - refuses what cannot be meant
+
+    @property
+    def loss(self) -> LossSettings:
+        """The settings that name the loss."""
+        return LossSettings(**{field.name: getattr(self, field.name) for field in fields(LossSettings)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +113,7 @@ def train(settings: TrainSettings) -> TrainResult:
         train_dataset=dataset,
         eval_dataset=held_out,
         alpha=settings.alpha,
+        loss=settings.loss,
         tokenizer=identity.tokenizer,
         eval_windows=settings.eval_windows,
     )
@@ -202,6 +216,7 @@ def _finish(
         "steps": result.steps,
         "batch_windows": settings.batch_windows,
         "alpha": settings.alpha,
+        "loss": asdict(settings.loss),
         "lr": settings.lr,
         "seed": settings.seed,
     }

@@ -2,13 +2,14 @@
 
 Row r of T holds the head entries `head_offsets[r] : head_offsets[r + 1]` of the flat columns (N entries in all,
 never padded to the widest row) and one tail: the "other" bucket. Log-probabilities are natural logs; head and tail
-of a row sum to one. A treatment of the tail that only changes *what is aimed at* (renormalised top-k) is a method
-that returns other targets, so one loss, and one backward, serves them all.
+of a row sum to one. A treatment of the tail that only changes *what is aimed at* is a function from targets to targets
+(`student.treatments`), so one loss, and one backward, serves them all.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,32 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from schemas.targets import Targets
+
+
+NO_LABEL = -100  # as in torch.nn.functional.cross_entropy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Buckets:
+    """Log-probabilities of what a loss compares: the k + 1 buckets of each of T rows, and the ids sampled for it.
+
+    Attributes:
+        rows: int64[N], the row of each head entry.
+        head: float[N].
+        other: float[T], of all ids outside the head.
+        sample_rows: int64[M], the row of each draw.
+        sample: float[M]: the student's log-probability of the id; the teacher's log share of the tail's mass.
+    """
+
+    rows: Tensor
+    head: Tensor
+    other: Tensor
+    sample_rows: Tensor
+    sample: Tensor
+
+    def with_logs(self, head: Tensor, other: Tensor, sample: Tensor) -> Buckets:
+        """The same places with other numbers."""
+        return Buckets(rows=self.rows, head=head, other=other, sample_rows=self.sample_rows, sample=sample)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -29,6 +56,9 @@ class RaggedTargets:
         log_tail: float[T], nats; −inf where nothing lies outside the head, nan where the row has no target.
         vocab_size: V of the teacher's distribution; the ids of a student beyond it take no part in the loss.
         log_next: float[T] or None, the teacher's log-probability of the actual next token; nan without one.
+        sample_ids: int64[M] or None, ids drawn from the tail, each worth an equal share of it; repeats count.
+        sample_offsets: int64[T + 1], beside `sample_ids`.
+        tempered_log_tails: temperature to float[T], the log tail at that temperature.
     """
 
     head_ids: Tensor
@@ -37,10 +67,14 @@ class RaggedTargets:
     log_tail: Tensor
     vocab_size: int
     log_next: Tensor | None = None
+    sample_ids: Tensor | None = None
+    sample_offsets: Tensor | None = None
+    tempered_log_tails: Mapping[float, Tensor] = field(default_factory=dict)
 
     @classmethod
     def from_arrays(cls, decoded: Targets, vocab_size: int) -> RaggedTargets:
-        """The targets that a shard reader returns, as tensors on the CPU."""
+        """The targets that a shard reader returns, as tensors on the CPU; of samples the first replica."""
+        sample = decoded.tail_samples[0] if decoded.tail_samples else None
         return cls(
             head_ids=torch.from_numpy(decoded.head_ids).long(),
             head_log_probs=torch.from_numpy(decoded.head_log_probs),
@@ -48,6 +82,9 @@ class RaggedTargets:
             log_tail=torch.from_numpy(decoded.log_tail),
             vocab_size=vocab_size,
             log_next=torch.from_numpy(decoded.log_next),
+            sample_ids=torch.from_numpy(sample.ids).long() if sample else None,
+            sample_offsets=torch.from_numpy(sample.offsets).long() if sample else None,
+            tempered_log_tails={t: torch.from_numpy(tail) for t, tail in decoded.tempered_log_tails.items()},
         )
 
     @property
@@ -62,61 +99,55 @@ class RaggedTargets:
 
     def head_rows(self) -> Tensor:
         """int64[N]: the row of each head entry."""
-        rows = torch.arange(self.num_positions, device=self.head_ids.device)
-        widths = self.head_offsets.diff()
-        return torch.repeat_interleave(rows, widths, output_size=self.head_ids.shape[0])
+        return _rows_of(self.head_offsets, self.head_ids)
+
+    def sample_rows(self) -> Tensor:
+        """int64[M]: the row of each draw; empty where nothing was sampled."""
+        if self.sample_ids is None or self.sample_offsets is None:
+            return self.head_offsets.new_zeros(0)
+        return _rows_of(self.sample_offsets, self.sample_ids)
 
     def select(self, start: int, stop: int) -> RaggedTargets:
         """Rows `start` to `stop`, without copying the columns."""
-        first, last = int(self.head_offsets[start]), int(self.head_offsets[stop])
+        head_ids, head_offsets = _slice(self.head_ids, self.head_offsets, start, stop)
+        sample_ids, sample_offsets = _slice(self.sample_ids, self.sample_offsets, start, stop)
+        first = int(self.head_offsets[start])
+        assert head_ids is not None
+        assert head_offsets is not None
         return replace(
             self,
-            head_ids=self.head_ids[first:last],
-            head_log_probs=self.head_log_probs[first:last],
-            head_offsets=self.head_offsets[start : stop + 1] - first,
+            head_ids=head_ids,
+            head_log_probs=self.head_log_probs[first : first + head_ids.shape[0]],
+            head_offsets=head_offsets,
             log_tail=self.log_tail[start:stop],
             log_next=None if self.log_next is None else self.log_next[start:stop],
+            sample_ids=sample_ids,
+            sample_offsets=sample_offsets,
+            tempered_log_tails={t: tail[start:stop] for t, tail in self.tempered_log_tails.items()},
         )
 
     def to(self, device: torch.device | str) -> RaggedTargets:
         """The same targets on another device."""
-        return replace(
-            self,
-            head_ids=self.head_ids.to(device),
-            head_log_probs=self.head_log_probs.to(device),
-            head_offsets=self.head_offsets.to(device),
-            log_tail=self.log_tail.to(device),
-            log_next=None if self.log_next is None else self.log_next.to(device),
+        columns = {name: getattr(self, name) for name in self.__slots__}
+        moved = {name: column.to(device) for name, column in columns.items() if isinstance(column, Tensor)}
+        tails = {t: tail.to(device) for t, tail in self.tempered_log_tails.items()}
+        return replace(self, **moved, tempered_log_tails=tails)
+
+    def buckets(self, dtype: torch.dtype = torch.float64) -> Buckets:
+        """The teacher's log-probabilities, normalised in float64 (`log_buckets`), in the asked dtype."""
+        head_N, other_T = self.log_buckets()
+        sample_rows = self.sample_rows()
+        if self.sample_offsets is None:
+            share_M = other_T.new_zeros(0)
+        else:
+            share_M = (other_T - self.sample_offsets.diff().double().log())[sample_rows]
+        return Buckets(
+            rows=self.head_rows(),
+            head=head_N.to(dtype),
+            other=other_T.to(dtype),
+            sample_rows=sample_rows,
+            sample=share_M.to(dtype),
         )
-
-    def renormalised(self) -> RaggedTargets:
-        """The biased baseline: the head scaled up to carry all the mass, and no tail.
-
-        The student keeps its full softmax. This is the "top-k" of most recipes: it teaches that the tail is
-        impossible, and at small k is worse than cross-entropy (Anshumann et al., ACL 2025, "vanilla top-k").
-        """
-        rows = self.head_rows()
-        log_mass_T = segment_logsumexp(self.head_log_probs.double(), rows, self.num_positions)
-        return replace(
-            self,
-            head_log_probs=(self.head_log_probs.double() - log_mass_T[rows]).to(self.head_log_probs.dtype),
-            log_tail=self.log_tail.where(~self.has_target, float("-inf")),
-        )
-
-    def at_temperature(self, temperature: float, log_tail_T: Tensor) -> RaggedTargets:
-        """The same teacher at another temperature, exactly, given the tail mass at that temperature.
-
-        Args:
-            temperature: T; the head becomes ∝ t^(1/T).
-            log_tail_T: float[T], log of the tail's mass under softmax(logits / T). It cannot be had from the tail
-                at temperature one: it needs all logits.
-        """
-        rows = self.head_rows()
-        tempered_N = self.head_log_probs.double() / temperature
-        log_mass_T = segment_logsumexp(tempered_N, rows, self.num_positions)
-        log_head_T = torch.log1p(-log_tail_T.double().exp())
-        tempered_N = tempered_N + (log_head_T - log_mass_T)[rows]
-        return replace(self, head_log_probs=tempered_N.to(self.head_log_probs.dtype), log_tail=log_tail_T)
 
     def log_buckets(self) -> tuple[Tensor, Tensor]:
         """The k + 1 buckets of each row as float64 logs that sum to one to the last bit: (head[N], other[T]).
@@ -138,4 +169,18 @@ def segment_logsumexp(values_N: Tensor, rows_N: Tensor, num_rows: int) -> Tensor
     maximum = maximum.scatter_reduce(0, rows_N, values_N.detach(), "amax")
     shift = maximum.where(maximum.isfinite(), 0.0)
     sums = values_N.new_zeros(num_rows).index_add(0, rows_N, (values_N - shift[rows_N]).exp())
-    return shift + sums.log()
+    # The inner `where` keeps the derivative of log at 0 out of the backward pass.
+    return torch.where(sums > 0, shift + torch.where(sums > 0, sums, 1.0).log(), float("-inf"))
+
+
+def _rows_of(offsets: Tensor, entries: Tensor) -> Tensor:
+    """The row of each entry, int64."""
+    rows = torch.arange(offsets.shape[0] - 1, device=offsets.device)
+    return torch.repeat_interleave(rows, offsets.diff(), output_size=entries.shape[0])
+
+
+def _slice(ids: Tensor | None, offsets: Tensor | None, start: int, stop: int) -> tuple[Tensor | None, Tensor | None]:
+    if ids is None or offsets is None:
+        return None, None
+    first, last = int(offsets[start]), int(offsets[stop])
+    return ids[first:last], offsets[start : stop + 1] - first

@@ -26,10 +26,11 @@ from schemas.shard import TokenizerInfo
 from student import resumption
 from student.batches import BatchPlan, RankBatches
 from student.collator import Batch, collate, count_positions
-from student.dataset import SoftTargetDataset
+from student.dataset import EpochWindows, SoftTargetDataset
 from student.evaluation import Evaluation, evaluate
 from student.identity import StudentIdentity, check_fits, check_vocabulary_size
 from student.linear_losses import LinearLoss
+from student.loss_settings import LossSettings
 from student.model import check_projection, output_projection
 from student.monitoring import MetricsFile, ProgressBar
 from student.objective import run_through, soft_target_loss
@@ -52,6 +53,7 @@ class SoftTargetTrainer(Trainer):
         train_dataset: Windows to learn from.
         eval_dataset: Held-out windows, for `evaluate` and `eval_strategy`.
         alpha: Weight of the KL, 0 to 1.
+        loss: Which loss stands for the KL; None: the forward KL with the other bucket.
         tokenizer: What the student's ids mean; None: as its directory says (`logitcask.json`).
         eval_windows: How many held-out windows to evaluate on; None: all.
         **options: Passed on to `Trainer` (callbacks, optimizers, ...).
@@ -59,7 +61,8 @@ class SoftTargetTrainer(Trainer):
     Raises:
         FingerprintMismatchError: Student and shards have different vocabularies or tokenizers.
         VocabularyError: The student predicts fewer ids than the teacher.
-        UsageError: A batch that cannot be cut, an alpha outside 0 to 1, an unsupported model or setting.
+        UsageError: A batch that cannot be cut, an alpha outside 0 to 1, an unsupported model or setting, a loss that
+            needs what the shards do not hold.
     """
 
     # `compute_loss` divides by the positions of the whole accumulated batch itself.
@@ -73,6 +76,7 @@ class SoftTargetTrainer(Trainer):
         train_dataset: SoftTargetDataset,
         eval_dataset: SoftTargetDataset | None = None,
         alpha: float = 1.0,
+        loss: LossSettings | None = None,
         tokenizer: TokenizerInfo | None = None,
         eval_windows: int | None = None,
         **options: Any,
@@ -82,6 +86,8 @@ class SoftTargetTrainer(Trainer):
         check_fits(tokenizer, train_dataset.metadata)
         check_vocabulary_size(output_projection(model).weight.shape[0], train_dataset.metadata)
         self.alpha, self.eval_windows = alpha, eval_windows
+        self.loss_settings = loss or LossSettings()
+        self.loss_settings.check_shards(train_dataset[0].targets)
         self.plan = _plan(args, len(train_dataset))
         args.max_steps = self.plan.num_batches
         super().__init__(model, args, train_dataset=train_dataset, eval_dataset=eval_dataset, **options)  # pyright: ignore[reportArgumentType]
@@ -110,7 +116,7 @@ class SoftTargetTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """This rank's micro-batches of the whole run, as one epoch of the `Trainer`."""
         return DataLoader(
-            self._windows,
+            EpochWindows(self._windows),
             batch_sampler=RankBatches(self.plan, self.args.process_index),
             collate_fn=collate,
             num_workers=self.args.dataloader_num_workers,
@@ -151,6 +157,7 @@ class SoftTargetTrainer(Trainer):
                 vocab_size=self._windows.vocab_size,
                 kl_weight=self.alpha * weights[0],
                 cross_entropy_weight=(1 - self.alpha) * weights[1],
+                settings=self.loss_settings,
             )
 
         with self.accelerator.autocast():
@@ -230,7 +237,7 @@ class SoftTargetTrainer(Trainer):
         sums, seconds = self._sums.tolist(), time.monotonic() - self._last_log_seconds
         self._sums.zero_()
         self._last_log_seconds = time.monotonic()
-        means = {"kl_nats": sums[_KL] / max(sums[_TARGETS], 1)}
+        means = {self.loss_settings.metric: sums[_KL] / max(sums[_TARGETS], 1)}
         if self.alpha < 1:
             means["cross_entropy_nats"] = sums[_CROSS_ENTROPY] / max(sums[_LABELS], 1)
         return {**means, "tokens": int(sums[_POSITIONS]), "tokens_per_second": sums[_POSITIONS] / seconds}

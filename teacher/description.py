@@ -122,11 +122,19 @@ def _describe_gguf(resolved: Resolved, dtype: str) -> TeacherInfo:
         fingerprint=fingerprint({"files": [["gguf", _sha256(resolved.path)]]}),
         vocab_size=_gguf_vocab_size(header, resolved.path),
         dtype=dtype,
-        architecture=header.architecture,
+        architecture=_class_name(header.architecture),
         num_parameters=sum(math.prod(shape) for shape in header.shapes.values()),
         licence=header.settings.get("general.license"),
         final_logit_softcap=header.setting("final_logit_softcapping") or _GGUF_SOFTCAPS.get(header.architecture),
     )
+
+
+def _class_name(gguf_architecture: str) -> str:
+    """The class that `transformers` loads such a file as; the file's own word where it knows none."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASS_NAMES
+
+    # Families with pictures register their language model apart.
+    return CLASS_NAMES.get(f"{gguf_architecture}_text") or CLASS_NAMES.get(gguf_architecture, gguf_architecture)
 
 
 def _gguf_vocab_size(header: GgufHeader, path: Path) -> int:

@@ -7,7 +7,7 @@ With z the logits of a row, in float32:
 
 A head is "the n largest", n per row, ties to the lowest id as in a stable sort. Nothing is sorted or selected at full
 width: the maximum of each block of ids tells which few blocks can hold an entry of the head. Ids of probability zero
-(logit -inf) never enter a head.
+(logit -inf) never enter a head, and are never drawn from a tail (`teacher.sampling`).
 """
 
 import math
@@ -18,14 +18,13 @@ import torch
 from torch.nn.functional import pad
 
 from schemas.scheme import Scheme
+from teacher.entries import Entries, at_least, block_size, head_entries
+from teacher.sampling import draw_tail, num_draws
 
 # On a CPU rows are worked on in groups that stay in its cache: 16 rows of 262,144 took a third of the time of 256.
 _CACHED_LOGITS = 1 << 22
-# Ids a block, halved until there are at least two blocks for each entry of the largest head.
-_BLOCK_IDS = 128
 # Below this a tail's sum of exponentials loses digits to float32's smallest numbers: it is summed anew, rescaled.
 _TINY_TAIL = 1e-30
-_LOWEST = torch.finfo(torch.float32).min
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +39,9 @@ class Heads:
         log_next: float32 [T], NaN where the next id is -1.
         entropy: Nats, float32 [T].
         top1_ids: int32 [T], lowest id on ties.
+        sample_ids: One column a replica of the tail sample, ascending inside a row, int32 [M, R].
+        sample_widths: Draws from each row's tail, int64 [T].
+        tempered_log_tails: One column a further temperature, float32 [T, number of temperatures].
         is_finite: False where a row has a NaN, +inf, or nothing but -inf; its other fields mean nothing. bool [T].
     """
 
@@ -50,7 +52,28 @@ class Heads:
     log_next: torch.Tensor
     entropy: torch.Tensor
     top1_ids: torch.Tensor
+    sample_ids: torch.Tensor
+    sample_widths: torch.Tensor
+    tempered_log_tails: torch.Tensor
     is_finite: torch.Tensor
+
+    @classmethod
+    def empty(cls, num_samples: int, num_temperatures: int) -> "Heads":
+        """No rows."""
+        ids, numbers = torch.empty(0, dtype=torch.int32), torch.empty(0)
+        return cls(
+            ids=ids,
+            log_probs=numbers,
+            widths=ids.long(),
+            log_tail=numbers,
+            log_next=numbers,
+            entropy=numbers,
+            top1_ids=ids,
+            sample_ids=ids.view(0, 1).expand(0, num_samples),
+            sample_widths=ids.long(),
+            tempered_log_tails=numbers.view(0, 1).expand(0, num_temperatures),
+            is_finite=ids.bool(),
+        )
 
     @classmethod
     def concatenate(cls, blocks: Sequence["Heads"]) -> "Heads":
@@ -58,72 +81,85 @@ class Heads:
         return cls(**{f.name: torch.cat([getattr(block, f.name) for block in blocks]) for f in fields(cls)})
 
 
-def select_heads(logits_TV: torch.Tensor, scheme: Scheme, next_ids_T: torch.Tensor) -> Heads:
+def select_heads(
+    logits_TV: torch.Tensor,
+    scheme: Scheme,
+    next_ids_T: torch.Tensor,
+    *,
+    uniforms_TRN: torch.Tensor | None = None,
+    temperatures: Sequence[float] = (),
+) -> Heads:
     """Heads of a block of rows (T ≥ 1). Uses `logits_TV` as working memory: its contents are lost.
 
     Args:
         logits_TV: Final logits, after any soft-cap, float32 [T, V].
         scheme: How heads are chosen.
         next_ids_T: The actual next token of each row, -1 where there is none, integer [T].
+        uniforms_TRN: Where the scheme samples: from `schemas.draws.window_uniforms`, float64 [T, replicas, N].
+        temperatures: Whose tails are wanted too.
     """
     num_rows, vocab_size = logits_TV.shape
+    if uniforms_TRN is None:
+        assert not scheme.num_tail_samples, "a scheme that samples needs random numbers"
+        uniforms_TRN = logits_TV.new_empty(num_rows, 0, 1)
     group = max(1, _CACHED_LOGITS // vocab_size) if logits_TV.device.type == "cpu" else num_rows
-    width = vocab_size + -vocab_size % _block_ids(vocab_size, scheme.k)
+    width = vocab_size + -vocab_size % block_size(vocab_size, scheme.max_entries)
     # One buffer for all groups: fresh memory for each cost as much as the exponentials written into it.
     exp_GV = logits_TV.new_empty(min(group, num_rows), width)
-    starts = range(0, num_rows, group)
+    groups = [slice(start, start + group) for start in range(0, num_rows, group)]
     return Heads.concatenate(
-        [_select(logits_TV[i : i + group], scheme, next_ids_T[i : i + group], exp_GV) for i in starts]
+        [_select(logits_TV[g], scheme, next_ids_T[g], exp_GV, uniforms_TRN[g], temperatures) for g in groups]
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Entries:
-    """Some entries of some rows, by row and then id: row index, id and d, each [N]."""
-
-    row: torch.Tensor
-    id: torch.Tensor
-    below: torch.Tensor
-
-    def where(self, keep_N: torch.Tensor) -> "_Entries":
-        return _Entries(row=self.row[keep_N], id=self.id[keep_N], below=self.below[keep_N])
-
-
-def _select(logits_TV: torch.Tensor, scheme: Scheme, next_ids_T: torch.Tensor, exp_GV: torch.Tensor) -> Heads:
+def _select(
+    logits_TV: torch.Tensor,
+    scheme: Scheme,
+    next_ids_T: torch.Tensor,
+    exp_GV: torch.Tensor,
+    uniforms_TRN: torch.Tensor,
+    temperatures: Sequence[float],
+) -> Heads:
     (num_rows, vocab_size), width = logits_TV.shape, exp_GV.shape[1]
     if width > vocab_size:
         logits_TV = pad(logits_TV, (0, width - vocab_size), value=-math.inf)
-    highest_TB = logits_TV.view(num_rows, -1, _block_ids(vocab_size, scheme.k)).amax(dim=-1)
+    block_ids = block_size(vocab_size, scheme.max_entries)
+    highest_TB = logits_TV.view(num_rows, -1, block_ids).amax(dim=-1)
     peak_T1 = highest_TB.amax(dim=-1, keepdim=True)
     below_TV = logits_TV.sub_(peak_T1)
+    highest_TB.sub_(peak_T1)
     exp_TV = torch.exp(below_TV, out=exp_GV[:num_rows])
     log_sum_T = exp_TV.sum(dim=-1).log()
-    head = _head(below_TV, highest_TB.sub_(peak_T1), log_sum_T, scheme, vocab_size)
-    log_rest_T = _log_rest(below_TV, exp_TV, head)
+    head = head_entries(below_TV, highest_TB, log_sum_T, scheme, vocab_size)
+    held_N = exp_TV[head.row, head.id]
+    exp_TV[head.row, head.id] = 0
+    log_tail_T = _log_rest(below_TV, exp_TV, head) - log_sum_T
+    draws_T = num_draws(log_tail_T, scheme)
+    sample_ids_MR = draw_tail(_sampled(below_TV, exp_TV, head, log_tail_T), block_ids, draws_T, uniforms_TRN)
+    exp_TV[head.row, head.id] = held_N
     log_next_T = below_TV.gather(1, next_ids_T.clamp(min=0).long()[:, None])[:, 0] - log_sum_T
+    tempered_log_tails = [_tempered_log_tail(below_TV, head, temperature) for temperature in temperatures]
+    # Heads of a sampling scheme may lack the most probable id.
+    peaks = at_least(below_TV, highest_TB, torch.zeros_like(log_sum_T)) if scheme.num_tail_samples else head
     weighted_TV = below_TV.mul_(exp_TV)[:, :vocab_size]
     return Heads(
         ids=head.id.int(),
         log_probs=head.below - log_sum_T[head.row],
         widths=torch.bincount(head.row, minlength=num_rows),
-        log_tail=log_rest_T - log_sum_T,
+        log_tail=log_tail_T,
         log_next=log_next_T.masked_fill(next_ids_T < 0, math.nan),
         entropy=log_sum_T - _row_sums(weighted_TV) / log_sum_T.exp(),
-        top1_ids=_first_peak(head, num_rows),
+        top1_ids=_first_peak(peaks, num_rows),
+        sample_ids=sample_ids_MR,
+        sample_widths=draws_T,
+        tempered_log_tails=torch.cat([log_sum_T.new_empty(num_rows, 0), *tempered_log_tails], dim=1),
         is_finite=peak_T1[:, 0].isfinite(),
     )
 
 
-def _block_ids(vocab_size: int, k: int) -> int:
-    block_ids = _BLOCK_IDS
-    while block_ids > 1 and vocab_size < 2 * k * block_ids:
-        block_ids //= 2
-    return block_ids
-
-
-def _first_peak(head: _Entries, num_rows: int) -> torch.Tensor:
-    """The lowest id of the largest logit, which every head holds, int32 [T]; -1 where logits are not finite."""
-    peaks = head.where(head.below == 0)
+def _first_peak(entries: Entries, num_rows: int) -> torch.Tensor:
+    """The lowest id of the largest logit among the entries, int32 [T]; -1 where logits are not finite."""
+    peaks = entries.where(entries.below == 0)
     lowest_T = torch.full((num_rows,), torch.iinfo(torch.int64).max, device=peaks.id.device)
     lowest_T.scatter_reduce_(0, peaks.row, peaks.id, "amin")
     return torch.where(lowest_T == torch.iinfo(torch.int64).max, -1, lowest_T).int()
@@ -138,81 +174,37 @@ def _row_sums(weighted_TV: torch.Tensor) -> torch.Tensor:
     return total_T
 
 
-def _log_rest(below_TV: torch.Tensor, exp_TV: torch.Tensor, head: _Entries) -> torch.Tensor:
-    """Log of Σ exp(d) over ids outside the head, [T]."""
-    entries = (head.row, head.id)
-    held_N = exp_TV[entries]
-    rest_T = exp_TV.index_put_(entries, exp_TV.new_zeros(())).sum(dim=-1)
-    exp_TV.index_put_(entries, held_N)
+def _log_rest(
+    below_TV: torch.Tensor, weights_TV: torch.Tensor, head: Entries, temperature: float = 1.0
+) -> torch.Tensor:
+    """Log of Σ exp(d / temperature) outside the head, [T]; `weights_TV` is exp(d / temperature), and 0 in the head."""
+    rest_T = weights_TV.sum(dim=-1)
     log_rest_T = rest_T.log()
     tiny = (rest_T < _TINY_TAIL).nonzero()[:, 0]
     if len(tiny):
-        others_TV = below_TV.index_put(entries, below_TV.new_tensor(-math.inf))
-        log_rest_T[tiny] = others_TV[tiny].logsumexp(dim=-1)
+        log_rest_T[tiny] = (_others(below_TV, head)[tiny] / temperature).logsumexp(dim=-1)
     return log_rest_T
 
 
-def _head(
-    below_TV: torch.Tensor,
-    highest_TB: torch.Tensor,
-    log_sum_T: torch.Tensor,
-    scheme: Scheme,
-    vocab_size: int,
-) -> _Entries:
-    """The entries of the heads."""
-    k = min(scheme.k, vocab_size)
-    if scheme.kind == "threshold":
-        least_T = log_sum_T + math.log(scheme.tau)
-        floor_T = least_T.minimum(_kth_largest(highest_TB, min(scheme.k_min, k)))
-        candidates = _at_least(below_TV, highest_TB, floor_T)
-        passing = candidates.row[candidates.below >= least_T[candidates.row]]
-        num_T = torch.bincount(passing, minlength=len(below_TV)).clamp(min=scheme.k_min, max=k)
-        return _first(candidates, num_T)
-    candidates = _at_least(below_TV, highest_TB, _kth_largest(highest_TB, k))
-    num_T = torch.full_like(log_sum_T, k, dtype=torch.long)
-    return _first(candidates, num_T, log_sum_T, scheme.p if scheme.kind == "topp" else math.inf)
+def _others(below_TV: torch.Tensor, head: Entries) -> torch.Tensor:
+    """d, and -inf in the head, [T, V]."""
+    return below_TV.index_put((head.row, head.id), below_TV.new_tensor(-math.inf))
 
 
-def _kth_largest(highest_TB: torch.Tensor, k: int) -> torch.Tensor:
-    """A bound that a row's k-th largest value is not below: the k-th largest block maximum, [T]."""
-    k = min(k, highest_TB.shape[1])
-    return highest_TB.topk(k, dim=-1, sorted=True).values[:, -1]
+def _sampled(below_TV: torch.Tensor, weights_TV: torch.Tensor, head: Entries, log_tail_T: torch.Tensor) -> torch.Tensor:
+    """Weights by which ids outside the head are drawn, [T, V]: exp(d), rescaled in a row where the tail is tiny."""
+    tiny = (log_tail_T.isfinite() & (log_tail_T < math.log(_TINY_TAIL))).nonzero()[:, 0]
+    if not len(tiny):
+        return weights_TV
+    others_TV = _others(below_TV, head)[tiny]
+    return weights_TV.index_put((tiny,), (others_TV - others_TV.amax(dim=-1, keepdim=True)).exp())
 
 
-def _at_least(below_TV: torch.Tensor, highest_TB: torch.Tensor, floor_T: torch.Tensor) -> _Entries:
-    """All entries with floor ≤ d and -inf < d."""
-    floor_T1 = floor_T.clamp(min=_LOWEST)[:, None]
-    row_M, block_M = (highest_TB >= floor_T1).nonzero(as_tuple=True)
-    blocks_MI = below_TV.view(*highest_TB.shape, -1)[row_M, block_M]
-    m_N, offset_N = (blocks_MI >= floor_T1[row_M]).nonzero(as_tuple=True)
-    return _Entries(
-        row=row_M[m_N],
-        id=block_M[m_N] * blocks_MI.shape[1] + offset_N,
-        below=blocks_MI[m_N, offset_N],
-    )
-
-
-def _first(
-    entries: _Entries, num_T: torch.Tensor, log_sum_T: torch.Tensor | None = None, mass: float = math.inf
-) -> _Entries:
-    """Of each row the first entries of a stable sort by falling d: `num_T` of them, or fewer if `mass` is reached."""
-    count_T = torch.bincount(entries.row, minlength=len(num_T))
-    if mass == math.inf and bool((count_T <= num_T).all()):
-        return entries
-    by_value = entries.below.sort(descending=True, stable=True).indices
-    order = by_value[entries.row[by_value].sort(stable=True).indices]
-    row = entries.row[order]
-    start_T = count_T.cumsum(0) - count_T
-    keep = torch.arange(len(order), device=order.device) - start_T[row] < num_T[row]
-    if log_sum_T is not None and mass < math.inf:
-        keep &= _mass_before(entries.below[order].double() - log_sum_T[row], start_T, row) < mass
-    chosen = torch.zeros_like(keep)
-    chosen[order] = keep
-    return entries.where(chosen)
-
-
-def _mass_before(log_probs_N: torch.Tensor, start_T: torch.Tensor, row_N: torch.Tensor) -> torch.Tensor:
-    """Probability that a row's earlier entries hold together, float64 [N], for entries grouped by row."""
-    probs_N = log_probs_N.exp()
-    before_N = probs_N.cumsum(0) - probs_N
-    return before_N - before_N[start_T.clamp(max=max(0, len(before_N) - 1))][row_N]
+def _tempered_log_tail(below_TV: torch.Tensor, head: Entries, temperature: float) -> torch.Tensor:
+    """Log of the mass outside the head of softmax(z / temperature), [T, 1]."""
+    weights_TV = (below_TV / temperature).exp_()
+    held_N = weights_TV[head.row, head.id]
+    weights_TV[head.row, head.id] = 0
+    log_rest_T = _log_rest(below_TV, weights_TV, head, temperature)
+    log_head_T = torch.zeros_like(log_rest_T).index_add(0, head.row, held_N).log()
+    return (log_rest_T - torch.logaddexp(log_rest_T, log_head_T))[:, None]

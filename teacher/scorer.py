@@ -8,16 +8,17 @@ runs alone.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from schemas.draws import window_uniforms
 from schemas.errors import NonFiniteError, UsageError, VocabularyError
-from schemas.scheme import Scheme
-from schemas.targets import Targets, Windows
+from schemas.scheme import Scheme, further_temperatures
+from schemas.targets import TailSample, Targets, Windows
 from teacher.environment import numeric_environment
 from teacher.heads import Heads, select_heads
 from teacher.projection import LinearHead, linear_head
@@ -43,7 +44,7 @@ class Scorer(Protocol):
         ...
 
     def score(self, windows: Windows) -> Targets:
-        """Targets of all rows, in order; rows without a target have empty heads and NaN.
+        """Targets of all rows, in order; rows without a target have empty heads and samples, and NaN.
 
         Raises:
             NonFiniteError: The teacher gave NaN or infinity; names the row.
@@ -60,13 +61,24 @@ class HuggingFaceScorer:
         scheme: How heads are chosen.
         batch_tokens: Most positions of a forward pass, padding included; a longer window goes alone.
         row_chunk: Rows whose logits exist at a time; [256, 262144] in float32 is 268 MB.
+        temperatures: Further temperatures at which the tail is wanted.
+
+    Raises:
+        UsageError: The temperatures do not go with the scheme.
     """
 
     def __init__(
-        self, model: PreTrainedModel, scheme: Scheme, *, batch_tokens: int = 4096, row_chunk: int = 256
+        self,
+        model: PreTrainedModel,
+        scheme: Scheme,
+        *,
+        batch_tokens: int = 4096,
+        row_chunk: int = 256,
+        temperatures: Sequence[float] = (),
     ) -> None:
         self.model = model
         self.scheme = scheme
+        self.temperatures = further_temperatures(temperatures, scheme)
         self.batch_tokens = batch_tokens
         self.row_chunk = row_chunk
         self._max_part = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -94,7 +106,7 @@ class HuggingFaceScorer:
         self._check(windows)
         with torch.inference_mode():
             pieces = [self._score_batch(windows.select(*batch)) for batch in self._batches(windows)]
-        return Targets.concatenate(pieces) if pieces else _assemble(np.zeros(0, dtype=np.int64), None, 0)
+        return Targets.concatenate(pieces) if pieces else self._silent(0)
 
     def _batches(self, windows: Windows) -> Iterator[tuple[int, int]]:
         """Runs of windows (start, stop) that together, padded to the longest, keep to `batch_tokens`."""
@@ -111,14 +123,15 @@ class HuggingFaceScorer:
     def _score_batch(self, windows: Windows) -> Targets:
         rows = np.flatnonzero(windows.has_target())
         if not len(rows):
-            return _assemble(rows, None, windows.num_positions)
+            return self._silent(windows.num_positions)
         padded = _Padded(windows, windows.window_offsets if self._packs else _part_offsets(windows))
         states_TD = self._states(padded.token_BS, padded.position_BS)
         wanted = torch.from_numpy(padded.row[rows]).to(states_TD.device)
         next_ids = torch.from_numpy(windows.next_token()[rows]).to(states_TD.device)
-        heads = self._heads(states_TD, wanted, next_ids)
+        uniforms = torch.from_numpy(window_uniforms(windows, self.scheme)[rows]).to(states_TD.device)
+        heads = self._heads(states_TD, wanted, next_ids, uniforms)
         _check_finite(heads, windows, rows)
-        return _assemble(rows, heads, windows.num_positions)
+        return self._assemble(rows, heads, windows.num_positions)
 
     def _states(self, token_BS: np.ndarray, position_BS: np.ndarray) -> torch.Tensor:
         """What `_logits` turns into logits, of all B·S rows: hidden states, or the logits themselves."""
@@ -137,7 +150,9 @@ class HuggingFaceScorer:
             return self.model(**inputs).logits.flatten(0, 1)
         return self.model.get_decoder()(**inputs).last_hidden_state.flatten(0, 1)
 
-    def _heads(self, states_TD: torch.Tensor, wanted: torch.Tensor, next_ids: torch.Tensor) -> Heads:
+    def _heads(
+        self, states_TD: torch.Tensor, wanted: torch.Tensor, next_ids: torch.Tensor, uniforms_TRN: torch.Tensor
+    ) -> Heads:
         # One buffer for all chunks: select_heads uses it up, the next chunk overwrites it.
         buffer_TV = torch.empty(
             min(self.row_chunk, len(wanted)), self.vocab_size, dtype=torch.float32, device=states_TD.device
@@ -146,12 +161,50 @@ class HuggingFaceScorer:
         for start in range(0, len(wanted), self.row_chunk):
             chunk = slice(start, start + self.row_chunk)
             logits_TV = self._logits(states_TD[wanted[chunk]], buffer_TV)
-            blocks.append(select_heads(logits_TV, self.scheme, next_ids[chunk]))
+            heads = select_heads(
+                logits_TV,
+                self.scheme,
+                next_ids[chunk],
+                uniforms_TRN=uniforms_TRN[chunk],
+                temperatures=self.temperatures,
+            )
+            blocks.append(heads)
         return Heads.concatenate(blocks)
 
     def _logits(self, states_TD: torch.Tensor, buffer_TV: torch.Tensor) -> torch.Tensor:
         out_TV = buffer_TV[: len(states_TD)]
         return out_TV.copy_(states_TD) if self._head is None else self._head.logits(states_TD, out_TV)
+
+    def _assemble(self, rows: np.ndarray, heads: Heads, num_positions: int) -> Targets:
+        """Targets of all rows from the heads of some."""
+
+        def column(values: torch.Tensor, fill: float) -> np.ndarray:
+            filled = np.full(num_positions, fill, dtype=_numpy(values[:0]).dtype)
+            filled[rows] = _numpy(values)
+            return filled
+
+        sample_offsets = _offsets(column(heads.sample_widths, 0))
+        return Targets(
+            head_ids=_numpy(heads.ids),
+            head_log_probs=_numpy(heads.log_probs),
+            head_offsets=_offsets(column(heads.widths, 0)),
+            log_tail=column(heads.log_tail, np.nan),
+            log_next=column(heads.log_next, np.nan),
+            entropy=column(heads.entropy, np.nan),
+            top1_ids=column(heads.top1_ids, -1),
+            tail_samples=tuple(
+                TailSample(ids=_numpy(ids.contiguous()), offsets=sample_offsets) for ids in heads.sample_ids.unbind(1)
+            ),
+            tempered_log_tails={
+                temperature: column(log_tail, np.nan)
+                for temperature, log_tail in zip(self.temperatures, heads.tempered_log_tails.unbind(1), strict=True)
+            },
+        )
+
+    def _silent(self, num_positions: int) -> Targets:
+        """Rows of which none has a target."""
+        num_temperatures, num_samples = len(self.temperatures), self.scheme.num_tail_samples
+        return self._assemble(np.zeros(0, dtype=np.int64), Heads.empty(num_samples, num_temperatures), num_positions)
 
     def _check(self, windows: Windows) -> None:
         if not windows.num_positions:
@@ -242,23 +295,9 @@ def _check_finite(heads: Heads, windows: Windows, rows: np.ndarray) -> None:
     )
 
 
-def _assemble(rows: np.ndarray, heads: Heads | None, num_positions: int) -> Targets:
-    """Targets of all rows from the heads of some."""
-    ids = np.zeros(0, dtype=np.int32) if heads is None else heads.ids.cpu().numpy()
-    log_probs = np.zeros(0, dtype=np.float32) if heads is None else heads.log_probs.cpu().numpy()
+def _numpy(values: torch.Tensor) -> np.ndarray:
+    return values.cpu().numpy()
 
-    def column(name: str, fill: float, dtype: type) -> np.ndarray:
-        values = np.full(num_positions, fill, dtype=dtype)
-        if heads is not None:
-            values[rows] = getattr(heads, name).cpu().numpy()
-        return values
 
-    return Targets(
-        head_ids=ids,
-        head_log_probs=log_probs,
-        head_offsets=np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(column("widths", 0, np.int64))]),
-        log_tail=column("log_tail", np.nan, np.float32),
-        log_next=column("log_next", np.nan, np.float32),
-        entropy=column("entropy", np.nan, np.float32),
-        top1_ids=column("top1_ids", -1, np.int32),
-    )
+def _offsets(widths: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(widths)])

@@ -37,6 +37,20 @@ def test_flags_mirror_the_configuration() -> None:
     )
 
 
+@pytest.mark.parametrize(("word", "expected"), [("2,4.5", (2.0, 4.5)), ("2", (2.0,)), ("1,", (1.0,))])
+def test_temperatures_are_numbers_with_commas_between(word: str, expected: tuple[float, ...]) -> None:
+    parsed = parse_command(Annotate, "annotate", ["--temperatures", word, *WORDS])
+    assert isinstance(parsed, AnnotateConfig)
+    assert parsed.temperatures == expected
+
+
+def test_temperatures_of_a_file_of_settings_are_a_list(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("temperatures = [2, 4.5]\n")
+    parsed = parse_command(Annotate, "annotate", [*WORDS, "--config", str(tmp_path / "run.toml")])
+    assert isinstance(parsed, AnnotateConfig)
+    assert parsed.temperatures == (2.0, 4.5)
+
+
 def test_a_file_of_settings_gives_what_flags_give(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('corpus = ["a", "b"]\nteacher = "t"\nout = "o"\ntau = 0.01\nbatch_tokens = 512\nentropy = false\n')

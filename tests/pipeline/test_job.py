@@ -29,6 +29,7 @@ from schemas.errors import (
     UsageError,
     VocabularyError,
 )
+from schemas.inspection import describe, print_report
 from schemas.reader import Block, ShardReader
 from schemas.targets import Targets, Windows
 from schemas.verification import verify
@@ -183,6 +184,44 @@ def test_changed_settings_are_refused_naming_every_key_with_both_values(
     for line in ("scheme.tau: 0.001 in the output, 0.01 now", "window_tokens: 64 in", "entropy: True in the output"):
         assert line in str(caught.value)
     assert str(caught.value).count(" in the output, ") == 3
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [("random-sampling", "none: 50 random draws a position"), ("threshold-sampling", "p ≥ 0.05, the exact tail")],
+)
+def test_sampled_datasets_are_sound_and_say_what_they_are(
+    corpus: Path, tiny_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], head: Any, words: str
+) -> None:
+    result = run(settings(corpus, tiny_teacher, tmp_path / "out", head=head, theta=0.05, replicas=2))
+    assert verify(result.out).faults == ()
+    block = next(blocks(result.out))
+    assert block.targets is not None
+    first, second = block.targets.tail_samples
+    np.testing.assert_array_equal(first.offsets, second.offsets)
+    assert not np.array_equal(first.ids, second.ids)
+    print_report(describe(result.snapshot))
+    assert words in capsys.readouterr().out
+    with pytest.raises(ConfigurationMismatchError, match=r"scheme\.replicas: 2 in the output, 1 now"):
+        run(settings(corpus, tiny_teacher, tmp_path / "out", head=head, theta=0.05))
+
+
+def test_further_temperatures_are_stored_and_are_part_of_the_settings(
+    corpus: Path, tiny_teacher: Path, tmp_path: Path
+) -> None:
+    result = run(settings(corpus, tiny_teacher, tmp_path / "out", temperatures=(4.0, 1.0, 2.0)))
+    assert verify(result.out).faults == ()
+    targets = next(blocks(result.out)).targets
+    assert targets is not None
+    assert sorted(targets.tempered_log_tails) == [2.0, 4.0]
+    with pytest.raises(ConfigurationMismatchError, match="temperatures"):
+        run(settings(corpus, tiny_teacher, tmp_path / "out"))
+
+
+def test_further_temperatures_of_samples_are_refused(corpus: Path, tiny_teacher: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="leave --temperatures out"):
+        run(settings(corpus, tiny_teacher, tmp_path / "out", head="random-sampling", temperatures=(2.0,)))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_changed_corpus_is_refused(out: Path, corpus: Path, tiny_teacher: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_an_old_rate_is_forgotten() -> None:
 def test_nothing_done_yet_promises_nothing() -> None:
     meter = Meter(label="tokenize", unit="bytes", total=10)
     meter.update(0, now_seconds=0.0)
-    assert meter.describe() == "tokenize: 0 of 10 bytes (0 %)"
+    assert meter.describe() == "tokenize: starting on 10 bytes"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(6.6, "7 s"), (84, "1 min 24 s"), (3725, "1 h 02 min")])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from schemas.draws import philox4x32, uniforms, window_key
+from schemas.draws import philox4x32, uniforms, window_key, window_uniforms
 from schemas.scheme import Scheme
 
 HASH = "0123456789abcdef0123456789abcdef"
@@ -48,3 +48,22 @@ def test_draws_are_uniform():
     # χ² with 99 degrees of freedom: mean 99, standard deviation 14; five of these.
     assert ((counts - 800) ** 2 / 800).sum() < 99 + 5 * 14
     assert abs(np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1]) < 5 / np.sqrt(20_000)
+
+
+def test_every_row_of_every_window_has_the_numbers_of_its_position_in_the_window(windows):
+    scheme = Scheme(kind="random-sampling", draws=5, replicas=2)
+    drawn = window_uniforms(windows, scheme)
+    assert drawn.shape == (windows.num_positions, 2, 5)
+    start = windows.window_offsets[2]
+    key = window_key(windows.content_hashes()[2], scheme, 1)
+    np.testing.assert_array_equal(drawn[start + 7, 1], uniforms(key, np.array([7]), 5)[0])
+
+
+def test_windows_have_the_same_numbers_in_whatever_company(windows):
+    scheme = Scheme(kind="threshold-sampling", replicas=2)
+    rows = slice(windows.window_offsets[1], windows.window_offsets[3])
+    np.testing.assert_array_equal(window_uniforms(windows.select(1, 3), scheme), window_uniforms(windows, scheme)[rows])
+
+
+def test_schemes_that_do_not_sample_need_no_numbers(windows):
+    assert window_uniforms(windows, Scheme()).size == 0

@@ -7,7 +7,7 @@ import pytest
 
 from schemas.reader import ShardReader
 from schemas.shard import encode_shard
-from schemas.targets import Kind, Targets
+from schemas.targets import Kind, TailSample, Targets
 from schemas.verification import check_rows
 
 
@@ -62,3 +62,52 @@ def test_a_target_on_a_context_row_is_named(tmp_path, windows, targets, metadata
 
 def test_sound_rows_break_nothing(tmp_path, windows, targets, metadata):
     assert check(tmp_path, windows, targets, metadata) == []
+
+
+def sampled(targets: Targets, ids: list[int], *, everywhere: bool = True) -> Targets:
+    """One draw of each of `ids`, at all rows with a target, or at all rows; two replicas, and no head."""
+    rows = targets.has_target() | (not everywhere)
+    sample = TailSample(
+        ids=np.tile(np.array(ids, np.int32), int(rows.sum())), offsets=np.cumsum([0, *(rows * len(ids))])
+    )
+    return dataclasses.replace(
+        targets,
+        head_ids=targets.head_ids[:0],
+        head_log_probs=targets.head_log_probs[:0],
+        head_offsets=np.zeros_like(targets.head_offsets),
+        tail_samples=(sample, sample),
+    )
+
+
+def with_heads(targets: Targets, ids: list[int]) -> Targets:
+    return dataclasses.replace(targets, tail_samples=sampled(targets, ids).tail_samples)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (lambda t: sampled(t, [5, 4]), "tail_sample: drawn ids do not ascend"),
+        (lambda t: sampled(t, [4], everywhere=False), "tail_sample: a row without a tail has a tail sample"),
+        (lambda t: sampled(t, []), "tail_sample@1: a row with a tail has no tail sample"),
+        (lambda t: sampled(t, []), "empty head, and no tail sample"),
+        (lambda t: with_heads(t, [int(t.head_ids[0])]), "tail_sample: an id of the head was drawn"),
+        (
+            lambda t: dataclasses.replace(t, tempered_log_tails={2.0: np.zeros_like(t.log_tail)}),
+            "tail@2 is present where there is no target",
+        ),
+    ],
+)
+def test_a_broken_rule_of_samples_is_named(tmp_path, windows, targets, metadata, change, rule):
+    assert any(rule in what for what in check(tmp_path, windows, change(targets), metadata))
+
+
+def test_a_drawn_id_beyond_the_vocabulary_is_named(tmp_path, windows, targets, metadata):
+    wide = dataclasses.replace(metadata, teacher=dataclasses.replace(metadata.teacher, vocab_size=400))
+    (tmp_path / "x.parquet").write_bytes(encode_shard(windows, sampled(targets, [350]), wide).data)
+    with ShardReader(str(tmp_path / "x.parquet")) as reader:
+        reader.metadata = metadata
+        assert any("tail_sample: a drawn id lies outside the vocabulary" in what for what in check_rows(reader)[0])
+
+
+def test_sampled_rows_without_a_head_break_nothing(tmp_path, windows, targets, metadata):
+    assert check(tmp_path, windows, sampled(targets, [4, 4, 5]), metadata) == []

@@ -10,6 +10,7 @@ import pytest
 from schemas import quantizer, shard, storage
 from schemas.errors import CorruptShardError, MissingShardError, UnknownFormatVersionError, VocabularyError
 from schemas.reader import ShardReader
+from schemas.scheme import Scheme
 from schemas.shard import encode_shard
 from schemas.targets import TailSample, Windows
 
@@ -191,6 +192,16 @@ def test_an_unknown_optional_column_is_ignored(path, windows):
 def test_a_missing_column_is_named(path):
     rewrite(path, lambda table, m: (table.drop_columns(["tail"]), m))
     with ShardReader(path) as reader, pytest.raises(CorruptShardError, match="'tail' is missing"):
+        reader.read()
+
+
+def test_a_missing_sample_of_a_scheme_that_samples_is_named(windows, targets, metadata, tmp_path):
+    metadata = dataclasses.replace(metadata, scheme=Scheme(kind="threshold-sampling"))
+    (tmp_path / "x.parquet").write_bytes(encode_shard(windows, targets, metadata).data)
+    with (
+        ShardReader(str(tmp_path / "x.parquet")) as reader,
+        pytest.raises(CorruptShardError, match="'tail_sample' is missing"),
+    ):
         reader.read()
 
 

@@ -15,7 +15,7 @@ from schemas.dataset import shard_path, write_snapshot
 from schemas.records import UnitRecord
 from schemas.scheme import Scheme
 from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
-from schemas.targets import Kind, Part, Targets, Windows
+from schemas.targets import Kind, Part, TailSample, Targets, Windows
 from student.identity import StudentIdentity
 from student.targets import RaggedTargets
 
@@ -125,8 +125,11 @@ def _random_window(generator: np.random.Generator, name: str, num_positions: int
     )
 
 
-def _random_targets(generator: np.random.Generator, windows: Windows, vocab_size: int) -> Targets:
-    """A random teacher's its five largest probabilities and the rest."""
+def _random_targets(generator: np.random.Generator, windows: Windows, vocab_size: int, extras: bool = False) -> Targets:
+    """A random teacher's five largest probabilities and the rest.
+
+    With `extras` also two replicas of three draws from the tail, and the tail at temperature 2.
+    """
     num_positions = windows.num_positions
     log_probs = torch.from_numpy(3 * generator.standard_normal((num_positions, vocab_size))).log_softmax(-1)
     masked = (~windows.has_target()).tolist()
@@ -139,7 +142,25 @@ def _random_targets(generator: np.random.Generator, windows: Windows, vocab_size
         log_tail=targets.log_tail.numpy().astype(np.float32),
         log_next=np.where(windows.has_label(), log_next.numpy(), np.nan).astype(np.float32),
         entropy=None,
+        tail_samples=tuple(_draws(generator, windows, targets, vocab_size) for _ in range(2)) if extras else (),
+        tempered_log_tails={2.0: _log_tail_at(2.0, log_probs, targets)} if extras else {},
     )
+
+
+def _draws(generator: np.random.Generator, windows: Windows, targets: RaggedTargets, vocab_size: int) -> TailSample:
+    ids = []
+    for row in np.flatnonzero(windows.has_target()):
+        head = targets.head_ids[targets.head_offsets[row] : targets.head_offsets[row + 1]].numpy()
+        ids.append(np.sort(generator.choice(np.setdiff1d(np.arange(vocab_size), head), 3)))
+    offsets = np.concatenate([[0], np.cumsum(3 * windows.has_target())])
+    return TailSample(ids=np.concatenate(ids).astype(np.int32), offsets=offsets)
+
+
+def _log_tail_at(temperature: float, log_probs: Tensor, targets: RaggedTargets) -> np.ndarray:
+    tempered = (log_probs / temperature).log_softmax(-1)
+    tempered = tempered.index_put((targets.head_rows(), targets.head_ids), torch.tensor(-torch.inf).double())
+    log_tail = tempered.logsumexp(-1).where(targets.has_target, torch.nan)
+    return log_tail.numpy().astype(np.float32)
 
 
 def _write_dataset(
@@ -148,6 +169,7 @@ def _write_dataset(
     seed: int = 0,
     tokenizer: TokenizerInfo | None = None,
     vocab_size: int = VOCAB_SIZE,
+    extras: bool = False,
 ) -> str:
     """A dataset whose splits have shards of so many windows, written by the library itself."""
     generator = np.random.default_rng(seed)
@@ -172,7 +194,7 @@ def _write_dataset(
                 scheme=Scheme(kind="topk", k=5),
                 corpus_licence="PSF-2.0",
             )  # fmt: skip
-            shard = encode_shard(windows, _random_targets(generator, windows, vocab_size), metadata)
+            shard = encode_shard(windows, _random_targets(generator, windows, vocab_size, extras), metadata)
             name = f"{number:06d}-{split}"
             storage.create(str(out / shard_path("targets", split, name)), shard.data)
             records.append(

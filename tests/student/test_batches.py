@@ -51,7 +51,12 @@ def test_ranks_and_micro_batches_share_out_the_same_global_batch(num_ranks, micr
 def test_the_sampler_yields_every_micro_batch_of_the_run():
     batches = list(RankBatches(plan(micro_batch_windows=2), rank=0))
     assert len(batches) == len(RankBatches(plan(micro_batch_windows=2), rank=0)) == 14
-    assert batches[2] + batches[3] == batch_windows(13, 4, 3, 1).tolist()
+    assert [window for window, _ in batches[2] + batches[3]] == batch_windows(13, 4, 3, 1).tolist()
+
+
+def test_the_sampler_names_the_epoch_of_each_window():
+    pairs = [pair for batch in RankBatches(plan(micro_batch_windows=2), rank=0) for pair in batch]
+    assert [epoch for _, epoch in pairs] == [place // 13 for place in range(28)]
 
 
 def test_a_batch_that_cannot_be_cut_is_refused():

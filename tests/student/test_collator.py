@@ -1,5 +1,7 @@
 """Windows into tensors: nothing shifted, nothing lost, filling never scored."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,41 @@ def test_each_scored_row_keeps_its_own_head_and_tail(samples):
             assert ours.log_tail.item() == theirs.log_tail[position]
             row += 1
     assert targets.has_target.all()
+
+
+@pytest.fixture(scope="module")
+def richer_samples(write_dataset, tmp_path_factory):
+    """Windows whose targets have two replicas of a tail sample and a tail at temperature 2."""
+    dataset = SoftTargetDataset(write_dataset(tmp_path_factory.mktemp("richer"), {"train": [3]}, extras=True))
+    return [dataset[index] for index in range(3)]
+
+
+def test_each_scored_row_keeps_its_draws_and_tempered_tail(richer_samples):
+    targets = targets_of(collate(richer_samples), vocab_size=48)
+    row = 0
+    for sample in richer_samples:
+        theirs = sample.targets
+        for position in np.flatnonzero(theirs.has_target()):
+            ours = targets.select(row, row + 1)
+            np.testing.assert_array_equal(
+                ours.sample_ids, theirs.tail_samples[0].select_rows(position, position + 1).ids
+            )
+            assert ours.tempered_log_tails[2.0].item() == theirs.tempered_log_tails[2.0][position]
+            row += 1
+    assert targets.num_positions == row
+
+
+def test_the_epoch_chooses_the_replica_in_turn(richer_samples):
+    for epoch in range(4):
+        batch = collate([replace(sample, epoch=epoch) for sample in richer_samples])
+        replicas = [sample.targets.tail_samples[epoch % 2].ids for sample in richer_samples]
+        np.testing.assert_array_equal(batch["sample_ids"], np.concatenate(replicas))
+
+
+def test_windows_of_two_epochs_may_share_a_batch(richer_samples):
+    batch = collate([richer_samples[0], replace(richer_samples[1], epoch=1)])
+    expected = [richer_samples[0].targets.tail_samples[0].ids, richer_samples[1].targets.tail_samples[1].ids]
+    np.testing.assert_array_equal(batch["sample_ids"], np.concatenate(expected))
 
 
 def test_targets_and_labels_are_counted_apart(samples):

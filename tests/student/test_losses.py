@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 
 from student.losses import truncated_kl
 from student.targets import RaggedTargets
+from student.treatments import at_temperature, renormalised
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -176,7 +177,7 @@ def test_temperature_equals_the_dense_tempered_definition_times_its_square(trunc
     case, temperature = random_case([4, 9], 30), 2.0
     tempered_TV = (case.teacher.log() / temperature).softmax(-1)
     tempered = truncate(tempered_TV, [4, 9])
-    targets = case.targets.at_temperature(temperature, tempered.targets.log_tail)
+    targets = at_temperature(case.targets, temperature, tempered.targets.log_tail)
     logits_TV = random_logits(2, 30).requires_grad_()
     ours_T = truncated_kl(logits_TV, targets, temperature=temperature)
     dense_T = temperature**2 * tempered.dense_truncated_kl(logits_TV / temperature)
@@ -189,7 +190,7 @@ def test_renormalised_targets_teach_the_head_alone(random_case):
     logits_TV = random_logits(1, 30).requires_grad_()
     head_TV = case.teacher.where(case.is_head, 0)
     head_TV = head_TV / head_TV.sum()
-    loss_T = truncated_kl(logits_TV, case.targets.renormalised())
+    loss_T = truncated_kl(logits_TV, renormalised(case.targets))
     student_TV = logits_TV.detach().softmax(-1)
     expected = (head_TV * (head_TV / student_TV).log()).where(case.is_head, 0).sum()
     assert loss_T.item() == pytest.approx(expected.item())

@@ -199,3 +199,41 @@ def test_the_library_example_trains_a_student(dataset, student, tmp_path, monkey
     before, after = (float(line.split()[1]) for line in capsys.readouterr().out.splitlines() if ":" in line)
     assert after < before
     AutoModelForCausalLM.from_pretrained(tmp_path / "student")
+
+
+@pytest.fixture(scope="module")
+def richer_dataset(tiny_teacher, write_dataset, tmp_path_factory) -> str:
+    """With sampled tails and tails at temperature 2."""
+    return write_dataset(
+        tmp_path_factory.mktemp("richer-dataset"),
+        {"train": [2], "held-out": [1]},
+        tokenizer=load_tokenizer(tiny_teacher).info,
+        vocab_size=1000,
+        extras=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "metric", "recorded"),
+    [
+        ("--tail blend --sample-share 0.3 --alpha 0.5", "teacher_cross_entropy_nats", {"sample_share": 0.3}),
+        ("--tail label --divergence reverse", "reverse_kl_nats", {"tail": "label", "divergence": "reverse"}),
+        ("--temperature 2 --alpha 0.5", "kl_nats", {"temperature": 2.0, "tempering": "exact"}),
+        ("--temperature 2 --tempering head", "kl_nats", {"tempering": "head"}),
+    ],
+)
+def test_a_run_minimises_the_loss_it_is_asked_for_and_records_it(
+    richer_dataset, student, tmp_path, flags, metric, recorded
+):
+    # Two steps of two windows are two epochs: each reads another replica of the sample.
+    assert cli.main(arguments(richer_dataset, student, tmp_path / "run", *flags.split(), "--steps", "2")) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(metric in line for line in lines if "loss" in line)
+    loss = json.loads((tmp_path / "run" / "results.json").read_text())["loss"]
+    assert loss == loss | recorded
+
+
+def test_a_loss_that_the_shards_cannot_give_is_refused_before_anything_is_written(dataset, student, tmp_path, capsys):
+    assert cli.main(arguments(dataset, student, tmp_path / "run", "--tail", "sample")) == 2
+    assert "annotate with --head threshold-sampling" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -22,7 +22,7 @@ def test_the_header_agrees_with_the_gguf_packages_reader(write_gguf):
 
 def test_a_gguf_teacher_is_described_from_its_header(write_gguf):
     info = describe_teacher(write_gguf(), "float32")
-    assert (info.name, info.architecture, info.licence) == ("tiny", "llama", "mit")
+    assert (info.name, info.architecture, info.licence) == ("tiny", "LlamaForCausalLM", "mit")
     assert info.vocab_size == 259
     assert info.num_parameters == 259 * 32 + 3 * 64 * 32 + 4 * 32 * 32 + 3 * 32
 

@@ -91,6 +91,20 @@ def test_impossible_ids_never_enter_a_head(scheme, seed, num_possible):
     assert_equals_reference(logits, scheme)
 
 
+@pytest.mark.parametrize("temperature", [0.25, 0.5, 2.0, 10.0])
+@settings(deadline=None, max_examples=15)
+@given(scheme=schemes, seed=st.integers(0, 2**31), num_possible=st.sampled_from([3, 200, VOCAB_SIZE]))
+def test_tails_at_further_temperatures_equal_the_float64_definition(temperature, scheme, seed, num_possible):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(5, VOCAB_SIZE, generator=generator)
+    logits[:, torch.randperm(VOCAB_SIZE, generator=generator)[num_possible:]] = -math.inf
+    heads = select_heads(logits.clone(), scheme, torch.zeros(5, dtype=torch.long), temperatures=(temperature, 1.0))
+    log_probs = (logits.double() / temperature).log_softmax(-1)
+    log_probs[torch.repeat_interleave(heads.widths), heads.ids] = -math.inf
+    torch.testing.assert_close(heads.tempered_log_tails[:, 0].double(), log_probs.logsumexp(-1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(heads.tempered_log_tails[:, 1], heads.log_tail, rtol=1e-5, atol=1e-5)
+
+
 def test_the_whole_vocabulary_as_head_leaves_no_tail():
     heads = select_heads(torch.randn(3, 50), Scheme(kind="topk", k=50), torch.zeros(3, dtype=torch.long))
     assert (heads.log_tail == -math.inf).all()

