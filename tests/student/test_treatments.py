@@ -138,7 +138,9 @@ def test_a_jensen_shannon_divergence_divided_by_beta_tends_to_the_forward_kl():
 
 
 @pytest.mark.parametrize(
-    "divergence", [forward_kl, reverse_kl, JensenShannon(), HeadTemperedKL(temperature=3.0)], ids=str
+    "divergence",
+    [forward_kl, reverse_kl, JensenShannon(), HeadTemperedKL(temperature=3.0)],
+    ids=["forward", "reverse", "jsd", "head-tempered"],
 )
 def test_a_student_that_matches_has_no_loss_and_no_gradient(divergence):
     targets = one_row({2: 0.5, 7: 0.3})
