@@ -134,7 +134,15 @@ def test_a_signal_leaves_an_output_that_can_be_gone_on_with_and_no_process(
     out = tmp_path / "out"
     words = command(corpus, tiny_teacher, out, "--workers", workers)
     environment = sabotage(tmp_path, SLOW_SECONDS="0.5")
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        words,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        # Whoever started the tests in the background had Ctrl-C ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     wait_for(lambda: list(out.glob("targets/*/*.json")))
     process.send_signal(asked)
     _, stderr = process.communicate(timeout=60)
