@@ -7,12 +7,9 @@ NaN or infinity is set aside whole, with its documents in `rejected/`: never los
 import json
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from pipeline.committing import commit_record, commit_shard, standing_record
 from pipeline.heartbeats import Heartbeats
@@ -26,6 +23,7 @@ from schemas.scheme import Scheme
 from schemas.shard import EncodedShard, ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
 from schemas.statistics import Statistics
 from schemas.targets import Targets, Windows
+from teacher.packing import batches
 
 if TYPE_CHECKING:
     # torch is not needed before the first window is scored; workers of the other stage never need it.
@@ -140,18 +138,6 @@ def score_windows(windows: Windows, scorer: "Scorer", batch_tokens: int, heartbe
         pieces.append(scorer.score(batch))
         heartbeats.advance(batch.num_positions)
     return Targets.concatenate(pieces)
-
-
-def batches(window_offsets: np.ndarray, batch_tokens: int) -> Iterator[tuple[int, int]]:
-    """Windows (start, stop) of each batch: as many as fit, padded to the longest, into `batch_tokens`; at least one."""
-    start, longest = 0, 0
-    for index, length in enumerate(np.diff(window_offsets).tolist()):
-        longest = max(longest, length)
-        if index > start and longest * (index + 1 - start) > batch_tokens:
-            yield start, index
-            start, longest = index, length
-    if start < len(window_offsets) - 1:
-        yield start, len(window_offsets) - 1
 
 
 def encode_unit(unit: AnnotationUnit, windows: Windows, targets: Targets, spec: AnnotationSpec) -> EncodedShard:

@@ -95,6 +95,18 @@ def pack_documents(
     yield from shelf.clear()
 
 
+def batches(window_offsets: np.ndarray, batch_tokens: int) -> Iterator[tuple[int, int]]:
+    """Windows (start, stop) of each batch: as many as fit, padded to the longest, into `batch_tokens`; at least one."""
+    start, longest = 0, 0
+    for index, length in enumerate(np.diff(window_offsets).tolist()):
+        longest = max(longest, length)
+        if index > start and longest * (index + 1 - start) > batch_tokens:
+            yield start, index
+            start, longest = index, length
+    if start < len(window_offsets) - 1:
+        yield start, len(window_offsets) - 1
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Piece:
     """Rows that become one part: tokens int32 [n], kinds uint8 [n]."""

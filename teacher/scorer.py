@@ -8,7 +8,7 @@ runs alone.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from schemas.scheme import Scheme, further_temperatures
 from schemas.targets import TailSample, Targets, Windows
 from teacher.environment import numeric_environment
 from teacher.heads import Heads, select_heads
+from teacher.packing import batches
 from teacher.projection import LinearHead, linear_head
 
 _logger = logging.getLogger(__name__)
@@ -105,20 +106,9 @@ class HuggingFaceScorer:
     def score(self, windows: Windows) -> Targets:
         self._check(windows)
         with torch.inference_mode():
-            pieces = [self._score_batch(windows.select(*batch)) for batch in self._batches(windows)]
+            runs = batches(windows.window_offsets, self.batch_tokens)
+            pieces = [self._score_batch(windows.select(*run)) for run in runs]
         return Targets.concatenate(pieces) if pieces else self._silent(0)
-
-    def _batches(self, windows: Windows) -> Iterator[tuple[int, int]]:
-        """Runs of windows (start, stop) that together, padded to the longest, keep to `batch_tokens`."""
-        lengths = np.diff(windows.window_offsets)
-        start, longest = 0, 0
-        for index, length in enumerate(lengths):
-            longest = max(longest, int(length))
-            if index > start and longest * (index + 1 - start) > self.batch_tokens:
-                yield start, index
-                start, longest = index, int(length)
-        if len(lengths):
-            yield start, len(lengths)
 
     def _score_batch(self, windows: Windows) -> Targets:
         rows = np.flatnonzero(windows.has_target())

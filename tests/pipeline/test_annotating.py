@@ -6,9 +6,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.annotating import batches, score_windows
+from pipeline.annotating import score_windows
 from pipeline.heartbeats import Heartbeats
 from schemas.targets import Part, Targets, Windows
+from teacher.packing import batches
 
 
 def offsets(lengths: list[int]) -> np.ndarray:
