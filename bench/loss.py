@@ -1,6 +1,6 @@
 """What the loss head costs: ours beside plain cross-entropy, TRL's tail bucket, and the dense way.
 
-    python bench/loss.py [--all] [--repetitions 9] [--json FILE]
+    python bench/loss.py [--all] [--repetitions 9] [--size cpu] [--json FILE]
 
 Each column is the whole head, forward and backward from hidden states [T, D] and weight [V, D]: the vocabulary
 projection is part of it. The columns take turns in one process, and each is compared with plain cross-entropy in the
@@ -18,11 +18,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from loss_columns import BASELINE, COLUMNS, CPU, DENSE, GPU, MORE_COLUMNS, Problem, Size, add_tail_bucket
+from loss_columns import (
+    BASELINE,
+    COLUMNS,
+    DENSE,
+    LONG,
+    LONG_COLUMNS,
+    MORE_COLUMNS,
+    SIZES,
+    TRL,
+    Problem,
+    Size,
+    add_tail_bucket,
+)
 from torch import Tensor
 
 ALL_COLUMNS = COLUMNS | MORE_COLUMNS
@@ -61,8 +73,25 @@ def measure_times(names: Sequence[str], size: Size, repetitions: int) -> dict[st
     return seconds
 
 
+def check_agreement(size: Size) -> None:
+    """What is timed is the same loss: ours, the plain reference and TRL's tail bucket give one number.
+
+    Raises:
+        SystemExit: they differ by more than rounding.
+    """
+    problem = Problem.random(replace(size, num_positions=64, width=64, vocab_size=4000, k=16))
+    names = [name for name in ("ours", "plain reference", TRL) if name in ALL_COLUMNS]
+    losses = {name: ALL_COLUMNS[name](problem).item() for name in names}
+    tolerance = 1e-5 if size.dtype == "float32" else 1e-2
+    if max(losses.values()) - min(losses.values()) > tolerance * max(losses.values()):
+        raise SystemExit(f"the columns disagree about the loss: {losses}")
+
+
 def extra_bytes(name: str, size: Size) -> int:
     """Peak memory of one pass above the inputs, less the gradients it returns; for a process of its own."""
+    # Libraries load, threads start, kernels are compiled, cuBLAS takes its workspace.
+    warm = replace(size, num_positions=8, width=min(size.width, 64), vocab_size=4000, k=4)
+    run_once(ALL_COLUMNS[name], Problem.random(warm))
     problem = Problem.random(size)
     gradients = problem.hidden.nbytes + problem.weight.nbytes
     if size.device == "cuda":
@@ -70,8 +99,6 @@ def extra_bytes(name: str, size: Size) -> int:
         before = torch.cuda.memory_allocated()
         run_once(ALL_COLUMNS[name], problem)
         return torch.cuda.max_memory_allocated() - before - gradients
-    small = Size(device="cpu", dtype=size.dtype, num_positions=8, width=8, vocab_size=400, k=4)
-    run_once(ALL_COLUMNS[name], Problem.random(small))  # libraries load, threads start
     _return_free_memory()
     before, peak = _resident_bytes(), _Peak()
     with peak:
@@ -107,27 +134,31 @@ class _Peak:
         self._thread.join()
 
 
-def measure_memory(names: list[str], size: Size) -> dict[str, int]:
+def measure_memory(names: Sequence[str], size: str) -> dict[str, int]:
     """Extra bytes of each column, each in a process of its own."""
     found = {}
     for name in names:
-        command = [sys.executable, __file__, "--memory-of", name, "--device", size.device]
+        command = [sys.executable, __file__, "--memory-of", name, "--size", size]
         found[name] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return found
 
 
-def report(names: Sequence[str], size: Size, repetitions: int) -> dict[str, dict[str, float]]:
+def report(names: Sequence[str], size: str, repetitions: int) -> dict[str, dict[str, float]]:
     """Measures and prints one table."""
-    seconds = measure_times(names, size, repetitions)
+    check_agreement(SIZES[size])
+    seconds = measure_times(names, SIZES[size], repetitions)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # the processes that measure memory need it
     memory = measure_memory(list(seconds), size)
-    print(json.dumps(asdict(size)), f"threads={torch.get_num_threads()} rounds={repetitions}")
-    print(f"{'':<24}{'milliseconds':>14}{'× cross-entropy':>17}{'extra MiB':>11}{'× dense':>9}")
+    print(json.dumps(asdict(SIZES[size])), f"threads={torch.get_num_threads()} rounds={repetitions}")
+    print(f"{'':<24}{'milliseconds':>14}{'× cross-entropy':>17}{'extra MB':>11}{'× dense':>9}")
     rows = {}
     for name, times in seconds.items():
+        baseline = seconds.get(BASELINE, [float("nan")] * len(times))
         rows[name] = {
             "milliseconds": 1e3 * statistics.median(times),
-            "ratio": statistics.median(a / b for a, b in zip(times, seconds[BASELINE], strict=True)),
-            "extra_mib": memory[name] / 2**20,
+            "ratio": statistics.median(a / b for a, b in zip(times, baseline, strict=True)),
+            "extra_mb": memory[name] / 1e6,
             "of_dense": memory[name] / memory[DENSE] if DENSE in memory else float("nan"),
         }
         figures = rows[name].values()
@@ -143,14 +174,16 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=9)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
-    parser.add_argument("--device", choices=["cpu", "cuda"], help=argparse.SUPPRESS)
+    parser.add_argument("--size", choices=list(SIZES), help="only this one; by default all that this machine can run")
     options = parser.parse_args()
     if options.memory_of:
-        print(extra_bytes(options.memory_of, GPU if options.device == "cuda" else CPU))
+        print(extra_bytes(options.memory_of, SIZES[options.size]))
         return
-    sizes = [CPU, GPU] if torch.cuda.is_available() else [CPU]
-    names = list(ALL_COLUMNS if options.all else COLUMNS)
-    figures = [{"size": asdict(size), "columns": report(names, size, options.repetitions)} for size in sizes]
+    able = [name for name, size in SIZES.items() if size.device == "cpu" or torch.cuda.is_available()]
+    figures = []
+    for size in [options.size] if options.size else able:
+        names = LONG_COLUMNS if size in LONG else list(ALL_COLUMNS if options.all else COLUMNS)
+        figures.append({"size": asdict(SIZES[size]), "columns": report(names, size, options.repetitions)})
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
 

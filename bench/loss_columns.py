@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,8 +19,12 @@ try:
     from trl.experimental.sdpo.loss_utils import add_tail_bucket
 except ImportError:
     add_tail_bucket = None
+try:
+    from cut_cross_entropy import linear_cross_entropy
+except ImportError:
+    linear_cross_entropy = None
 
-BASELINE, DENSE = "cross-entropy", "naive dense"
+BASELINE, DENSE, TRL = "cross-entropy", "naive dense", "TRL tail bucket"
 DRAWS = 8
 
 
@@ -39,6 +43,13 @@ class Size:
 
 CPU = Size(device="cpu", dtype="float32", num_positions=1024, width=512, vocab_size=32_000, k=64)
 GPU = Size(device="cuda", dtype="bfloat16", num_positions=8192, width=2304, vocab_size=256_000, k=64, softcap=30.0)
+SIZES = {
+    "cpu": CPU,
+    "gpu": GPU,
+    "gpu-32k": replace(GPU, num_positions=32_768),
+    "gpu-128k": replace(GPU, num_positions=131_072),
+}
+LONG = ("gpu-32k", "gpu-128k")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -139,6 +150,13 @@ def trl_tail_bucket(problem: Problem) -> Tensor:
     return torch.nn.functional.kl_div(student, teacher, reduction="sum", log_target=True)
 
 
+def apples_cut_cross_entropy(problem: Problem) -> Tensor:
+    assert linear_cross_entropy is not None
+    return linear_cross_entropy(
+        problem.hidden, problem.weight, problem.labels, softcap=problem.softcap, reduction="sum"
+    )
+
+
 COLUMNS: dict[str, Callable[[Problem], Tensor]] = {
     BASELINE: plain_cross_entropy,
     "ours": fused(),
@@ -146,7 +164,11 @@ COLUMNS: dict[str, Callable[[Problem], Tensor]] = {
     DENSE: naive_dense,
 }
 if add_tail_bucket is not None:
-    COLUMNS["TRL tail bucket"] = trl_tail_bucket
+    COLUMNS[TRL] = trl_tail_bucket
+if linear_cross_entropy is not None and torch.cuda.is_available():
+    COLUMNS["cut cross-entropy"] = apples_cut_cross_entropy
+# What runs where there is no room for [T, V].
+LONG_COLUMNS = ["ours", "ours + cross-entropy"]
 
 # Only with --all.
 MORE_COLUMNS: dict[str, Callable[[Problem], Tensor]] = {

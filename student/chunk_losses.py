@@ -1,16 +1,19 @@
 """The losses of a chunk of rows, and their gradient written over the chunk's logits [C, V].
 
-Everything about the head and the sample (N + M entries, ~1/500 of the logits) is done in float64, so that p − t of a
-confident row is exact where float32 has no digits left; the complement is summed about its own maximum, never as 1 − Σ.
+Everything about the listed ids is done in float64 (`row_losses`); the complement is summed about its own maximum, never
+as 1 − Σ.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from student.divergences import Divergence, bucket_losses, bucket_slopes
-from student.targets import NO_LABEL, Buckets, RaggedTargets, segment_logsumexp
+from student.divergences import Divergence
+from student.row_losses import ListedLogits, Listing, cross_entropy_of_rows, divergence_of_rows
+from student.targets import NO_LABEL, RaggedTargets
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -29,6 +32,36 @@ class Objective:
     kl_weight: float | Tensor
     cross_entropy_weight: float | Tensor
     wants_gradient: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Job:
+    """All that the loss of a linear head needs and does not differentiate: T rows.
+
+    Attributes:
+        targets: at the objective's temperature.
+        labels: int64[T], −100 where there is none.
+        objective: what is minimised.
+        softcap: final logit soft-cap, or None.
+        chunk_rows: rows that plain torch projects at a time.
+    """
+
+    targets: RaggedTargets
+    labels: Tensor
+    objective: Objective
+    softcap: float | None
+    chunk_rows: int
+
+    def select(self, start: int, stop: int) -> "Job":
+        """Rows `start` to `stop`."""
+        return replace(self, targets=self.targets.select(start, stop), labels=self.labels[start:stop])
+
+
+def row_ranges(num_rows: int, most: int) -> Iterator[tuple[int, int]]:
+    """Row ranges of nearly equal size, none above `most`: a short last one multiplies slowly."""
+    num_ranges = -(-num_rows // most)
+    edges = [num_rows * index // num_ranges for index in range(num_ranges)] + [num_rows]
+    return pairwise(edges)
 
 
 def chunk_losses(logits: Tensor, targets: RaggedTargets, labels: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
@@ -62,51 +95,22 @@ def _without_targets(targets: RaggedTargets) -> RaggedTargets:
 
 
 def _one_pass(logits: Tensor, targets: RaggedTargets, labels: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
-    head = (targets.head_rows(), targets.head_ids)
-    sample_rows = targets.sample_rows()
-    sample = (sample_rows, sample_rows if targets.sample_ids is None else targets.sample_ids)
-    label_rows = (labels != NO_LABEL).nonzero().squeeze(-1)
-    label = (label_rows, labels[label_rows])
-    head_z, sample_z, label_z = logits[head].double(), logits[sample].double(), logits[label].double()
+    listing = Listing.of(targets, labels)
+    head, sample = (listing.head_rows, listing.head_ids), (listing.sample_rows, listing.sample_ids)
+    label = (listing.label_rows, listing.label_ids)
+    head_z, sample_z, label_z = (logits[place].double() for place in (head, sample, label))
     other_lse, other_sum = _exponentiate_complement(logits, head)
-    normaliser = torch.logaddexp(other_lse, segment_logsumexp(head_z, head[0], logits.shape[0]))
-    student = Buckets(
-        rows=head[0],
-        head=head_z - normaliser[head[0]],
-        other=other_lse - normaliser,
-        sample_rows=sample_rows,
-        sample=sample_z - normaliser[sample_rows],
-    )
-    cross_entropy = torch.zeros_like(normaliser)
-    cross_entropy[label_rows] = normaliser[label_rows] - label_z
-    if not objective.wants_gradient:
-        return bucket_losses(targets, student, objective.divergence), cross_entropy
-
-    kl, slopes = bucket_slopes(targets, student, objective.divergence)
-    label_weights = torch.zeros_like(normaliser)
-    label_weights[label_rows] = objective.cross_entropy_weight
-    by_complement, by_head = _gradients(student, slopes, objective.kl_weight, label_weights)
-    logits.mul_(torch.where(other_sum > 0, by_complement / other_sum, 0.0).to(logits.dtype).unsqueeze(-1))
-    logits[head] = by_head.to(logits.dtype)
-    if targets.sample_ids is not None:
-        logits.index_put_(sample, (objective.kl_weight * slopes.sample).to(logits.dtype), accumulate=True)
-    logits[label] -= label_weights[label_rows].to(logits.dtype)
+    listed = ListedLogits(head=head_z, sample=sample_z, label=label_z, other=other_lse)
+    kl, by_kl = divergence_of_rows(targets, listing, listed, objective.divergence, objective.wants_gradient)
+    cross_entropy, by_label = cross_entropy_of_rows(listing, listed, objective.cross_entropy_weight)
+    if by_kl is not None:
+        by = by_kl.times(objective.kl_weight).plus(by_label)
+        logits.mul_(torch.where(other_sum > 0, by.complement / other_sum, 0.0).to(logits.dtype).unsqueeze(-1))
+        logits[head] = by.head.to(logits.dtype)
+        if targets.sample_ids is not None:
+            logits.index_put_(sample, by.sample.to(logits.dtype), accumulate=True)
+        logits[label] += by.label.to(logits.dtype)
     return kl, cross_entropy
-
-
-def _gradients(
-    student: Buckets, slopes: Buckets, kl_weight: float | Tensor, label_weights: Tensor
-) -> tuple[Tensor, Tensor]:
-    """What the softmax inside the complement is multiplied by, [C], and the gradient of each head entry, [N].
-
-    With slopes g and G = Σ g, p_o · (g_o / p_o − G) is written g_o − p_o G, which has no 0/0 for p_o → 0. For the
-    forward KL, where g = −t and G = −1, they are p_o − t_o and p_i − t_i.
-    """
-    head_p, other_p = student.head.exp(), student.other.exp()
-    total = slopes.other.index_add(0, student.rows, slopes.head).index_add(0, student.sample_rows, slopes.sample)
-    by_complement = kl_weight * (slopes.other - other_p * total) + label_weights * other_p
-    by_head = kl_weight * (slopes.head - head_p * total[student.rows]) + label_weights[student.rows] * head_p
-    return by_complement, by_head
 
 
 def _exponentiate_complement(logits: Tensor, head: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

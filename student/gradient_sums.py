@@ -1,4 +1,7 @@
-"""The gradients of a projection's three inputs, summed chunk by chunk, so that no [T, V] is ever needed."""
+"""The gradients of a projection's three inputs, summed block by block, so that no [T, V] is ever needed.
+
+Sums are at least float32: added up in bfloat16, the gradient of a weight would lose a digit more with every block.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,26 +27,56 @@ class GradientSums:
     vocab_size: int
 
     @classmethod
-    def zeros(cls, inputs: Sequence[Tensor | None], needed: Sequence[bool], vocab_size: int) -> "GradientSums":
-        """Zeros like those of (hidden, weight, bias) that are needed."""
-        hidden, weight, bias = (
-            torch.zeros_like(tensor) if is_needed and tensor is not None else None
-            for tensor, is_needed in zip(inputs, needed, strict=True)
+    def zeros(
+        cls, inputs: Sequence[Tensor | None], needed: Sequence[bool], vocab_size: int, num_chunks: int
+    ) -> "GradientSums":
+        """Zeros for those of (hidden, weight, bias) that are needed, to be summed over so many chunks of rows."""
+        hidden, weight, bias = (tensor if is_needed else None for tensor, is_needed in zip(inputs, needed, strict=True))
+        return cls(
+            hidden=None if hidden is None else torch.zeros_like(hidden),
+            weight=None if weight is None else torch.zeros_like(weight, dtype=_sum_dtype(weight, num_chunks)),
+            bias=None if bias is None else torch.zeros_like(bias, dtype=_sum_dtype(bias)),
+            vocab_size=vocab_size,
         )
-        return cls(hidden=hidden, weight=weight, bias=bias, vocab_size=vocab_size)
 
     def add(self, start: int, gradient: Tensor, hidden: Tensor, weight: Tensor) -> None:
         """Adds a chunk's share, given the gradient of its logits [C, V] in the dtype of the products."""
         if self.hidden is not None:
             torch.mm(gradient, weight, out=self.hidden[start : start + hidden.shape[0]])
         if self.weight is not None:
-            _add_product(self.weight[: self.vocab_size], gradient.T, hidden)
+            add_product(self.weight[: self.vocab_size], gradient.T, hidden)
         if self.bias is not None:
-            self.bias[: self.vocab_size] += gradient.sum(dim=0)
+            self.bias[: self.vocab_size] += gradient.sum(dim=0, dtype=self.bias.dtype)
+
+    def like(self, inputs: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+        """The gradients of (hidden, weight, bias), in the dtypes of those."""
+        sums = (self.hidden, self.weight, self.bias)
+        return tuple(
+            None if total is None or tensor is None else total.to(tensor.dtype)
+            for total, tensor in zip(sums, inputs, strict=True)
+        )
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+def _sum_dtype(tensor: Tensor, num_chunks: int = 2) -> torch.dtype:
+    # A single product is rounded once, whatever the dtype of the sum.
+    return tensor.dtype if num_chunks < 2 else torch.promote_types(tensor.dtype, torch.float32)
+
+
+def put_product(out: Tensor, left: Tensor, right: Tensor) -> None:
+    """out ← left @ right, in the dtype of `out`, which may be wider than that of the factors."""
+    if out.dtype == left.dtype:
+        torch.mm(left, right, out=out)
+    elif left.is_cuda:
+        torch.mm(left, right, out_dtype=out.dtype, out=out)
+    else:
+        torch.mm(left.to(out.dtype), right.to(out.dtype), out=out)
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total ← total + left @ right, in the dtype of `total`, which may be wider than that of the factors."""
     if total.dtype == left.dtype:
         total.addmm_(left, right)
+    elif left.is_cuda:
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
     else:
-        total += left @ right
+        total.addmm_(left.to(total.dtype), right.to(total.dtype))

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
 from schemas.errors import UsageError
-from schemas.targets import Targets
+from schemas.targets import TargetRows
 from student import treatments
 from student.divergences import (
     Divergence,
@@ -18,11 +17,8 @@ from student.divergences import (
     raw_head,
     reverse_kl,
 )
+from student.settings import DivergenceName, LossFields, Tail
 from student.targets import RaggedTargets
-
-Tail = Literal["other", "renormalise", "raw", "residual", "label", "sample", "blend"]
-DivergenceName = Literal["forward", "reverse", "jsd"]
-Tempering = Literal["exact", "head"]
 
 # Which divergences have a meaning for a treatment. A reverse KL is infinite where the teacher gives nothing, so it
 # needs a tail that is really there; raw and sampled targets are not distributions.
@@ -38,7 +34,7 @@ _DIVERGENCES: dict[Tail, tuple[DivergenceName, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LossSettings:
+class LossSettings(LossFields):
     """The loss between the teacher's stored targets and the student.
 
     Attributes:
@@ -54,13 +50,6 @@ class LossSettings:
     Raises:
         UsageError: Values out of range, or a combination that has no meaning.
     """
-
-    tail: Tail = "other"
-    divergence: DivergenceName = "forward"
-    jsd_beta: float = 0.5
-    sample_share: float = 0.5
-    temperature: float = 1.0
-    tempering: Tempering = "exact"
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -102,7 +91,7 @@ class LossSettings:
         names = {"forward": "kl_nats", "reverse": "reverse_kl_nats", "jsd": "jsd_nats"}
         return "raw_kl_nats" if self.tail == "raw" else names[self.divergence]
 
-    def check_shards(self, example: Targets) -> None:
+    def check_shards(self, example: TargetRows) -> None:
         """Refuses shards that lack what the loss needs.
 
         Args:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from student.divergences import Divergence, bucket_losses, check_divergence, forward_kl
-from student.targets import Buckets, RaggedTargets
+from student.targets import NO_LABEL, Buckets, RaggedTargets, segment_logsumexp
 
 
 def truncated_kl(
@@ -38,12 +38,33 @@ def truncated_kl(
         float[T], nats.
 
     Raises:
-        ValueError: the logits have fewer rows or columns than the targets need; a sampled loss at a temperature other
-            than one, or of targets without a sample.
+        ValueError: the logits have fewer rows or columns than the targets need; ids beyond the vocabulary; a sampled
+            loss at a temperature other than one, or of targets without a sample.
     """
     _check_shape(logits_TV, targets)
+    if not torch.compiler.is_compiling():  # a graph cannot depend on numbers
+        check_ids(targets)
     check_divergence(targets, divergence, temperature)
-    return temperature**2 * bucket_losses(targets, _student_buckets(logits_TV, targets, temperature), divergence)
+    loss_T = temperature**2 * bucket_losses(targets, _student_buckets(logits_TV, targets, temperature), divergence)
+    return loss_T.to(torch.promote_types(logits_TV.dtype, torch.float32))
+
+
+def check_ids(targets: RaggedTargets, labels_T: Tensor | None = None) -> None:
+    """Refuses ids that the teacher's vocabulary does not have: they would be read from another row, or not at all.
+
+    Raises:
+        ValueError: an id below 0 or at or beyond `targets.vocab_size`.
+    """
+    labels = None if labels_T is None else labels_T[labels_T != NO_LABEL]
+    for name, ids in (("head", targets.head_ids), ("tail sample", targets.sample_ids), ("labels", labels)):
+        if ids is None or not len(ids):
+            continue
+        least, most = (int(end) for end in ids.aminmax())
+        if least < 0 or most >= targets.vocab_size:
+            raise ValueError(
+                f"the {name} has id {least if least < 0 else most}, but the teacher's ids are 0 to "
+                f"{targets.vocab_size - 1}: are these targets of another teacher?"
+            )
 
 
 def _check_shape(logits_TV: Tensor, targets: RaggedTargets) -> None:
@@ -58,20 +79,27 @@ def _check_shape(logits_TV: Tensor, targets: RaggedTargets) -> None:
 
 
 def _student_buckets(logits_TV: Tensor, targets: RaggedTargets, temperature: float) -> Buckets:
+    """In float64 from where the [T, V] ends: p − t of a confident row has no digits left in float32."""
     logits_TV = logits_TV[:, : targets.vocab_size]
     logits_TV = (logits_TV if logits_TV.dtype == torch.float64 else logits_TV.float()) / temperature
     rows, ids = targets.head_rows(), targets.head_ids
-    normaliser_T = logits_TV.logsumexp(dim=-1)
-    rest_TV = logits_TV.index_put((rows, ids), logits_TV.new_tensor(float("-inf")))
     sample_rows = targets.sample_rows()
     sample_ids = sample_rows if targets.sample_ids is None else targets.sample_ids
+    rest_TV = logits_TV.index_put((rows, ids), logits_TV.new_tensor(float("-inf")))
+    head, other = logits_TV[rows, ids].double(), _logsumexp(rest_TV).double()
+    normaliser_T = _logaddexp(other, segment_logsumexp(head, rows, targets.num_positions))
     return Buckets(
         rows=rows,
-        head=logits_TV[rows, ids] - normaliser_T[rows],
-        other=_logsumexp(rest_TV) - normaliser_T,
+        head=head - normaliser_T[rows],
+        other=other - normaliser_T,
         sample_rows=sample_rows,
-        sample=logits_TV[sample_rows, sample_ids] - normaliser_T[sample_rows],
+        sample=logits_TV[sample_rows, sample_ids].double() - normaliser_T[sample_rows],
     )
+
+
+def _logaddexp(left_T: Tensor, right_T: Tensor) -> Tensor:
+    """log(e^left + e^right) whose gradient is 0, not nan, where both are −inf."""
+    return _logsumexp(torch.stack([left_T, right_T], dim=-1))
 
 
 def _logsumexp(values_TV: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The loss of a batch of windows: trunk, scored rows, then projection and loss without the logits."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from student.collator import Batch, targets_of
 from student.linear_losses import LinearLoss, linear_truncated_kl
 from student.loss_settings import LossSettings
 from student.model import hidden_states, output_projection
+
+T = TypeVar("T")
 
 
 def soft_target_loss(
@@ -42,10 +45,11 @@ def soft_target_loss(
     )
 
 
-def run_through(wrapped: torch.nn.Module, student: PreTrainedModel, forward: Callable[[], LinearLoss]) -> LinearLoss:
-    """Runs `forward` as the forward pass of the wrapper, whose hooks (gradient sync, sharding) hang on it."""
-    if wrapped is student:
-        return forward()
+def run_through(wrapped: torch.nn.Module, student: PreTrainedModel, forward: Callable[[], T]) -> T:
+    """Runs `forward` as the forward pass of the wrapper, whose hooks (gradient sync, sharding) hang on it.
+
+    The hooks look for tensors in what it returns: it should be a tensor or a tuple of them.
+    """
     original = student.forward
     student.forward = forward
     try:

@@ -16,12 +16,13 @@ def renormalised(targets: RaggedTargets) -> RaggedTargets:
     """The biased baseline: the head scaled up to carry all the mass, and no tail.
 
     The student keeps its full softmax. This is the "top-k" of most recipes: it teaches that the tail is impossible,
-    and at small k is worse than cross-entropy (Anshumann et al., ACL 2025, "vanilla top-k"). A row with an empty head
-    has nothing to scale and keeps its tail.
+    and at small k is worse than cross-entropy (Anshumann et al., ACL 2025, "vanilla top-k"). A row whose head is empty
+    or without mass has nothing to scale and keeps its tail.
     """
     rows = targets.head_rows()
     log_mass_T = segment_logsumexp(targets.head_log_probs.double(), rows, targets.num_positions)
-    scaled = targets.has_target & (targets.head_offsets.diff() > 0)
+    scaled = targets.has_target & ~log_mass_T.isneginf()
+    log_mass_T = log_mass_T.where(scaled, 0.0)
     return replace(
         targets,
         head_log_probs=(targets.head_log_probs.double() - log_mass_T[rows]).to(targets.head_log_probs.dtype),
@@ -73,7 +74,8 @@ def at_temperature(targets: RaggedTargets, temperature: float, log_tail_T: Tenso
 
     Args:
         targets: at temperature 1. A tail sample is dropped: it was drawn at temperature 1.
-        temperature: T; the head becomes ∝ t^(1/T).
+        temperature: T; the head becomes ∝ t^(1/T). Where the tail at T is all the mass, the head's log-probabilities
+            are −inf.
         log_tail_T: float[T], log of the tail's mass under softmax(logits / T). It cannot be had from the tail at
             temperature one: it needs all logits. None: the one stored with the targets.
 
@@ -87,7 +89,7 @@ def at_temperature(targets: RaggedTargets, temperature: float, log_tail_T: Tenso
     tempered_N = targets.head_log_probs.double() / temperature
     log_mass_T = segment_logsumexp(tempered_N, rows, targets.num_positions)
     # What dividing by T and normalising again adds to every id's log-probability.
-    shift_T = torch.log1p(-log_tail_T.double().exp()) - log_mass_T
+    shift_T = torch.log(-torch.expm1(log_tail_T.double())) - log_mass_T
     log_next = targets.log_next
     return replace(
         targets,

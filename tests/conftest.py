@@ -1,12 +1,28 @@
 """Fixtures shared by all packages: a tokenizer and a teacher, both made on the spot."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+# How long an example takes says something of the machine, nothing of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 # Tiny models gain nothing from threads, and lose much where cores are shared; processes of the tests inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Read once, when Triton is first imported: without a CUDA device its interpreter runs the kernels.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is kept from run to run must not come from another one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The chunked projection and loss against float64 autograd of the dense definition."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -203,3 +204,27 @@ def test_inputs_that_do_not_fit_are_refused(random_case, rows, columns, weight, 
     hidden, embeddings, _, _ = inputs(rows, columns)
     with pytest.raises(ValueError, match=message):
         linear_truncated_kl(hidden, embeddings, None, case.targets, cross_entropy_weight=weight)
+
+
+@pytest.mark.parametrize(("place", "id_", "found"), [("head", 20, 20), ("head", -1, -1), ("labels", 20, 20)])
+def test_ids_that_the_teacher_does_not_have_are_refused(random_case, place, id_, found):
+    targets = random_case([3, 4], 20).targets
+    labels = torch.tensor([id_ if place == "labels" else 3, NO_LABEL])
+    if place == "head":
+        targets = replace(targets, head_ids=targets.head_ids.index_fill(0, torch.tensor([2]), id_))
+    hidden, weight, _, _ = inputs(2, 32)
+    with pytest.raises(ValueError, match=rf"the {place} has id {found}, but the teacher's ids are 0 to 19"):
+        linear_truncated_kl(hidden, weight, None, targets, labels_T=labels)
+
+
+def test_many_chunks_do_not_wear_out_a_bfloat16_gradient(random_case):
+    case = random_case([16] * 64, 100)
+    rounded = inputs(64, 100, width=32, dtype=torch.bfloat16)[:3]
+    exact = [leaf.detach().double().requires_grad_() for leaf in rounded]
+    truth = torch.autograd.grad(case.dense_truncated_kl(linear(*exact)).sum(), exact)
+    one, many = (
+        torch.autograd.grad(linear_truncated_kl(*rounded, case.targets, chunk_rows=rows).loss, rounded)
+        for rows in (64, 2)
+    )
+    for whole, cut, want in zip(one, many, truth, strict=True):
+        assert (cut - want).norm() <= 1.02 * (whole - want).norm()

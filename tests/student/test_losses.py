@@ -202,3 +202,18 @@ def test_the_plain_loss_traces_as_one_graph(random_case):
     logits_TV = random_logits(2, 20)
     compiled = torch.compile(truncated_kl, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(logits_TV, case.targets), truncated_kl(logits_TV, case.targets))
+
+
+def test_ids_that_the_teacher_does_not_have_are_refused():
+    with pytest.raises(ValueError, match="the head has id 6, but the teacher's ids are 0 to 5"):
+        truncated_kl(random_logits(1, 9), one_row({6: math.log(0.5)}, math.log(0.5), vocab_size=6))
+
+
+@pytest.mark.slow
+def test_the_plain_loss_and_its_gradient_trace_as_one_graph(random_case):
+    case = random_case([3, 4], 20)
+    logits_TV = random_logits(2, 20).requires_grad_()
+    compiled_T = torch.compile(truncated_kl, fullgraph=True, backend="aot_eager")(logits_TV, case.targets)
+    plain_T = truncated_kl(logits_TV, case.targets)
+    torch.testing.assert_close(compiled_T, plain_T)
+    torch.testing.assert_close(gradient_of(compiled_T, logits_TV), gradient_of(plain_T, logits_TV))

@@ -1,6 +1,9 @@
-"""Every treatment, divergence and temperature, plain and fused, against float64 autograd of its dense definition."""
+"""Every setting of the loss, plain, fused and in Triton, against float64 autograd of its dense definition.
 
-from collections.abc import Callable
+The definitions see whole distributions, one row at a time, and know nothing of the code they judge.
+"""
+
+import math
 from dataclasses import dataclass, replace
 
 import pytest
@@ -8,28 +11,49 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
-from student.divergences import (
-    Divergence,
-    HeadTemperedKL,
-    JensenShannon,
-    SampledCrossEntropy,
-    forward_kl,
-    raw_head,
-    reverse_kl,
-)
 from student.linear_losses import linear_truncated_kl
+from student.loss_settings import LossSettings
 from student.losses import truncated_kl
 from student.targets import NO_LABEL, RaggedTargets
-from student.treatments import at_temperature, renormalised, residual_to_label, with_label_bucket
 
 VOCAB = 507
 WIDTHS = [3, 1, 7, 506, 507, 1, 64, 5]
 MASKED = [False, True, False, False, False, False, False, False]
+BETA, SHARE = 0.3, 0.3
+
+_DIVERGENCES = {
+    "other": ["forward", "reverse", "jsd"],
+    "label": ["forward", "reverse", "jsd"],
+    "renormalise": ["forward", "jsd"],
+    "residual": ["forward", "jsd"],
+    "raw": ["forward"],
+}
+_ONE = [
+    LossSettings(tail=tail, divergence=divergence, jsd_beta=BETA)  # type: ignore[arg-type]
+    for tail, divergences in _DIVERGENCES.items()
+    for divergence in divergences
+]
+_TEMPERED = [replace(settings, temperature=2.0) for settings in _ONE]
+_HEAD_TEMPERED = [
+    LossSettings(tail=tail, temperature=2.0, tempering="head")  # type: ignore[arg-type]
+    for tail in ("other", "label", "renormalise", "residual")
+]
+_SAMPLED = [LossSettings(tail=tail, sample_share=SHARE) for tail in ("sample", "blend")]
+_COOLED = [LossSettings(temperature=0.5), LossSettings(temperature=0.5, tempering="head")]
+ALL = [*_ONE, *_SAMPLED, *_TEMPERED, *_HEAD_TEMPERED, *_COOLED]
+
+
+def name_of(settings: LossSettings) -> str:
+    tempering = "" if settings.temperature == 1 else f"-{settings.tempering}-at-{settings.temperature:g}"
+    return f"{settings.tail}-{settings.divergence}{tempering}"
+
+
+every_setting = pytest.mark.parametrize("settings", ALL, ids=name_of)
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a dense definition sees of a position: both distributions whole, the student's logits, the rest."""
+    """What a dense definition sees of a position: both distributions whole, the logits behind them, the rest."""
 
     t: Tensor
     p: Tensor
@@ -39,109 +63,70 @@ class Row:
     label: int | None
     draws: list[int]
 
+    def tempered(self, temperature: float) -> "Row":
+        return replace(self, t=(self.teacher_z / temperature).softmax(-1), p=(self.z / temperature).softmax(-1))
 
-def buckets(probs: Tensor, head: list[int]) -> Tensor:
-    rest = [i for i in range(len(probs)) if i not in set(head)]
-    return torch.cat([probs[head], probs[rest].sum(0, keepdim=True)]) if rest else probs[head]
+    @property
+    def rest(self) -> list[int]:
+        return [i for i in range(len(self.t)) if i not in set(self.head)]
 
 
 def kl(t: Tensor, p: Tensor) -> Tensor:
+    t, p = t[t > 0], p[t > 0]
     return (t * (t.log() - p.log())).sum()
 
 
-def forward(row: Row) -> Tensor:
-    return kl(buckets(row.t, row.head), buckets(row.p, row.head))
+def buckets(row: Row, tail: str) -> tuple[Tensor, Tensor]:
+    """Teacher's and student's mass in each bucket of the head, then in one for the rest."""
+    has_label = row.label is not None and bool(row.rest)
+    if tail in ("label", "residual") and has_label and row.label not in row.head:
+        row = replace(row, head=[*row.head, row.label])
+    t, p = (torch.cat([mass[row.head], mass[row.rest].sum(0, keepdim=True)]) for mass in (row.t, row.p))
+    if tail == "raw":
+        return t[:-1], p[:-1]
+    if tail == "renormalise":
+        t = torch.cat([t[:-1] / t[:-1].sum(), torch.zeros(1)])
+    if tail == "residual" and has_label:
+        is_label = torch.tensor([*row.head, -1]) == row.label
+        t = torch.cat([(t + is_label * t[-1])[:-1], torch.zeros(1)])
+    return t, p
 
 
-def reverse(row: Row) -> Tensor:
-    return kl(buckets(row.p, row.head), buckets(row.t, row.head))
+def divergence_of(t: Tensor, p: Tensor, name: str) -> Tensor:
+    if name == "forward":
+        return kl(t, p)
+    if name == "reverse":
+        return kl(p, t.clamp(min=math.exp(-32)))
+    mixture = BETA * t + (1 - BETA) * p
+    return BETA * kl(t, mixture) + (1 - BETA) * kl(p, mixture)
 
 
-def jensen_shannon(row: Row, beta: float = 0.3) -> Tensor:
-    t, p = buckets(row.t, row.head), buckets(row.p, row.head)
-    mixture = beta * t + (1 - beta) * p
-    return beta * kl(t, mixture) + (1 - beta) * kl(p, mixture)
-
-
-def renormalise(row: Row) -> Tensor:
-    return kl(row.t[row.head] / row.t[row.head].sum(), row.p[row.head])
-
-
-def raw(row: Row) -> Tensor:
-    return kl(row.t[row.head], row.p[row.head])
-
-
-def residual(row: Row) -> Tensor:
-    if row.label is None:
-        return forward(row)
-    ids = [*row.head, row.label] if row.label not in row.head else row.head
-    t = row.t[ids].where(torch.tensor([i in row.head for i in ids]), 0.0)
-    t = t + torch.where(torch.tensor(ids) == row.label, 1 - t.sum(), 0.0)
-    return kl(t, row.p[ids])
-
-
-def label_bucket(row: Row) -> Tensor:
-    extra = [row.label] if row.label is not None and row.label not in row.head else []
-    return forward(replace(row, head=row.head + extra))
-
-
-def sample(row: Row) -> Tensor:
+def sampled(row: Row) -> Tensor:
     if not row.draws:
-        return -(buckets(row.t, row.head) * buckets(row.p, row.head).log()).sum()
-    tail = 1 - row.t[row.head].sum()
+        t, p = buckets(row, "other")
+        return -(t[t > 0] * p[t > 0].log()).sum()
+    tail = row.t[row.rest].sum()
     return -(row.t[row.head] * row.p[row.head].log()).sum() - tail * row.p[row.draws].log().mean()
 
 
-def blend(row: Row) -> Tensor:
-    return 0.3 * sample(row) + 0.7 * forward(row)
+def tempered_inside(t: Tensor, p: Tensor, temperature: float) -> Tensor:
+    """KL of (head mass, tail mass), plus the head's mass times T² KL inside the tempered head."""
+    pairs = [torch.stack([mass[:-1].sum(), mass[-1]]) for mass in (t, p)]
+    inside = [(mass[:-1] / mass[:-1].sum()) ** (1 / temperature) for mass in (t, p)]
+    inside = [mass / mass.sum() for mass in inside]
+    return kl(pairs[0], pairs[1]) + t[:-1].sum() * temperature**2 * kl(*inside)
 
 
-def tempered(dense: Callable[[Row], Tensor], temperature: float) -> Callable[[Row], Tensor]:
-    def loss(row: Row) -> Tensor:
-        t, p = (row.teacher_z / temperature).softmax(-1), (row.z / temperature).softmax(-1)
-        return temperature**2 * dense(replace(row, t=t, p=p))
-
-    return loss
-
-
-def head_tempered(row: Row, temperature: float = 2.0) -> Tensor:
-    teacher_head, student_head = row.t[row.head].sum(), row.p[row.head].sum()
-    pair = [torch.stack([mass, 1 - mass]) if len(row.head) < VOCAB else mass for mass in (teacher_head, student_head)]
-    inside = [(z[row.head] / temperature).softmax(-1) for z in (row.teacher_z, row.z)]
-    return kl(*pair) + teacher_head * temperature**2 * kl(*inside)
-
-
-@dataclass(frozen=True)
-class Aim:
-    dense: Callable[[Row], Tensor]
-    transform: Callable[[RaggedTargets, Tensor], RaggedTargets] = lambda targets, labels: targets
-    divergence: Divergence = forward_kl
-    temperature: float = 1.0
-
-
-AIMS = {
-    "other": Aim(forward),
-    "reverse": Aim(reverse, divergence=reverse_kl),
-    "jsd": Aim(jensen_shannon, divergence=JensenShannon(beta=0.3)),
-    "renormalise": Aim(renormalise, lambda targets, labels: renormalised(targets)),
-    "raw": Aim(raw, divergence=raw_head),
-    "residual": Aim(residual, residual_to_label),
-    "label": Aim(label_bucket, with_label_bucket),
-    "sample": Aim(sample, divergence=SampledCrossEntropy()),
-    "blend": Aim(blend, divergence=SampledCrossEntropy(share=0.3)),
-    "tempered": Aim(tempered(forward, 2.0), lambda targets, labels: at_temperature(targets, 2.0), temperature=2.0),
-    "cooled": Aim(tempered(forward, 0.5), lambda targets, labels: at_temperature(targets, 0.5), temperature=0.5),
-    "tempered reverse": Aim(
-        tempered(reverse, 2.0), lambda targets, labels: at_temperature(targets, 2.0), reverse_kl, temperature=2.0
-    ),
-    "tempered label": Aim(
-        tempered(label_bucket, 2.0),
-        lambda targets, labels: with_label_bucket(at_temperature(targets, 2.0), labels),
-        temperature=2.0,
-    ),
-    "head-tempered": Aim(head_tempered, divergence=HeadTemperedKL(temperature=2.0)),
-    "head-tempered at one": Aim(forward, divergence=HeadTemperedKL(temperature=1.0)),
-}
+def dense(row: Row, settings: LossSettings) -> Tensor:
+    """The definition of each loss."""
+    temperature = settings.temperature
+    if settings.tail == "sample":
+        return sampled(row)
+    if settings.tail == "blend":
+        return SHARE * sampled(row) + (1 - SHARE) * kl(*buckets(row, "other"))
+    if settings.tempers_head_only:
+        return tempered_inside(*buckets(row, settings.tail), temperature)
+    return temperature**2 * divergence_of(*buckets(row.tempered(temperature), settings.tail), settings.divergence)
 
 
 @dataclass(frozen=True)
@@ -151,19 +136,28 @@ class Problem:
     labels: Tensor
     draws: list[list[int]]
 
-    def dense(self, logits_TV: Tensor, dense_loss: Callable[[Row], Tensor]) -> Tensor:
+    def dense(self, logits_TV: Tensor, settings: LossSettings) -> Tensor:
+        """The loss of the rows with a target."""
         losses = []
         for index in torch.arange(len(self.draws))[self.targets.has_target].tolist():
             z, teacher_z = logits_TV[index, :VOCAB], self.teacher_z[index]
             start, stop = self.targets.head_offsets[index : index + 2].tolist()
-            label = self.labels[index].item()
+            label = int(self.labels[index])
             row = Row(
                 t=teacher_z.softmax(-1), p=z.softmax(-1), z=z, teacher_z=teacher_z,
                 head=self.targets.head_ids[start:stop].tolist(),
-                label=None if label == NO_LABEL else int(label), draws=self.draws[index],
+                label=None if label == NO_LABEL else label, draws=self.draws[index],
             )  # fmt: skip
-            losses.append(dense_loss(row))
+            losses.append(dense(row, settings))
         return torch.stack(losses)
+
+    def options(self, settings: LossSettings) -> dict:
+        """The arguments of both losses under test."""
+        return {
+            "targets": settings.aim(self.targets, self.labels),
+            "temperature": settings.logits_temperature,
+            "divergence": settings.divergence_function(),
+        }
 
 
 @pytest.fixture(scope="module")
@@ -205,137 +199,212 @@ def leaves(rows: int, dtype: torch.dtype = torch.float64, vocab_size: int = VOCA
     return [number.to(dtype).requires_grad_() for number in numbers]
 
 
-@pytest.mark.parametrize("name", AIMS)
-def test_plain_loss_and_gradient_equal_the_dense_definition(problem, name):
-    aim = AIMS[name]
-    generator = torch.Generator().manual_seed(7)
-    logits_TV = (2 * torch.randn(len(WIDTHS), VOCAB, generator=generator, dtype=torch.float64)).requires_grad_()
-    targets = aim.transform(problem.targets, problem.labels)
-    ours_T = truncated_kl(logits_TV, targets, temperature=aim.temperature, divergence=aim.divergence)
-    dense_T = problem.dense(logits_TV, aim.dense)
-    torch.testing.assert_close(ours_T[targets.has_target], dense_T, rtol=1e-9, atol=1e-11)
-    assert (ours_T[~targets.has_target] == 0).all()
+def random_logits(rows: int = len(WIDTHS), seed: int = 7) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 2 * torch.randn(rows, VOCAB, generator=generator, dtype=torch.float64)
+
+
+def relative_error(got: Tensor, want: Tensor) -> Tensor:
+    """Of each row."""
+    return (got.double() - want).norm(dim=-1) / want.norm(dim=-1)
+
+
+@every_setting
+def test_plain_loss_and_gradient_equal_the_dense_definition(problem, settings):
+    logits_TV, options = random_logits().requires_grad_(), problem.options(settings)
+    ours_T, dense_T = truncated_kl(logits_TV, **options), problem.dense(logits_TV, settings)
+    has_target = options["targets"].has_target
+    torch.testing.assert_close(ours_T[has_target], dense_T, rtol=1e-9, atol=1e-11)
+    assert (ours_T[~has_target] == 0).all()
     ours, exact = (torch.autograd.grad(loss.sum(), logits_TV)[0] for loss in (ours_T, dense_T))
     torch.testing.assert_close(ours, exact, rtol=1e-8, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["reverse", "jsd", "sample", "head-tempered"])
-def test_the_plain_loss_traces_as_one_graph(problem, name):
+@pytest.mark.parametrize("settings", [_ONE[1], _ONE[2], _SAMPLED[0], _HEAD_TEMPERED[0]], ids=name_of)
+def test_the_plain_loss_traces_as_one_graph(problem, settings):
     torch.compiler.reset()  # each recompiles the same function
-    aim = AIMS[name]
-    targets = aim.transform(problem.targets, problem.labels)
-    options = {"temperature": aim.temperature, "divergence": aim.divergence}
-    logits_TV = linear(*leaves(len(WIDTHS))).detach()
+    logits_TV, options = random_logits(), problem.options(settings)
     compiled = torch.compile(truncated_kl, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(logits_TV, targets, **options), truncated_kl(logits_TV, targets, **options))
+    torch.testing.assert_close(compiled(logits_TV, **options), truncated_kl(logits_TV, **options))
 
 
-@pytest.mark.parametrize("softcap", [None, 3.0])
-@pytest.mark.parametrize("ce_weight", [0.0, 0.7])
-@pytest.mark.parametrize("name", AIMS)
-def test_fused_loss_and_all_gradients_equal_the_dense_definition(problem, name, ce_weight, softcap):
-    aim, inputs = AIMS[name], leaves(len(WIDTHS))
+@pytest.mark.parametrize(("ce_weight", "softcap"), [(0.0, None), (0.7, 3.0)])
+@every_setting
+def test_fused_loss_and_all_gradients_equal_the_dense_definition(problem, settings, ce_weight, softcap):
+    inputs = leaves(len(WIDTHS))
     result = linear_truncated_kl(
-        *inputs, aim.transform(problem.targets, problem.labels), labels_T=problem.labels,
-        kl_weight=0.4, cross_entropy_weight=ce_weight, softcap=softcap,
-        temperature=aim.temperature, divergence=aim.divergence, chunk_rows=3,
+        *inputs, **problem.options(settings), labels_T=problem.labels, kl_weight=0.4, cross_entropy_weight=ce_weight,
+        softcap=softcap, chunk_rows=3,
     )  # fmt: skip
-    logits = linear(*inputs)
+    check_against_dense(problem, settings, result.loss, inputs, ce_weight, softcap, tolerance=1e-9)
+
+
+def check_against_dense(problem, settings, loss, inputs, ce_weight, softcap, tolerance):
+    exact = [leaf.detach().double().requires_grad_() for leaf in inputs]
+    logits = linear(*exact)
     logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
-    dense = 0.4 * problem.dense(logits, aim.dense).sum()
-    dense = dense + ce_weight * cross_entropy(logits, problem.labels, reduction="sum")
-    torch.testing.assert_close(result.loss, dense, rtol=1e-10, atol=1e-10)
-    for ours, exact in zip(torch.autograd.grad(result.loss, inputs), torch.autograd.grad(dense, inputs), strict=True):
-        torch.testing.assert_close(ours, exact, rtol=1e-8, atol=1e-10)
+    truth = 0.4 * problem.dense(logits, settings).sum()
+    truth = truth + ce_weight * cross_entropy(logits, problem.labels, reduction="sum")
+    assert loss.item() == pytest.approx(truth.item(), rel=tolerance)
+    for got, want in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(truth, exact), strict=True):
+        assert relative_error(got.flatten(), want.flatten()) < tolerance
 
 
-@pytest.mark.parametrize("name", AIMS)
-def test_float32_stays_within_1e_5_of_the_float64_truth(problem, name):
-    aim, exact, rounded = AIMS[name], leaves(len(WIDTHS)), leaves(len(WIDTHS), torch.float32)
-    truth = problem.dense(linear(*exact), aim.dense).sum()
-    ours = linear_truncated_kl(
-        *rounded, aim.transform(problem.targets, problem.labels),
-        temperature=aim.temperature, divergence=aim.divergence,
-    ).loss  # fmt: skip
-    assert ours.item() == pytest.approx(truth.item(), rel=1e-5)
-    for got, want in zip(torch.autograd.grad(ours, rounded), torch.autograd.grad(truth, exact), strict=True):
-        assert ((got - want).norm() / want.norm()).item() < 1e-5
+def kernel_blocks(monkeypatch: pytest.MonkeyPatch, columns: int = 200, rows: int = 5) -> None:
+    """Blocks that divide neither the vocabulary nor the rows."""
+    monkeypatch.setattr("student.kernels.linear_loss.BLOCK_COLUMNS", columns)
+    monkeypatch.setattr("student.kernels.linear_loss.BLOCK_ROWS", rows)
 
 
-@pytest.mark.parametrize("name", AIMS)
-def test_bfloat16_is_no_worse_than_the_naive_way_in_bfloat16(problem, name):
-    aim = AIMS[name]
-    targets = aim.transform(problem.targets, problem.labels)
-    options = {"temperature": aim.temperature, "divergence": aim.divergence}
-    exact, plain, fused = leaves(len(WIDTHS)), *(leaves(len(WIDTHS), torch.bfloat16) for _ in range(2))
-    truth = torch.autograd.grad(problem.dense(linear(*exact), aim.dense).sum(), exact[:2])
-    naive = torch.autograd.grad(truncated_kl(linear(*plain), targets, **options).sum(), plain[:2])
-    ours = torch.autograd.grad(linear_truncated_kl(*fused, targets, **options).loss, fused[:2])
-    for got, other, want in zip(ours, naive, truth, strict=True):
+def check_kernels(monkeypatch, problem, settings, ce_weight, softcap):
+    kernel_blocks(monkeypatch)
+    inputs = leaves(len(WIDTHS), torch.float32)
+    result = linear_truncated_kl(
+        *inputs, **problem.options(settings), labels_T=problem.labels, kl_weight=0.4, cross_entropy_weight=ce_weight,
+        softcap=softcap, impl="triton",
+    )  # fmt: skip
+    check_against_dense(problem, settings, result.loss, inputs, ce_weight, softcap, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("settings", [_ONE[0], _SAMPLED[1], replace(_ONE[2], temperature=2.0)], ids=name_of)
+def test_kernels_equal_the_dense_definition(monkeypatch, problem, settings):
+    check_kernels(monkeypatch, problem, settings, ce_weight=0.7, softcap=3.0)
+
+
+@pytest.mark.slow
+@every_setting
+def test_kernels_equal_every_dense_definition(monkeypatch, problem, settings):
+    check_kernels(monkeypatch, problem, settings, ce_weight=0.0, softcap=None)
+
+
+@every_setting
+def test_float32_stays_within_1e_5_of_the_float64_truth(problem, settings):
+    inputs = leaves(len(WIDTHS), torch.float32)
+    loss = linear_truncated_kl(*inputs, **problem.options(settings), kl_weight=0.4, chunk_rows=3).loss
+    check_against_dense(problem, settings, loss, inputs, 0.0, None, tolerance=1e-5)
+
+
+@every_setting
+def test_bfloat16_is_no_worse_than_the_naive_way_in_bfloat16(problem, settings):
+    fused, naive, exact = bfloat16_gradients(problem, settings, chunk_rows=3)
+    for got, other, want in zip(fused, naive, exact, strict=True):
         assert (got - want).norm() <= 1.05 * (other - want).norm()
 
 
-@pytest.mark.parametrize("name", AIMS)
-def test_an_all_masked_batch_gives_zero_and_zero_gradients(problem, name):
-    aim, inputs = AIMS[name], leaves(1)
-    result = linear_truncated_kl(
-        *inputs, aim.transform(problem.targets.select(1, 2), problem.labels[1:2]),
-        temperature=aim.temperature, divergence=aim.divergence,
-    )  # fmt: skip
+def bfloat16_gradients(problem, settings, **how):
+    """Of hidden states and weight: fused and naive in bfloat16, and in float64, of the same numbers."""
+    options, rounded = problem.options(settings), leaves(len(WIDTHS), torch.bfloat16)
+    exact = [leaf.detach().double().requires_grad_() for leaf in rounded]
+    losses = [
+        (linear_truncated_kl(*rounded, **options, **how).loss, rounded),
+        (truncated_kl(linear(*rounded), **options).sum(), rounded),
+        (problem.dense(linear(*exact), settings).sum(), exact),
+    ]
+    return [torch.autograd.grad(loss, inputs[:2]) for loss, inputs in losses]
+
+
+@every_setting
+def test_an_all_masked_batch_gives_zero_and_zero_gradients(problem, settings):
+    masked = replace(problem, targets=problem.targets.select(1, 2), labels=torch.tensor([NO_LABEL]))
+    inputs = leaves(1)
+    result = linear_truncated_kl(*inputs, **masked.options(settings), labels_T=masked.labels, cross_entropy_weight=0.5)
     assert result.loss.item() == 0
     assert all((gradient == 0).all() for gradient in torch.autograd.grad(result.loss, inputs))
 
 
-@pytest.mark.parametrize("name", AIMS)
-def test_a_padded_students_extra_ids_change_nothing_and_get_no_gradient(problem, name):
-    aim = AIMS[name]
-    targets = aim.transform(problem.targets, problem.labels)
-    options = {"temperature": aim.temperature, "divergence": aim.divergence}
+@every_setting
+def test_a_padded_students_extra_ids_change_nothing_and_get_no_gradient(problem, settings):
     hidden, weight, _ = leaves(len(WIDTHS))
     wide = torch.cat([weight, 9 * torch.ones(5, 8, dtype=torch.float64)]).detach().requires_grad_()
-    padded = linear_truncated_kl(hidden, wide, None, targets, **options).loss
-    torch.testing.assert_close(padded, linear_truncated_kl(hidden, weight, None, targets, **options).loss)
+    options = problem.options(settings)
+    padded = linear_truncated_kl(hidden, wide, None, **options).loss
+    torch.testing.assert_close(padded, linear_truncated_kl(hidden, weight, None, **options).loss)
     assert (torch.autograd.grad(padded, wide)[0][VOCAB:] == 0).all()
 
 
-@pytest.mark.parametrize("name", AIMS)
-def test_impossible_ids_give_no_nan(problem, name):
-    aim = AIMS[name]
-    targets = aim.transform(problem.targets, problem.labels)
+@every_setting
+def test_impossible_ids_give_no_nan(problem, settings):
     hidden, weight, bias = leaves(len(WIDTHS), torch.float32)
     with torch.no_grad():
         bias[::3] = float("-inf")
-    result = linear_truncated_kl(hidden, weight, bias, targets, temperature=aim.temperature, divergence=aim.divergence)
+    result = linear_truncated_kl(hidden, weight, bias, **problem.options(settings))
     assert not result.loss.isnan()
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(result.loss, [hidden, weight, bias]))
 
 
-@pytest.mark.parametrize("name", ["other", "reverse", "jsd", "renormalise", "raw", "sample", "blend", "head-tempered"])
-@pytest.mark.parametrize("confidence", [0.0, 10.0])
-@pytest.mark.parametrize("tail", [1e-12, 1e-7, 1e-3, 1 - 1e-7])
-def test_extreme_tails_keep_gradients_accurate(truncate, name, confidence, tail):
-    aim = AIMS[name]
-    teacher = torch.full((1, VOCAB), tail / (VOCAB - 2), dtype=torch.float64)
-    teacher[0, 3], teacher[0, 5] = 0.75 * (1 - tail), 0.25 * (1 - tail)
-    case = truncate(teacher, [2])
-    if tail > 0.5:  # the head is then ids 3 and 5, though they are not the largest
-        chosen = torch.zeros_like(case.is_head)
-        chosen[0, [3, 5]] = True
-        log_head = teacher[0, [3, 5]].log()
-        ids = torch.tensor([3, 5])
-        log_tail = torch.tensor([tail], dtype=torch.float64).log()
-        targets = replace(case.targets, head_ids=ids, head_log_probs=log_head, log_tail=log_tail)
-    else:
-        targets = case.targets
-    targets = replace(targets, sample_ids=torch.tensor([7, 7, 90]), sample_offsets=torch.tensor([0, 3]))
-    problem = Problem(teacher_z=teacher.log(), targets=targets, labels=torch.tensor([NO_LABEL]), draws=[[7, 7, 90]])
-    rounded = leaves(1, torch.float32)
-    with torch.no_grad():
-        rounded[2][3] += confidence
-    exact = [leaf.detach().double().requires_grad_() for leaf in rounded]
-    treated = aim.transform(targets, problem.labels)
-    ours = linear_truncated_kl(*rounded, treated, divergence=aim.divergence).loss
-    truth = problem.dense(linear(*exact), aim.dense).sum()
-    assert ours.isfinite()
-    got, want = (torch.autograd.grad(loss, inputs[2])[0] for loss, inputs in ((ours, rounded), (truth, exact)))
-    assert ((got - want).norm() / want.norm()).item() < 1e-4
+TAILS = [1e-12, 1e-7, 1e-3, 1 - 1e-7]
+DRAWS = [7, 7, 90]
+
+
+@pytest.fixture(scope="module")
+def extreme() -> Problem:
+    """A head of two ids and each of the tails, once for a student of no and once for one of much confidence."""
+    tails = torch.tensor(TAILS + TAILS, dtype=torch.float64)
+    rows = len(tails)
+    teacher = (tails / (VOCAB - 2)).unsqueeze(-1).repeat(1, VOCAB)
+    teacher[:, 3], teacher[:, 5] = 0.75 * (1 - tails), 0.25 * (1 - tails)
+    tempered = (teacher.log() / 2).softmax(-1)
+    cooled = (teacher.log() * 2).softmax(-1)
+    return Problem(
+        teacher_z=teacher.log(),
+        targets=RaggedTargets(
+            head_ids=torch.tensor([3, 5]).repeat(rows),
+            head_log_probs=teacher[:, [3, 5]].log().flatten(),
+            head_offsets=2 * torch.arange(rows + 1),
+            log_tail=tails.log(),
+            vocab_size=VOCAB,
+            log_next=teacher[:, 200].log(),
+            sample_ids=torch.tensor(DRAWS).repeat(rows),
+            sample_offsets=3 * torch.arange(rows + 1),
+            tempered_log_tails={
+                t: torch.cat([mass[:, :3], mass[:, 4:5], mass[:, 6:]], -1).sum(-1).log()
+                for t, mass in ((2.0, tempered), (0.5, cooled))
+            },
+        ),
+        labels=torch.tensor([200, 200, 5, NO_LABEL]).repeat(2),
+        draws=[DRAWS] * rows,
+    )
+
+
+def extreme_logits() -> Tensor:
+    logits = random_logits(2 * len(TAILS))
+    logits[len(TAILS) :, 3] += 12
+    return logits.float()
+
+
+@every_setting
+def test_extreme_tails_keep_the_gradient_of_every_row_accurate(extreme, settings):
+    logits_TV = extreme_logits()
+    exact = logits_TV.double().requires_grad_()
+    truth = torch.autograd.grad(extreme.dense(exact, settings).sum(), exact)[0]
+    plain = logits_TV.requires_grad_()
+    of_plain = torch.autograd.grad(truncated_kl(plain, **extreme.options(settings)).sum(), plain)[0]
+    assert (relative_error(of_plain, truth) < 1e-4).all()
+    # Hidden states that are unit vectors make the weight the logits.
+    hidden, weight = torch.eye(len(logits_TV)), logits_TV.detach().T.contiguous().requires_grad_()
+    loss = linear_truncated_kl(hidden, weight, None, **extreme.options(settings)).loss
+    assert (relative_error(torch.autograd.grad(loss, weight)[0].T, truth) < 1e-4).all()
+
+
+def test_extreme_tails_keep_the_gradient_of_the_kernels_accurate(extreme):
+    settings, logits_TV = LossSettings(), extreme_logits()
+    exact = logits_TV.double().requires_grad_()
+    truth = torch.autograd.grad(extreme.dense(exact, settings).sum(), exact)[0]
+    hidden, weight = torch.eye(len(logits_TV)), logits_TV.T.contiguous().requires_grad_()
+    loss = linear_truncated_kl(hidden, weight, None, **extreme.options(settings), impl="triton").loss
+    assert (relative_error(torch.autograd.grad(loss, weight)[0].T, truth) < 1e-4).all()
+
+
+@pytest.mark.parametrize("settings", _TEMPERED, ids=name_of)
+def test_a_tempered_tail_of_all_the_mass_leaves_the_heads_terms_out(problem, settings):
+    """A `tail@T` of 0 steps, as rounding makes it."""
+    targets = problem.targets.select(5, 8)
+    targets = replace(targets, tempered_log_tails={2.0: torch.zeros(3)})
+    problem = replace(problem, targets=targets, labels=torch.tensor([NO_LABEL, 3, int(targets.head_ids[-1])]))
+    logits_TV = random_logits(3).requires_grad_()
+    loss_T = truncated_kl(logits_TV, **problem.options(settings))
+    assert loss_T.isfinite().all()
+    assert torch.autograd.grad(loss_T.sum(), logits_TV)[0].isfinite().all()
+    if settings.tail != "raw" and settings.divergence == "forward":
+        rest = (logits_TV[0] / 2).softmax(-1).index_fill(0, targets.head_ids[:1], 0).sum()
+        assert loss_T[0].item() == pytest.approx(-4 * rest.log().item())

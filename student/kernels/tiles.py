@@ -1,0 +1,133 @@
+"""Triton kernels over a block of raw logits, float32 [T, C]: C neighbouring ids of the vocabulary, bias not yet added.
+
+A block is the product of hidden states and C rows of the weight. All kernels are bound by memory, not arithmetic: a
+program holds one row of the block in registers and touches device memory once each way.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def take_listed(
+    raw, raw_stride, rows, ids, bias, taken, first_id, width, num_listed, num_head, HAS_BIAS: tl.constexpr,
+    BLOCK: tl.constexpr
+):  # fmt: skip
+    """Copies the listed (row, id) logits that lie in the block to `taken`, with bias; then marks the head's with −inf.
+
+    The pairs are distinct, so that no program reads what another one marks. The head comes first in the list.
+    """
+    listed = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    column = tl.load(ids + listed, mask=listed < num_listed, other=-1) - first_id
+    is_here = (column >= 0) & (column < width) & (listed < num_listed)
+    place = raw + tl.load(rows + listed, mask=is_here, other=0).to(tl.int64) * raw_stride + column
+    logit = tl.load(place, mask=is_here, other=0.0)
+    if HAS_BIAS:
+        logit += tl.load(bias + first_id + column, mask=is_here, other=0.0).to(tl.float32)
+    tl.store(taken + listed, logit, mask=is_here)
+    tl.store(place, float("-inf"), mask=is_here & (listed < num_head))
+
+
+@triton.jit
+def _soft_capped(logit, softcap):
+    """softcap · tanh(logit / softcap), without overflow."""
+    small = tl.exp(-2.0 * tl.abs(logit) / softcap)
+    capped = softcap * (1.0 - small) / (1.0 + small)
+    return tl.where(logit < 0, -capped, capped)
+
+
+@triton.jit
+def _soft_cap_slope(logit, softcap):
+    """1 − tanh²(logit / softcap), without cancellation."""
+    small = tl.exp(-2.0 * tl.abs(logit) / softcap)
+    return 4.0 * small / ((1.0 + small) * (1.0 + small))
+
+
+@triton.jit
+def _add_to_sum(logit, maxima, sums, row):
+    """Takes the row's logits into its running maximum and sum of exp(logit − maximum)."""
+    before = tl.load(maxima + row)
+    maximum = tl.maximum(before, tl.max(logit, axis=0))
+    shift = tl.where(maximum == float("-inf"), 0.0, maximum)
+    total = tl.load(sums + row) * tl.exp(before - shift) + tl.sum(tl.exp(logit - shift), axis=0)
+    tl.store(maxima + row, maximum)
+    tl.store(sums + row, total)
+
+
+@triton.jit
+def add_complement(
+    raw, raw_stride, bias, maxima, sums, plain_maxima, plain_sums, first_id, width, temperature, softcap,
+    HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, HAS_TEMPERATURE: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Log-sum-exp, as a running maximum and sum, over what `take_listed` has not marked; one program a row.
+
+    With a temperature also that of the logits at temperature one (`plain_…`), for the cross-entropy.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    logit = tl.load(raw + row * raw_stride + column, mask=column < width, other=float("-inf"))
+    # Asked before bias and soft-cap, which would make something of the mark.
+    is_out = logit == float("-inf")
+    if HAS_BIAS:
+        logit += tl.load(bias + first_id + column, mask=column < width, other=0.0).to(tl.float32)
+    if HAS_SOFTCAP:
+        logit = _soft_capped(logit, softcap)
+    logit = tl.where(is_out, float("-inf"), logit)
+    if HAS_TEMPERATURE:
+        _add_to_sum(logit, plain_maxima, plain_sums, row)
+        logit = logit / temperature
+    _add_to_sum(logit, maxima, sums, row)
+
+
+@triton.jit
+def write_gradient(
+    raw, raw_stride, gradient, gradient_stride, bias, factors, maxima, plain_factors, plain_maxima, first_id, width,
+    temperature, softcap, HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, HAS_TEMPERATURE: tl.constexpr,
+    BLOCK: tl.constexpr
+):  # fmt: skip
+    """factor · exp(logit − maximum), times the soft-cap's slope, over the whole block; one program a row.
+
+    `gradient` may be the memory of `raw`, row upon row, in a narrower type. Listed ids get a number that
+    `put_listed` replaces.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    before_cap = tl.load(raw + row * raw_stride + column, mask=column < width, other=float("-inf"))
+    if HAS_BIAS:
+        before_cap += tl.load(bias + first_id + column, mask=column < width, other=0.0).to(tl.float32)
+    logit = before_cap
+    if HAS_SOFTCAP:
+        logit = _soft_capped(before_cap, softcap)
+    if HAS_TEMPERATURE:
+        slope = tl.load(plain_factors + row) * tl.exp(logit - tl.load(plain_maxima + row))
+        slope += tl.load(factors + row) * tl.exp(logit / temperature - tl.load(maxima + row))
+    else:
+        slope = tl.load(factors + row) * tl.exp(logit - tl.load(maxima + row))
+    if HAS_SOFTCAP:
+        slope *= _soft_cap_slope(before_cap, softcap)
+    # The threads of a program read words that others of its threads overwrite.
+    tl.debug_barrier()
+    tl.store(gradient + row * gradient_stride + column, slope.to(gradient.dtype.element_ty), mask=column < width)
+
+
+@triton.jit
+def put_listed(
+    gradient, gradient_stride, rows, ids, values, first_id, width, num_listed, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Writes the gradients of the listed (row, id) pairs that lie in the block over what is there."""
+    listed = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    column = tl.load(ids + listed, mask=listed < num_listed, other=-1) - first_id
+    is_here = (column >= 0) & (column < width) & (listed < num_listed)
+    place = gradient + tl.load(rows + listed, mask=is_here, other=0).to(tl.int64) * gradient_stride + column
+    value = tl.load(values + listed, mask=is_here, other=0.0)
+    tl.store(place, value.to(gradient.dtype.element_ty), mask=is_here)
+
+
+@triton.jit
+def scale(values, factor, count, BLOCK: tl.constexpr):
+    """values ← values · factor; where the factor is one, nothing is read or written."""
+    by = tl.load(factor).to(tl.float32)
+    if by != 1.0:
+        place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        value = tl.load(values + place, mask=place < count, other=0.0).to(tl.float32)
+        tl.store(values + place, (value * by).to(values.dtype.element_ty), mask=place < count)
