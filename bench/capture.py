@@ -1,25 +1,66 @@
 """Exact targets of real text: what every encoding of the bench is measured on, computed once and kept.
 
 A capture holds the teacher's 512 largest log-probabilities of each position, in float32, and the exact log of the mass
-beyond them. Any narrower head, with its exact tail, follows from it.
+beyond them: any narrower head, with its exact tail, follows from it. Draws from the tail do not, so they are made in
+the same pass, from the same logits.
 """
 
 import itertools
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import corpus
 import numpy as np
 
 from schemas.fingerprints import fingerprint
-from schemas.targets import Targets, Windows
+from schemas.scheme import Scheme
+from schemas.targets import TailSample, Targets, Windows
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "bench-format"
 WIDTH = 512
 WINDOW_TOKENS = 1024
+SAMPLING = {
+    "threshold-sampling": Scheme(kind="threshold-sampling", theta=1 / 36, replicas=2),
+    "random-sampling": Scheme(kind="random-sampling", draws=50),
+}
+# Rows, evenly spread, whose hidden states are kept: enough for the gradient's noise.
+NUM_HIDDEN = 512
 # Raised when a capture would come out differently.
-VERSION = 1
+VERSION = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """What a sampling scheme keeps of T rows.
+
+    Attributes:
+        head_widths: How many of the most probable ids are the head, int64 [T].
+        log_tail: float32 [T].
+        ids: Draws from the tail, a column for each replica, int32 [M, R].
+        num_draws: Of each row, int64 [T].
+    """
+
+    head_widths: np.ndarray
+    log_tail: np.ndarray
+    ids: np.ndarray
+    num_draws: np.ndarray
+
+    def select_rows(self, rows: slice) -> "Drawn":
+        """Some of the rows."""
+        ends = np.cumsum([0, *self.num_draws])[[rows.start, rows.stop]]
+        return Drawn(
+            head_widths=self.head_widths[rows],
+            log_tail=self.log_tail[rows],
+            ids=self.ids[slice(*ends)],
+            num_draws=self.num_draws[rows],
+        )
+
+    def samples(self) -> tuple[TailSample, ...]:
+        """A sample a replica."""
+        offsets = np.cumsum([0, *self.num_draws]).astype(np.int64)
+        return tuple(TailSample(ids=np.ascontiguousarray(ids), offsets=offsets) for ids in self.ids.T)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +76,9 @@ class Capture:
         log_next: Log-probability of the actual next token, float32 [T]; NaN at the end of a part.
         vocab_size: Width of the distribution.
         pieces: Text of each id that occurs, for encodings that store text.
+        drawn: By the kind of a sampling scheme (`SAMPLING`), what it keeps.
+        hidden_rows: Rows, rising, of whose hidden states there are some, int64 [H].
+        hidden: Their hidden states, float32 [H, D].
     """
 
     windows: Windows
@@ -45,30 +89,45 @@ class Capture:
     log_next: np.ndarray
     vocab_size: int
     pieces: dict[int, str]
+    drawn: dict[str, Drawn]
+    hidden_rows: np.ndarray
+    hidden: np.ndarray
 
     def of_source(self, name: str) -> "Capture":
         """The windows of one source."""
         first = self.source.index(name)
         last = first + self.source.count(name)
-        rows = slice(self.windows.window_offsets[first], self.windows.window_offsets[last])
-        return Capture(
+        rows = slice(*self.windows.window_offsets[[first, last]].tolist())
+        inside = (self.hidden_rows >= rows.start) & (self.hidden_rows < rows.stop)
+        return replace(
+            self,
             windows=self.windows.select(first, last),
             source=self.source[first:last],
             ids=self.ids[rows],
             log_probs=self.log_probs[rows],
             log_tail=self.log_tail[rows],
             log_next=self.log_next[rows],
-            vocab_size=self.vocab_size,
-            pieces=self.pieces,
+            drawn={kind: drawn.select_rows(rows) for kind, drawn in self.drawn.items()},
+            hidden_rows=self.hidden_rows[inside] - rows.start,
+            hidden=self.hidden[inside],
         )
 
     def heads(self, k: int, tau: float = 0.0) -> Targets:
         """Heads of the k largest with p ≥ tau, at least one, with exact tails."""
         keep = self.log_probs[:, :k] >= (np.log(tau) if tau else -np.inf)
         keep[:, 0] = True
-        widths = keep.sum(1)
-        order = np.argsort(np.where(keep, self.ids[:, :k], np.iinfo(np.int32).max), axis=1)
+        return self._largest(keep.sum(1))
+
+    def sampled(self, kind: str) -> Targets:
+        """What a sampling scheme keeps: head, tail and the first replica of the sample."""
+        drawn = self.drawn[kind]
+        return replace(self._largest(drawn.head_widths), log_tail=drawn.log_tail, tail_samples=drawn.samples()[:1])
+
+    def _largest(self, widths: np.ndarray) -> Targets:
+        """Heads of so many entries, with exact tails."""
+        k = int(widths.max())
         kept = np.arange(k) < widths[:, None]
+        order = np.argsort(np.where(kept, self.ids[:, :k], np.iinfo(np.int32).max), axis=1)
         beyond = self.log_probs.astype(np.float64)
         beyond[np.arange(WIDTH) < widths[:, None]] = -np.inf
         return Targets(
@@ -109,9 +168,24 @@ def capture(teacher: str, num_tokens: int) -> tuple[Capture, list[str]]:
         np.savez(unfinished, **_score(teacher, windows))
         unfinished.rename(path)
     arrays = np.load(path)
-    pieces_of_ids = {token: tokenizer.piece(token) for token in np.unique(arrays["ids"]).tolist()}
-    found = Capture(windows=windows, source=source, vocab_size=info.vocab_size, pieces=pieces_of_ids, **arrays)
+    drawn = {
+        kind: Drawn(
+            head_widths=arrays[f"{kind} head"],
+            log_tail=arrays[f"{kind} log_tail"],
+            ids=arrays[f"{kind} ids"],
+            num_draws=arrays[f"{kind} draws"],
+        )
+        for kind in SAMPLING
+    }
+    columns = {name: arrays[name] for name in _COLUMNS}
+    pieces_of_ids = {token: tokenizer.piece(token) for token in np.unique(columns["ids"]).tolist()}
+    found = Capture(
+        windows=windows, source=source, vocab_size=info.vocab_size, pieces=pieces_of_ids, drawn=drawn, **columns
+    )
     return found, [name for name in corpus.SOURCES if name not in present]
+
+
+_COLUMNS = ("ids", "log_probs", "log_tail", "log_next", "hidden_rows", "hidden")
 
 
 def _pack(source: str, tokenizer, num_tokens: int) -> Windows:
@@ -126,7 +200,7 @@ def _pack(source: str, tokenizer, num_tokens: int) -> Windows:
     packed = pack_documents(
         documents(), WINDOW_TOKENS, bos_id=tokenizer.info.bos_id, eos_id=tokenizer.info.eos_id, max_open=2
     )
-    num_windows = max(1, round(num_tokens / WINDOW_TOKENS))
+    num_windows = max(1, math.ceil(num_tokens / WINDOW_TOKENS))
     return Windows.concatenate(list(itertools.islice(packed, num_windows)))
 
 
@@ -134,20 +208,37 @@ def _score(teacher: str, windows: Windows) -> dict[str, np.ndarray]:
     """The teacher's forward pass in float32, window by window."""
     from rich.console import Console
     from rich.progress import track
+    from scoring import Teacher
 
-    from schemas.scheme import Scheme
+    from teacher.heads import Heads
     from teacher.loading import load_model
-    from teacher.scorer import HuggingFaceScorer
 
-    scorer = HuggingFaceScorer(load_model(teacher, "float32", "cpu"), Scheme(kind="topk", k=WIDTH))
-    steps = track(range(windows.num_windows), description="teacher", console=Console(stderr=True))
-    targets = Targets.concatenate([scorer.score(windows.select(window, window + 1)) for window in steps])
-    ids, log_probs = targets.head_ids.reshape(-1, WIDTH), targets.head_log_probs.reshape(-1, WIDTH)
-    # Ids ascend in `targets`, so a stable sort leaves the lowest first on ties.
+    model = Teacher(load_model(teacher, "float32", "cpu"))
+    stride = max(1, windows.num_positions // NUM_HIDDEN)
+    blocks, hidden, rows = [], [], []
+    for number in track(range(windows.num_windows), description="teacher", console=Console(stderr=True)):
+        window, first = windows.select(number, number + 1), int(windows.window_offsets[number])
+        hidden_SD = model.hidden(window)
+        blocks.append(model.selections(window, hidden_SD, (Scheme(kind="topk", k=WIDTH), *SAMPLING.values())))
+        kept = np.arange(-first % stride, len(hidden_SD), stride)
+        rows.append(first + kept)
+        hidden.append(hidden_SD.numpy()[kept])
+    top, *sampled = (Heads.concatenate(one) for one in zip(*blocks, strict=True))
+    columns = {**_by_probability(top), "hidden_rows": np.concatenate(rows), "hidden": np.concatenate(hidden)}
+    for kind, heads in zip(SAMPLING, sampled, strict=True):
+        columns[f"{kind} head"], columns[f"{kind} log_tail"] = heads.widths.numpy(), heads.log_tail.numpy()
+        columns[f"{kind} ids"], columns[f"{kind} draws"] = heads.sample_ids.numpy(), heads.sample_widths.numpy()
+    return columns
+
+
+def _by_probability(top) -> dict[str, np.ndarray]:
+    """Heads of 512 entries by falling probability."""
+    ids, log_probs = top.ids.numpy().reshape(-1, WIDTH), top.log_probs.numpy().reshape(-1, WIDTH)
+    # Ids ascend in `top`, so a stable sort leaves the lowest first on ties.
     order = np.argsort(-log_probs, axis=1, kind="stable")
     return {
         "ids": np.take_along_axis(ids, order, 1),
         "log_probs": np.take_along_axis(log_probs, order, 1),
-        "log_tail": targets.log_tail.astype(np.float64),
-        "log_next": targets.log_next,
+        "log_tail": top.log_tail.numpy().astype(np.float64),
+        "log_next": top.log_next.numpy(),
     }

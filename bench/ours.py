@@ -1,24 +1,27 @@
 """Our side of the bench: the schemes, their shards, and how fast a trainer reads them."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import rivals
-import torch
-from capture import WINDOW_TOKENS, Capture
-from clock import timed
+import zstandard
+from capture import SAMPLING, WINDOW_TOKENS, Capture
+from clock import in_turns
 
 from schemas.reader import ShardReader
-from schemas.scheme import Scheme
+from schemas.scheme import Layout, Scheme
 from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
 from schemas.targets import Targets, Windows
-from student.targets import RaggedTargets
+from student.collator import Batch, collate
+from student.dataset import WindowSample
 
 SCHEMES = {
     "k = 64": Scheme(kind="topk", k=64),
     "k = 128": Scheme(kind="topk", k=128),
     "p ≥ 1e-3": Scheme(kind="threshold", tau=1e-3, k=128),
+    "θ = 1/36": replace(SAMPLING["threshold-sampling"], replicas=1),
+    "50 draws": SAMPLING["random-sampling"],
 }
 BLOCK_WINDOWS = 8
 # Positions that the read path is measured on, repeated from the capture if it has fewer.
@@ -26,18 +29,21 @@ READ_POSITIONS = 65_536
 
 
 def targets_of(found: Capture, scheme: str) -> Targets:
+    """What a scheme keeps of the captured distributions."""
     chosen = SCHEMES[scheme]
+    if chosen.num_tail_samples:
+        return found.sampled(chosen.kind)
     return found.heads(chosen.k, chosen.tau if chosen.kind == "threshold" else 0.0)
 
 
 class Ours:
     """The shard, read the way a trainer reads it: blocks of windows."""
 
-    def __init__(self, found: Capture, scheme: str) -> None:
-        self.found, self.scheme = found, scheme
+    def __init__(self, found: Capture, scheme: str, layout: Layout = "plain") -> None:
+        self.found, self.metadata = found, metadata(found, SCHEMES[scheme], layout)
 
     def encode(self, token: np.ndarray, targets: Targets) -> bytes:
-        return encode_shard(self.found.windows, targets, metadata(self.found, SCHEMES[self.scheme])).data
+        return encode_shard(self.found.windows, targets, self.metadata).data
 
     def decode(self, data: bytes) -> rivals.Decoded:
         with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
@@ -50,7 +56,7 @@ class Ours:
         return rivals.Decoded(targets.head_ids, targets.head_log_probs, targets.head_offsets, targets.log_tail)
 
 
-def metadata(found: Capture, scheme: Scheme) -> ShardMetadata:
+def metadata(found: Capture, scheme: Scheme, layout: Layout = "plain") -> ShardMetadata:
     size = found.vocab_size
     tokenizer = TokenizerInfo(
         name="bench", fingerprint="0" * 32, vocabulary_fingerprint="0" * 32, vocab_size=size, bos_id=None, eos_id=None
@@ -65,51 +71,80 @@ def metadata(found: Capture, scheme: Scheme) -> ShardMetadata:
         tokenizer=tokenizer,
         teacher=teacher,
         scheme=scheme,
+        layout=layout,
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadPath:
-    """Tokens a second and core from a shard's bytes to the tensors that the loss takes."""
+    """Tokens a second and core from a shard's bytes to the batch that the loss takes.
+
+    Attributes:
+        scheme: What is read.
+        sequential: Row groups in order.
+        random_blocks: Blocks of eight windows, as a shuffled run takes them, in random order.
+        single_windows: Windows in random order: each is a whole row group read for one window.
+        reference: Tokens whose ids (k = 64) zstd alone decompresses, in the same run: what the machine does.
+    """
 
     scheme: str
     sequential: float
     random_blocks: float
     single_windows: float
+    reference: float
 
 
 def read_path(found: Capture, scheme: str) -> ReadPath:
-    """Reading in order, in random order of row groups' windows, and window by random window."""
+    """The figures, measured in turns, so that a busy machine is equally busy for all of them."""
     copies = -(-READ_POSITIONS // found.windows.num_positions)
     windows = Windows.concatenate([found.windows] * copies)
     targets = Targets.concatenate([targets_of(found, scheme)] * copies)
     data = encode_shard(windows, targets, metadata(found, SCHEMES[scheme])).data
+    packed = zstandard.compress(found.heads(64).head_ids[: 64 * 8192].tobytes(), 9)
     rng = np.random.default_rng(0)
     with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
         file.write(data)
         file.flush()
         with ShardReader(file.name) as reader:
-            starts = np.arange(0, reader.num_windows, BLOCK_WINDOWS)
-            blocks = [(start, min(start + BLOCK_WINDOWS, reader.num_windows)) for start in starts.tolist()]
             singles = [(window, window + 1) for window in rng.permutation(reader.num_windows).tolist()]
-            shuffled = [blocks[index] for index in rng.permutation(len(blocks))]
-            return ReadPath(
-                scheme=scheme,
-                sequential=read_speed(reader, blocks),
-                random_blocks=read_speed(reader, shuffled),
-                single_windows=read_speed(reader, singles[: len(singles) // 2]),
+            starts = rng.permutation(np.arange(0, reader.num_windows, BLOCK_WINDOWS)).tolist()
+            blocks = [(start, min(start + BLOCK_WINDOWS, reader.num_windows)) for start in starts]
+            seconds = in_turns(
+                {
+                    "sequential": lambda: read_all(reader, row_groups(reader)),
+                    "random_blocks": lambda: read_all(reader, blocks),
+                    "single_windows": lambda: read_all(reader, singles[: len(singles) // 2]),
+                    "reference": lambda: zstandard.decompress(packed),
+                }
             )
+            num_single = sum(int(reader.window_lengths[window]) for window, _ in singles[: len(singles) // 2])
+            tokens = {"single_windows": num_single, "reference": 8192}
+            speeds = {name: tokens.get(name, reader.num_positions) / spent for name, spent in seconds.items()}
+    return ReadPath(scheme=scheme, **speeds)
 
 
-def read_speed(reader: ShardReader, ranges: list[tuple[int, int]]) -> float:
-    """Tokens a second."""
-    num_positions = sum(int(reader.window_lengths[start:stop].sum()) for start, stop in ranges)
-    _, seconds = timed(lambda: [tensors(reader, start, stop) for start, stop in ranges] and None)
-    return num_positions / seconds
+def row_groups(reader: ShardReader) -> list[tuple[int, int]]:
+    """Windows (start, stop) of each."""
+    return sorted({reader.block_of(window) for window in range(reader.num_windows)})
 
 
-def tensors(reader: ShardReader, start: int, stop: int) -> tuple[torch.Tensor, RaggedTargets]:
-    """What the loss takes: tokens and targets."""
-    block = reader.read(start, stop)
+def read_all(reader: ShardReader, ranges: list[tuple[int, int]]) -> None:
+    for start, stop in ranges:
+        batch_of(reader, start, stop)
+
+
+def batch_of(reader: ShardReader, start: int, stop: int) -> Batch:
+    """What `student.objective.soft_target_loss` takes, of some windows, as `SoftTargetDataset` and a loader make it."""
+    block = reader.read_stored(start, stop)
     assert block.targets is not None
-    return torch.tensor(block.windows.token), RaggedTargets.from_arrays(block.targets, reader.metadata.vocab_size)
+    bounds = zip(block.windows.window_offsets[:-1].tolist(), block.windows.window_offsets[1:].tolist(), strict=True)
+    return collate(
+        [
+            WindowSample(
+                index=start + number,
+                windows=block.windows.select(number, number + 1),
+                targets=block.targets.select_rows(*rows),
+            )
+            for number, rows in enumerate(bounds)
+        ]
+    )

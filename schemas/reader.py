@@ -6,8 +6,8 @@ every window against its content hash.
 """
 
 import json
-import re
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -16,16 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from schemas import quantizer, shard, storage
-from schemas.errors import CorruptShardError, MissingShardError, UnknownFormatVersionError
+from schemas import compact_ids, shard, storage
+from schemas.errors import CorruptShardError, LogitcaskError, MissingShardError, UnknownFormatVersionError
 from schemas.fingerprints import digest
-from schemas.targets import Part, TailSample, Targets, Windows
+from schemas.row_groups import Lists, RowGroups
+from schemas.scheme import LAYOUTS
+from schemas.target_columns import decompacted, is_known_option, stored_targets
+from schemas.targets import Part, StoredTargets, Targets, Windows
 
 # Enough for the footer of nearly every shard: one request.
 _TAIL_BYTES = 1 << 18
-
-_SAMPLE_COLUMN = re.compile(r"tail_sample(@[1-9]\d*)?")
-_TAIL_COLUMN = re.compile(r"tail@(\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +39,14 @@ class Block:
 
     windows: Windows
     targets: Targets | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredBlock:
+    """Windows and, in a target shard, their targets as they are stored."""
+
+    windows: Windows
+    targets: StoredTargets | None
 
 
 class ShardReader:
@@ -65,10 +73,12 @@ class ShardReader:
         parquet_metadata = self._parse(lambda: pq.read_metadata(pa.BufferReader(b"PAR1" + footer)))
         self._interpret(parquet_metadata)
         fs, path = storage.filesystem(url)
-        self._source = pa.OSFile(path) if isinstance(fs, LocalFileSystem) else fs.open(path, "rb")
+        is_local = isinstance(fs, LocalFileSystem)
+        self._source: pa.NativeFile = pa.OSFile(path) if is_local else pa.PythonFile(storage.open_reader(url), "r")
         self._file = self._parse(
             lambda: pq.ParquetFile(self._source, metadata=parquet_metadata, page_checksum_verification=True)
         )
+        self._groups = RowGroups(self._file, self._source)
 
     def _interpret(self, parquet_metadata: pq.FileMetaData) -> None:
         pairs: dict[bytes, bytes] = parquet_metadata.metadata or {}
@@ -78,6 +88,8 @@ class ShardReader:
         windows = self._parse(lambda: json.loads(pairs[shard.WINDOWS_KEY]))
         self.window_lengths = np.array(windows["lengths"], dtype=np.int64)
         self.window_hashes: list[str] = windows["hashes"]
+        _check_layout(self.metadata.layout, self.url)
+        self.frequent_ids = self._parse(lambda: _parse_frequent_ids(pairs, self.metadata))
         self._window_offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.window_lengths)])
         group_rows = [parquet_metadata.row_group(i).num_rows for i in range(parquet_metadata.num_row_groups)]
         self._group_offsets = np.cumsum([0, *group_rows])
@@ -108,52 +120,76 @@ class ShardReader:
             CorruptShardError: A page, a token or a target is not as it was written.
             IndexError: There are no such windows.
         """
+        stored = self.read_stored(start, stop)
+        return Block(windows=stored.windows, targets=None if stored.targets is None else stored.targets.decode())
+
+    def read_stored(self, start: int = 0, stop: int | None = None) -> StoredBlock:
+        """As `read`, for whoever decodes where the computing is done: a third of the work of reading is left to it."""
         stop = self.num_windows if stop is None else stop
         if not 0 <= start <= stop <= self.num_windows:
             raise IndexError(f"windows {start}..{stop} of a shard that has {self.num_windows}")
         first_row, last_row = self._window_offsets[start], self._window_offsets[stop]
         first_group = int(np.searchsorted(self._group_offsets, first_row, side="right")) - 1
         last_group = int(np.searchsorted(self._group_offsets, last_row, side="left"))
-        groups = list(range(first_group, last_group)) if stop > start else []
-        table = self._parse(lambda: self._file.read_row_groups(groups, columns=self._columns(), use_threads=False))
-        self._check_entries(table, groups)
-        table = table.slice(first_row - self._group_offsets[first_group], last_row - first_row)
+        groups = range(first_group, last_group if stop > start else first_group)
+        # Ids are read by another way than the rest.
+        columns = [name for name in self._known_columns() if name != "ids"]
+        table, lists = self._parse(lambda: self._groups.read(groups, columns))
+        before = self._group_offsets[first_group] if groups else first_row
+        rows = range(int(first_row - before), int(last_row - before))
+        table = table.slice(rows.start, len(rows))
         windows = self._windows(table, start, stop)
-        targets = self._parse(lambda: _decode_targets(table)) if self.metadata.kind == "targets" else None
-        return Block(windows=windows, targets=targets)
+        if self.metadata.kind == "tokens":
+            return StoredBlock(windows=windows, targets=None)
+        return StoredBlock(windows=windows, targets=self._parse(lambda: self._targets(table, lists, groups, rows)))
 
-    def _columns(self) -> list[str]:
+    def _targets(self, table: pa.Table, lists: dict[str, Lists], groups: range, rows: range) -> StoredTargets:
+        """Targets of some rows of row groups, whose single values are in `table` and whose lists are whole."""
+        chosen = {name: column.select(rows.start, rows.stop) for name, column in lists.items()}
+        if self.metadata.layout == "compact":
+            return stored_targets(table, *decompacted(chosen, self._ids_by_rank))
+        offsets = lists["q"].offsets
+        ids = self._groups.read_alike(groups, "ids", "q", offsets)
+        return stored_targets(table, chosen, ids[offsets[rows.start] : offsets[rows.stop]])
+
+    @cached_property
+    def _ids_by_rank(self) -> np.ndarray:
+        """Of a compact shard, int32 [V]."""
+        assert self.frequent_ids is not None, "compact shards have a list"
+        return compact_ids.ids_by_rank(self.frequent_ids, self.metadata.vocab_size)
+
+    def read_parts(self) -> np.ndarray:
+        """The part of every row of the shard, int32 [T]: one small column.
+
+        Raises:
+            CorruptShardError: A page is not as it was written.
+        """
+        return self._read_column("document")
+
+    def read_tokens(self) -> np.ndarray:
+        """The token of every row of the shard, int32 [T]: one column, without the windows' content hashes checked.
+
+        Raises:
+            CorruptShardError: A page is not as it was written.
+        """
+        return self._read_column("token")
+
+    def _read_column(self, name: str) -> np.ndarray:
+        return _numpy(self._parse(lambda: self._file.read(columns=[name], use_threads=False))[name])
+
+    def _known_columns(self) -> list[str]:
         """The columns this version knows; unknown ones are optional by definition and skipped."""
         required = [field.name for field in shard.TOKEN_FIELDS]
         if self.metadata.kind == "targets":
-            required += [field.name for field in shard.TARGET_FIELDS]
+            required += [field.name for field in shard.target_fields(self.metadata.layout)]
         if self.metadata.scheme is not None:
             required += [shard.sample_column(replica) for replica in range(self.metadata.scheme.num_tail_samples)]
-        present: list[str] = self._file.schema_arrow.names
+        present = self._groups.columns
         missing = [name for name in required if name not in present]
         if missing:
             raise self._corrupt(f"column {missing[0]!r} is missing")
-        optional = [name for name in present if _is_known_option(name) and name not in required]
+        optional = [name for name in present if is_known_option(name) and name not in required]
         return required + (optional if self.metadata.kind == "targets" else [])
-
-    def _check_entries(self, table: pa.Table, groups: list[int]) -> None:
-        """Lists must hold as many entries as the footer counts.
-
-        Checksums cover pages but not their headers: one flipped bit there ends a list early, and nothing else tells.
-        """
-        for name in table.column_names:
-            if pa.types.is_list(table[name].type):
-                # Parquet counts an empty list as one value.
-                offsets = _offsets(table[name].combine_chunks())
-                found = int(offsets[-1]) + int((offsets[1:] == offsets[:-1]).sum())
-                expected = sum(self._num_values(group, name) for group in groups)
-                if found != expected:
-                    raise self._corrupt(f"column {name!r} holds {found} values, the footer says {expected}")
-
-    def _num_values(self, group: int, name: str) -> int:
-        row_group = self._file.metadata.row_group(group)
-        columns = (row_group.column(index) for index in range(row_group.num_columns))
-        return sum(column.num_values for column in columns if column.path_in_schema.partition(".")[0] == name)
 
     def _windows(self, table: pa.Table, start: int, stop: int) -> Windows:
         offsets = self._window_offsets[start : stop + 1] - self._window_offsets[start]
@@ -188,7 +224,7 @@ class ShardReader:
         try:
             return parse()
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, MemoryError) as error:
-            if isinstance(error, CorruptShardError):
+            if isinstance(error, LogitcaskError):
                 raise
             raise self._corrupt(str(error) or type(error).__name__) from error
 
@@ -226,10 +262,18 @@ def _check_version(found: bytes | None, url: str) -> None:
         )
 
 
-def _is_known_option(column: str) -> bool:
-    return column == shard.ENTROPY_FIELD.name or bool(
-        _SAMPLE_COLUMN.fullmatch(column) or _TAIL_COLUMN.fullmatch(column)
-    )
+def _check_layout(layout: str, url: str) -> None:
+    if layout not in LAYOUTS:
+        raise UnknownFormatVersionError(
+            f"{storage.redact(url)}: layout {layout!r}; this release reads {', '.join(LAYOUTS)}; install a newer "
+            "logitcask"
+        )
+
+
+def _parse_frequent_ids(pairs: dict[bytes, bytes], metadata: shard.ShardMetadata) -> np.ndarray | None:
+    if metadata.layout == "plain":
+        return None
+    return np.array(json.loads(pairs[shard.FREQUENT_IDS_KEY]), dtype=np.int32)
 
 
 def _parse_parts(value: bytes) -> tuple[Part, ...]:
@@ -242,56 +286,3 @@ def _parse_parts(value: bytes) -> tuple[Part, ...]:
 
 def _numpy(column: pa.ChunkedArray) -> np.ndarray:
     return column.combine_chunks().to_numpy(zero_copy_only=False)
-
-
-def _decode_targets(table: pa.Table) -> Targets:
-    ids, q = table["ids"].combine_chunks(), table["q"].combine_chunks()
-    head_offsets = _offsets(ids)
-    if not np.array_equal(head_offsets, _offsets(q)):
-        raise ValueError("a row has more ids than values")
-    head_log_probs, log_tail = quantizer.decode_targets(q.flatten().to_numpy(), head_offsets, _log_tail(table["tail"]))
-    names = table.column_names
-    return Targets(
-        head_ids=ids.flatten().to_numpy(),
-        head_log_probs=head_log_probs,
-        head_offsets=head_offsets,
-        log_tail=log_tail,
-        log_next=-_nats(table["next_q"]),
-        entropy=_nats(table["entropy"]) if "entropy" in names else None,
-        tail_samples=tuple(
-            _sample(table[name]) for name in sorted(names, key=_replica) if _SAMPLE_COLUMN.fullmatch(name)
-        ),
-        tempered_log_tails={
-            float(match[1]): _log_tail(table[name]) for name in names if (match := _TAIL_COLUMN.fullmatch(name))
-        },
-    )
-
-
-def _offsets(lists: pa.ListArray) -> np.ndarray:
-    offsets = lists.offsets.to_numpy().astype(np.int64)
-    return offsets - offsets[0]
-
-
-def _replica(column: str) -> int:
-    return int(column.partition("@")[2] or 0) if column.startswith("tail_sample") else -1
-
-
-def _sample(column: pa.ChunkedArray) -> TailSample:
-    lists = column.combine_chunks()
-    return TailSample(ids=lists.flatten().to_numpy(), offsets=_offsets(lists))
-
-
-def _log_tail(column: pa.ChunkedArray) -> np.ndarray:
-    steps, valid = _nullable(column)
-    return np.where(valid, quantizer.dequantize_tail(steps), np.float32(np.nan))
-
-
-def _nullable(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Values (0 where null) and validity, [T]."""
-    array = column.combine_chunks()
-    return array.fill_null(0).to_numpy(), array.is_valid().to_numpy(zero_copy_only=False)
-
-
-def _nats(column: pa.ChunkedArray) -> np.ndarray:
-    steps, valid = _nullable(column)
-    return np.where(valid, quantizer.dequantize_nats(steps), np.float32(np.nan))

@@ -9,6 +9,10 @@ from schemas.errors import UsageError
 
 SchemeKind = Literal["threshold", "topk", "topp", "random-sampling", "threshold-sampling"]
 
+# How head ids are stored: as they are, or as gaps (`schemas.compact_ids`), an eighth smaller and slower to read.
+Layout = Literal["plain", "compact"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
 # What a position may cost: rows of more draws would not fit beside the logits.
 _MAX_DRAWS = 10_000
 # Bounds of a temperature other than 1: its column's name must be a short decimal number.

@@ -6,14 +6,15 @@ from them. A shorter window is filled up with a part of its own, which no other 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from schemas.targets import TailSample, Targets, Windows
+from schemas.targets import StoredTargets, TargetRows, Targets, Windows
 from student.dataset import WindowSample
-from student.targets import NO_LABEL, RaggedTargets
+from student.targets import NO_LABEL, RaggedTargets, decode
 
 Batch = dict[str, Tensor]
 
@@ -23,53 +24,80 @@ _TEMPERED = "log_tail@"
 def collate(samples: Sequence[WindowSample]) -> Batch:
     """One batch of windows, as a flat dictionary of tensors (what loaders and `Trainer` can move and pin).
 
+    Targets from shards stay as they are stored, an eighth of the decoded ones' bytes: `targets_of` decodes them on the
+    device they were moved to.
+
     Returns:
         input_ids, position_ids: int64 [B, S].
         num_positions: int64 scalar, rows that are not filling.
         window_indices: int64 [B], numbers of the windows in the dataset.
         scored_rows: int64 [T], index of each scored position in [B · S].
         labels: int64 [T], the next token of the same part, −100 where the part ends.
-        head_ids, head_log_probs, head_offsets, log_tail, log_next: see `RaggedTargets`.
+        head_ids, head_offsets, log_tail, log_next: see `schemas.targets.TargetRows`; ids are int32.
+        head_q: uint8 [N], of stored targets; of a live teacher's: head_log_probs, float32 [N].
         sample_ids, sample_offsets: where the shards hold tail samples, the replica whose turn it is in the epoch.
         log_tail@2, ...: where the shards hold tails at other temperatures.
     """
-    length = max(sample.windows.num_positions for sample in samples)
-    targets = Targets.concatenate([_scored(sample.targets, sample.epoch) for sample in samples])
+    windows = _joined([sample.windows for sample in samples])
+    lengths = np.diff(windows.window_offsets)
+    length = int(lengths.max())
+    # Where each row lies in [B · S]: windows that are shorter than the longest leave a gap.
+    place = np.arange(windows.num_positions) + np.repeat(
+        np.arange(len(samples)) * length - windows.window_offsets[:-1], lengths
+    )
+    filling = np.maximum(0, np.arange(length) - lengths[:, None])
+    scored = np.concatenate([sample.targets.has_target() for sample in samples])
+    labels = np.where(windows.has_label(), windows.next_token(), NO_LABEL)[scored]
     return {
-        "input_ids": _stacked([sample.windows.token for sample in samples], length),
-        "position_ids": _stacked([_positions(sample.windows, length) for sample in samples], length),
-        "num_positions": torch.tensor(sum(sample.windows.num_positions for sample in samples)),
+        "input_ids": _placed(windows.token, place, np.zeros_like(filling)),
+        "position_ids": _placed(windows.position_ids(), place, filling),
+        "num_positions": torch.tensor(windows.num_positions),
         "window_indices": torch.tensor([sample.index for sample in samples]),
-        "scored_rows": _joined(
-            [np.flatnonzero(sample.targets.has_target()) + row * length for row, sample in enumerate(samples)]
-        ),
-        "labels": _joined([_labels(sample)[sample.targets.has_target()] for sample in samples]),
-        "head_ids": torch.from_numpy(targets.head_ids).long(),
-        "head_log_probs": torch.from_numpy(targets.head_log_probs),
-        "head_offsets": torch.from_numpy(targets.head_offsets),
-        "log_tail": torch.from_numpy(targets.log_tail),
-        "log_next": torch.from_numpy(targets.log_next),
-        **_optional_columns(targets),
+        "scored_rows": torch.from_numpy(place[scored]),
+        "labels": torch.from_numpy(labels.astype(np.int64)),
+        **_target_columns(samples, scored),
     }
 
 
-def _optional_columns(targets: Targets) -> Batch:
-    columns = {f"{_TEMPERED}{t:g}": torch.from_numpy(tail) for t, tail in targets.tempered_log_tails.items()}
+def _target_columns(samples: Sequence[WindowSample], scored: np.ndarray) -> Batch:
+    """Columns of the rows with a target.
+
+    The other rows own no head entries and no draws, so the flat columns stay as they are.
+    """
+    kind: type[TargetRows] = type(samples[0].targets)
+    targets = kind.concatenate([_replica_of_epoch(sample) for sample in samples])
+    rows = {"log_tail": targets.log_tail, "log_next": targets.log_next}
+    rows |= {f"{_TEMPERED}{t:g}": tail for t, tail in targets.tempered_log_tails.items()}
+    columns = {name: column[scored] for name, column in rows.items()}
+    columns |= {name: getattr(targets, name) for name in kind.entry_columns()}
+    columns["head_offsets"] = _offsets(targets.head_offsets, scored)
     for sample in targets.tail_samples:
-        columns["sample_ids"] = torch.from_numpy(sample.ids).long()
-        columns["sample_offsets"] = torch.from_numpy(sample.offsets)
-    return columns
+        columns |= {"sample_ids": sample.ids, "sample_offsets": _offsets(sample.offsets, scored)}
+    return {name: torch.from_numpy(column) for name, column in columns.items()}
+
+
+def _replica_of_epoch(sample: WindowSample) -> Targets | StoredTargets:
+    """Its targets, and of the replicas of the tail sample only the one whose turn it is."""
+    replicas = sample.targets.tail_samples
+    if len(replicas) < 2:
+        return sample.targets
+    return replace(sample.targets, tail_samples=(replicas[sample.epoch % len(replicas)],))
 
 
 def targets_of(batch: Batch, vocab_size: int) -> RaggedTargets:
-    """The targets of a collated batch."""
+    """The targets of a collated batch, decoded, on its device."""
+    if "head_q" in batch:
+        head_log_probs, log_tail = decode(batch["head_q"], batch["head_offsets"], batch["log_tail"])
+    else:
+        head_log_probs, log_tail = batch["head_log_probs"], batch["log_tail"]
+    sample_ids = batch.get("sample_ids")
     return RaggedTargets(
-        head_ids=batch["head_ids"],
-        head_log_probs=batch["head_log_probs"],
+        head_ids=batch["head_ids"].long(),
+        head_log_probs=head_log_probs,
         head_offsets=batch["head_offsets"],
-        log_tail=batch["log_tail"],
+        log_tail=log_tail,
         log_next=batch["log_next"],
-        sample_ids=batch.get("sample_ids"),
+        sample_ids=None if sample_ids is None else sample_ids.long(),
         sample_offsets=batch.get("sample_offsets"),
         tempered_log_tails={
             float(name.removeprefix(_TEMPERED)): column for name, column in batch.items() if name.startswith(_TEMPERED)
@@ -84,47 +112,25 @@ def count_positions(batches: Sequence[Batch]) -> Tensor:
     return torch.tensor(counts).reshape(-1, 2).sum(dim=0)
 
 
-def _scored(targets: Targets, epoch: int) -> Targets:
-    """Only the rows with a target, and of the replicas of the tail sample only the epoch's.
-
-    The other rows own no head entries and no draws, so the flat columns stay as they are.
-    """
-    rows = targets.has_target()
-    replicas = targets.tail_samples
-    chosen = replicas[epoch % len(replicas) : epoch % len(replicas) + 1] if replicas else ()
-    return Targets(
-        head_ids=targets.head_ids,
-        head_log_probs=targets.head_log_probs,
-        head_offsets=_offsets(targets.head_offsets, rows),
-        log_tail=targets.log_tail[rows],
-        log_next=targets.log_next[rows],
-        entropy=None,
-        tail_samples=tuple(TailSample(ids=one.ids, offsets=_offsets(one.offsets, rows)) for one in chosen),
-        tempered_log_tails={t: tail[rows] for t, tail in targets.tempered_log_tails.items()},
-    )
-
-
 def _offsets(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Offsets of the chosen rows, where the others are empty."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.diff(offsets)[rows])])
 
 
-def _labels(sample: WindowSample) -> np.ndarray:
-    windows = sample.windows
-    return np.where(windows.has_label(), windows.next_token(), NO_LABEL)
+def _joined(windows: Sequence[Windows]) -> Windows:
+    """All rows, without the tables of parts: which rows begin a part is told by where the numbers change."""
+    lengths = [one.num_positions for one in windows]
+    return Windows(
+        token=np.concatenate([one.token for one in windows]),
+        kind=np.concatenate([one.kind for one in windows]),
+        part=np.concatenate([one.part for one in windows]),
+        window_offsets=np.cumsum([0, *lengths]),
+        parts=(),
+    )
 
 
-def _positions(windows: Windows, length: int) -> np.ndarray:
-    filling = np.arange(length - windows.num_positions, dtype=np.int32)
-    return np.concatenate([windows.position_ids(), filling])
-
-
-def _stacked(rows: Sequence[np.ndarray], length: int) -> Tensor:
-    stacked = np.zeros((len(rows), length), dtype=np.int64)
-    for filled, row in zip(stacked, rows, strict=True):
-        filled[: len(row)] = row
-    return torch.from_numpy(stacked)
-
-
-def _joined(pieces: Sequence[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.concatenate(pieces).astype(np.int64))
+def _placed(values_T: np.ndarray, place_T: np.ndarray, filling_BS: np.ndarray) -> Tensor:
+    """int64 [B, S]: values at their places, filling elsewhere."""
+    placed_BS = filling_BS.astype(np.int64)
+    placed_BS.ravel()[place_T] = values_T
+    return torch.from_numpy(placed_BS)

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from schemas.quantizer import HEAD_LOG_PROBS
 
 if TYPE_CHECKING:
     from schemas.targets import Targets
@@ -161,6 +164,31 @@ class RaggedTargets:
         log_total_T = torch.logaddexp(segment_logsumexp(head_N, rows, self.num_positions), other_T)
         log_total_T = log_total_T.where(log_total_T.isfinite(), 0.0)
         return head_N - log_total_T[rows], other_T - log_total_T
+
+
+def decode(q_N: Tensor, offsets: Tensor, stored_log_tail_T: Tensor) -> tuple[Tensor, Tensor]:
+    """Stored targets as log-probabilities that sum to one in each row (FORMAT.md, section 3), on their device.
+
+    Args:
+        q_N: The quantised head, uint8.
+        offsets: int64[T + 1].
+        stored_log_tail_T: float32, −inf for zero, nan for no target.
+
+    Returns:
+        Log-probabilities of the head's entries [N] and of the tail [T], float32.
+    """
+    table = _head_table(q_N.device)
+    head_N = table.index_select(0, q_N.int())
+    rows = _rows_of(offsets, q_N)
+    mass_T = stored_log_tail_T.double().exp().nan_to_num(nan=0.0)
+    mass_T.index_add_(0, rows, table.double().exp().index_select(0, q_N.int()))
+    log_mass_T = mass_T.log().float()
+    return head_N - log_mass_T[rows], stored_log_tail_T - log_mass_T
+
+
+@lru_cache(maxsize=8)
+def _head_table(device: torch.device) -> Tensor:
+    return torch.tensor(HEAD_LOG_PROBS, device=device)
 
 
 def segment_logsumexp(values_N: Tensor, rows_N: Tensor, num_rows: int) -> Tensor:

@@ -70,6 +70,16 @@ def test_row_groups_are_whole_windows(windows, targets, metadata, monkeypatch, t
         np.testing.assert_array_equal(reader.read(2, 4).windows.token, windows.select(2, 4).token)
 
 
+def test_a_row_group_ends_with_a_block_of_eight_windows_where_one_is_nearly_full():
+    offsets = np.cumsum([0] + [963] * 20)  # nine of these would pass 8,192 positions, and straddle two blocks
+    assert [stop // 963 for _, stop in shard.row_group_bounds(offsets)] == [8, 16, 20]
+
+
+def test_small_windows_do_not_make_small_row_groups():
+    offsets = np.cumsum([0] + [128] * 100)
+    assert [stop // 128 for _, stop in shard.row_group_bounds(offsets)] == [48, 96, 100]
+
+
 def test_a_token_shard_has_the_token_columns_alone(windows, metadata, tmp_path):
     metadata = dataclasses.replace(metadata, kind="tokens", teacher=None, scheme=None, has_entropy=False)
     (tmp_path / "t.parquet").write_bytes(encode_shard(windows, None, metadata).data)

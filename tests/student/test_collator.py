@@ -52,13 +52,14 @@ def test_each_scored_row_keeps_its_own_head_and_tail(samples):
     targets = targets_of(collate(samples), vocab_size=48)
     row = 0
     for sample in samples:
-        theirs = sample.targets
+        theirs = sample.targets.decode()
         for position in np.flatnonzero(theirs.has_target()):
             ours = targets.select(row, row + 1)
             entries = slice(theirs.head_offsets[position], theirs.head_offsets[position + 1])
             np.testing.assert_array_equal(ours.head_ids, theirs.head_ids[entries])
-            np.testing.assert_array_equal(ours.head_log_probs, theirs.head_log_probs[entries])
-            assert ours.log_tail.item() == theirs.log_tail[position]
+            # Both decode with sums in float64; a last bit of the float32 result may differ.
+            np.testing.assert_allclose(ours.head_log_probs, theirs.head_log_probs[entries], rtol=2e-7)
+            np.testing.assert_allclose(ours.log_tail, theirs.log_tail[[position]], rtol=2e-7)
             row += 1
     assert targets.has_target.all()
 

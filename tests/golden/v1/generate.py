@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import struct
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.scheme import Scheme
+from schemas.scheme import Layout, Scheme
 from schemas.shard import FORMAT_VERSION, ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
 from schemas.targets import Kind, Part, TailSample, Targets, Windows
 
@@ -53,6 +54,7 @@ def shards() -> dict[str, Inputs]:
         ),
         "options": (mixed, with_options(mixed), make_metadata("targets", every_option, True)),
         "extremes": (plain, extreme_targets(plain), make_metadata("targets", Scheme(k=256), True)),
+        "compact": (mixed, make_targets(mixed, width=9), make_metadata("targets", Scheme(k=16), layout="compact")),
     }
 
 
@@ -71,7 +73,9 @@ def make_windows(kinds: list[int]) -> Windows:
     )
 
 
-def make_metadata(kind: Any, scheme: Scheme | None, has_entropy: bool = False) -> ShardMetadata:
+def make_metadata(
+    kind: Any, scheme: Scheme | None, has_entropy: bool = False, layout: Layout = "plain"
+) -> ShardMetadata:
     teacher = TeacherInfo(
         name="golden/teacher",
         fingerprint="00112233445566778899aabbccddeeff",
@@ -100,6 +104,7 @@ def make_metadata(kind: Any, scheme: Scheme | None, has_entropy: bool = False) -
         scheme=scheme,
         has_entropy=has_entropy,
         corpus_licence="CC0-1.0",
+        layout=layout,
     )
 
 
@@ -202,6 +207,8 @@ def expected(data: bytes) -> dict[str, Any]:
     footer = {key.decode(): value for key, value in file.metadata.metadata.items()}
     windows = json.loads(footer["logitcask.windows"])
     assert windows["hashes"] == content_hashes(columns, windows["lengths"])
+    if "id_gaps" in columns:
+        columns["ids"], columns["q"] = without_gaps(columns, json.loads(footer["logitcask.frequent_ids"]))
     return {
         "format_version": int(footer["logitcask.format_version"]),
         "metadata": json.loads(footer["logitcask.metadata"]),
@@ -222,6 +229,16 @@ def content_hashes(columns: dict[str, list], lengths: list[int]) -> list[str]:
         hashes.append(hashlib.blake2b(rows, digest_size=16).hexdigest())
         start += length
     return hashes
+
+
+def without_gaps(columns: dict[str, list], frequent: list[int]) -> tuple[list[list[int]], list[list[int]]]:
+    """Ids and quantised values of a compact shard, by rising id."""
+    by_rank = frequent + [token for token in range(VOCAB_SIZE) if token not in frequent]
+    rows = [
+        sorted(zip((by_rank[rank] for rank in accumulate(gaps)), q, strict=True))
+        for gaps, q in zip(columns["id_gaps"], columns["q"], strict=True)
+    ]
+    return [[token for token, _ in row] for row in rows], [[byte for _, byte in row] for row in rows]
 
 
 def expected_targets(columns: dict[str, list]) -> dict[str, Any]:

@@ -1,0 +1,59 @@
+"""One pass of the teacher over windows, and several selections from the same logits.
+
+The product's scorer selects once; here every scheme must see the very same distributions.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from schemas.draws import window_uniforms
+from schemas.scheme import Scheme
+from schemas.targets import Windows
+from teacher.heads import Heads, select_heads
+from teacher.projection import LinearHead, linear_head
+
+# Rows whose logits exist at a time: 128 of 262,144 ids are 134 MB in float32.
+ROW_CHUNK = 128
+
+
+class Teacher:
+    """A causal model in float32 whose logits are one matrix product of its hidden states."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        head = linear_head(model)
+        assert head is not None, "the bench's teachers project hidden states by one matrix"
+        self.head: LinearHead = head
+
+    def hidden(self, window: Windows) -> torch.Tensor:
+        """Hidden states of the rows of one window, float32 [S, D]."""
+        token_1S, position_1S = (
+            torch.from_numpy(x.astype(np.int64))[None] for x in (window.token, window.position_ids())
+        )
+        decoder = self.model.get_decoder()
+        with torch.inference_mode():
+            return decoder(input_ids=token_1S, position_ids=position_1S, use_cache=False).last_hidden_state[0]
+
+    def logits(self, hidden_TD: torch.Tensor) -> torch.Tensor:
+        """Final logits, float32 [T, V]."""
+        with torch.inference_mode():
+            return self.head.logits(hidden_TD, torch.empty(len(hidden_TD), self.head.vocab_size))
+
+    def selections(self, window: Windows, hidden_SD: torch.Tensor, schemes: Sequence[Scheme]) -> list[Heads]:
+        """What each scheme keeps of the rows of one window."""
+        chunks = [list(self._chunk(window, hidden_SD, schemes, start)) for start in range(0, len(hidden_SD), ROW_CHUNK)]
+        return [Heads.concatenate(blocks) for blocks in zip(*chunks, strict=True)]
+
+    def _chunk(
+        self, window: Windows, hidden_SD: torch.Tensor, schemes: Sequence[Scheme], start: int
+    ) -> Iterator[Heads]:
+        rows = slice(start, start + ROW_CHUNK)
+        logits_TV = self.logits(hidden_SD[rows])
+        next_ids_T = torch.from_numpy(window.next_token()[rows])
+        for scheme in schemes:
+            uniforms_TRN = torch.from_numpy(window_uniforms(window, scheme)[rows])
+            # Selecting uses its logits up.
+            yield select_heads(logits_TV.clone(), scheme, next_ids_T, uniforms_TRN=uniforms_TRN)

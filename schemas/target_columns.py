@@ -1,0 +1,78 @@
+"""Columns of a shard as the arrays of `StoredTargets`."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from schemas import quantizer, shard
+from schemas.compact_ids import from_gaps
+from schemas.row_groups import Lists
+from schemas.targets import StoredTargets, TailSample
+
+_SAMPLE_COLUMN = re.compile(r"tail_sample(@[1-9]\d*)?")
+_TAIL_COLUMN = re.compile(r"tail@(\d+(?:\.\d+)?)")
+
+
+def is_known_option(column: str) -> bool:
+    """Whether an optional column has a meaning in this version."""
+    return column == shard.ENTROPY_FIELD.name or bool(
+        _SAMPLE_COLUMN.fullmatch(column) or _TAIL_COLUMN.fullmatch(column)
+    )
+
+
+def stored_targets(table: pa.Table, lists: Mapping[str, Lists], head_ids: np.ndarray) -> StoredTargets:
+    """Targets of T rows.
+
+    Args:
+        table: The columns of single values.
+        lists: The list columns by name, without the ids.
+        head_ids: int32 [N].
+    """
+    replicas = sorted((name for name in lists if _SAMPLE_COLUMN.fullmatch(name)), key=_replica)
+    samples = [lists[name] for name in replicas]
+    tempered = {name: match[1] for name in table.column_names if (match := _TAIL_COLUMN.fullmatch(name))}
+    return StoredTargets(
+        head_ids=head_ids,
+        head_q=lists["q"].values,
+        head_offsets=lists["q"].offsets,
+        log_tail=_log_tail(table["tail"]),
+        log_next=-_nats(table["next_q"]),
+        entropy=_nats(table["entropy"]) if "entropy" in table.column_names else None,
+        tail_samples=tuple(TailSample(ids=drawn.values, offsets=drawn.offsets) for drawn in samples),
+        tempered_log_tails={float(number): _log_tail(table[name]) for name, number in tempered.items()},
+    )
+
+
+def decompacted(lists: Mapping[str, Lists], ids_by_rank: np.ndarray) -> tuple[dict[str, Lists], np.ndarray]:
+    """The lists of the layout "compact" as those of the plain one, and the head ids.
+
+    Raises:
+        ValueError: Gaps and values are not equally many, or a gap leads beyond the vocabulary.
+    """
+    gaps, q = lists["id_gaps"], lists["q"]
+    if not np.array_equal(gaps.offsets, q.offsets):
+        raise ValueError("a row has more 'id_gaps' than 'q', or less")
+    ids, values = from_gaps(gaps.values, q.values, q.offsets, ids_by_rank)
+    return {**lists, "q": Lists(values=values, offsets=q.offsets)}, ids
+
+
+def _replica(column: str) -> int:
+    return int(column.partition("@")[2] or 0)
+
+
+def _log_tail(column: pa.ChunkedArray) -> np.ndarray:
+    steps, valid = _nullable(column)
+    return np.where(valid, quantizer.dequantize_tail(steps), np.float32(np.nan))
+
+
+def _nats(column: pa.ChunkedArray) -> np.ndarray:
+    steps, valid = _nullable(column)
+    return np.where(valid, quantizer.dequantize_nats(steps), np.float32(np.nan))
+
+
+def _nullable(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Values (0 where null) and validity, [T]."""
+    array = column.combine_chunks()
+    return array.fill_null(0).to_numpy(), array.is_valid().to_numpy(zero_copy_only=False)
