@@ -4,18 +4,22 @@
     OUT/tokens/<split>/<name>.parquet|.json   token shards and their records
     OUT/tokens/units/<name>.json              made last: what a token unit found, rejected and wrote
     OUT/targets/<split>/<name>.parquet|.json  target shards and their records
+    OUT/tokenizer/pieces.json                 the bytes of every id, so that windows can be read as text
     OUT/rejected/<name>.jsonl                 documents that could not be annotated, with the reason
     OUT/snapshots/<number>.json               a snapshot: totals, statistics, and whether it is complete
     OUT/snapshots/<number>-<digest>.parquet   the shards it is made of
+    OUT/segments/, OUT/attempts/              the job's own: gathered records, and who has a unit in hand
 
 Every file is created once and never changed. A trainer names the snapshot it uses. The list of shards stands in a
-file of its own, so that totals and statistics of any number of shards are one small read.
+file of its own, so that totals and statistics of any number of shards are one small read. What a snapshot leaves out of
+its shards are rules (`schemas.rules`); `schemas.snapshot_shard` opens a shard with them.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from schemas import storage
 from schemas.errors import (
@@ -26,18 +30,34 @@ from schemas.errors import (
     UnknownFormatVersionError,
     UsageError,
 )
+from schemas.extremes import Extremes, extremes_from_json, merge_extremes
 from schemas.fingerprints import digest
 from schemas.records import UnitRecord
+from schemas.rules import Rules, rules_from_json, rules_to_json
+from schemas.running_costs import RunningCost, cost_of_unit, costs_from_json, merge_costs
+from schemas.sources import SourceSummary, merge_sources, sources_from_json
 from schemas.statistics import Statistics
 
 DATASET_VERSION = 1
 CONFIGURATION_NAME = "logitcask.json"
+# Row groups of the list of shards: a bounded amount of memory for any number of shards.
+_ROW_GROUP_ENTRIES = 50_000
 _SNAPSHOT_NAME = re.compile(r"(\d{6})\.json")
+
+Origin = Literal["annotate", "append", "select", "forget", "compact", "merge"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardEntry:
-    """One target shard of a snapshot. `path` is relative to the dataset's directory."""
+    """One target shard of a snapshot.
+
+    Attributes:
+        name, split: Which one.
+        path: Relative to the dataset's directory.
+        num_windows, num_positions: What the snapshot takes of it.
+        size_bytes, digest, footer_digest: Of the file.
+        selection: Which of the snapshot's `selections` says what is taken; None: everything.
+    """
 
     name: str
     split: str
@@ -47,11 +67,12 @@ class ShardEntry:
     size_bytes: int
     digest: str
     footer_digest: str
+    selection: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitSummary:
-    """Totals over the shards of one split."""
+    """Totals over the shards of one split; the last three are empty in snapshots of the first release."""
 
     num_shards: int = 0
     num_windows: int = 0
@@ -60,6 +81,9 @@ class SplitSummary:
     size_bytes: int = 0
     column_bytes: dict[str, int] = field(default_factory=dict)
     statistics: Statistics = field(default_factory=Statistics)
+    by_source: dict[str, SourceSummary] = field(default_factory=dict)
+    extremes: Extremes = field(default_factory=dict)
+    costs: dict[str, RunningCost] = field(default_factory=dict)
 
     def plus(self, record: UnitRecord) -> "SplitSummary":
         """The totals with one more shard."""
@@ -74,7 +98,20 @@ class SplitSummary:
                 name: self.column_bytes.get(name, 0) + record.column_bytes.get(name, 0) for name in sorted(columns)
             },
             statistics=self.statistics + (record.statistics or Statistics()),
+            by_source=merge_sources([self.by_source, record.by_source]),
+            extremes=merge_extremes([self.extremes, record.extremes]),
+            costs=merge_costs([self.costs, cost_of_unit(record.num_positions, record.environment, record.timings)]),
         )
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "SplitSummary":
+        parsed = {
+            "statistics": Statistics.from_json(value["statistics"]),
+            "by_source": sources_from_json(value.get("by_source", {})),
+            "extremes": extremes_from_json(value.get("extremes", {})),
+            "costs": costs_from_json(value.get("costs", {})),
+        }
+        return cls(**{**value, **parsed})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,9 +125,14 @@ class Snapshot:
         identity: What the shards are: corpus, tokenizer, teacher, scheme and the rest of the resolved configuration.
         num_documents_in: Documents found in the corpus: annotated + rejected, if complete.
         rejected: Reason to number of documents set aside.
-        splits: Totals and statistics by split.
+        splits: Totals and statistics by split, of what the snapshot takes; sizes are those of whole files.
         shards_file: Name of the file that lists the shards, relative to `snapshots/`.
         shards_digest: Of that file.
+        removed: Reason ("forgotten", "not selected") to number of documents that were annotated and then left out.
+        selections: The rules that shards of the list refer to.
+        made_by: The command that wrote it.
+        base: Number of the snapshot it was made from; None for one that was annotated or merged.
+        num_missing_units: Planned units that are neither done nor set aside with their documents; 0 if complete.
     """
 
     url: str
@@ -102,6 +144,11 @@ class Snapshot:
     splits: dict[str, SplitSummary]
     shards_file: str
     shards_digest: str
+    removed: dict[str, int] = field(default_factory=dict)
+    selections: tuple[Rules, ...] = ()
+    made_by: Origin = "annotate"
+    base: int | None = None
+    num_missing_units: int = 0
 
     @property
     def name(self) -> str:
@@ -111,24 +158,16 @@ class Snapshot:
     def num_rejected(self) -> int:
         return sum(self.rejected.values())
 
+    @property
+    def num_removed(self) -> int:
+        return sum(self.removed.values())
+
     def total(self) -> SplitSummary:
         """Totals over all splits."""
-        parts = list(self.splits.values())
-        return SplitSummary(
-            num_shards=sum(part.num_shards for part in parts),
-            num_windows=sum(part.num_windows for part in parts),
-            num_positions=sum(part.num_positions for part in parts),
-            num_documents=sum(part.num_documents for part in parts),
-            size_bytes=sum(part.size_bytes for part in parts),
-            column_bytes={
-                name: sum(part.column_bytes.get(name, 0) for part in parts)
-                for name in sorted({name for part in parts for name in part.column_bytes})
-            },
-            statistics=Statistics.merge(part.statistics for part in parts),
-        )
+        return sum_summaries(self.splits.values())
 
     def shards(self, split: str | None = None) -> list[ShardEntry]:
-        """The snapshot's shards in order of their names, of one split or all.
+        """The snapshot's shards in its order, of one split or all.
 
         Raises:
             MissingShardError, CorruptShardError: The list of shards is not there, or not as it was written.
@@ -144,11 +183,34 @@ class Snapshot:
             raise MissingShardError(f"{storage.redact(url)}: the snapshot's list of shards is not there") from error
         if digest(data) != self.shards_digest:
             raise CorruptShardError(f"{storage.redact(url)}: the snapshot's list of shards is not as it was written")
-        rows = pq.read_table(io.BytesIO(data)).to_pylist()
+        # Not `read_table`: it imports pandas and pyarrow.dataset, whose threads now and then abort a process that ends.
+        rows = pq.ParquetFile(io.BytesIO(data)).read(use_threads=False).to_pylist()
         return [ShardEntry(**row) for row in rows if split is None or row["split"] == split]
 
     def shard_url(self, entry: ShardEntry) -> str:
+        """The file. Who reads targets opens it with `schemas.snapshot_shard.open_shard`, which applies the rules."""
         return storage.join(self.url, entry.path)
+
+    def rules_of(self, entry: ShardEntry) -> Rules:
+        """What is left out of a shard."""
+        return () if entry.selection is None else self.selections[entry.selection]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """A snapshot to be: everything but its number. The attributes are those of `Snapshot`."""
+
+    complete: bool
+    identity: dict[str, Any]
+    num_documents_in: int
+    rejected: dict[str, int]
+    splits: dict[str, SplitSummary]
+    shards: Sequence[ShardEntry]
+    removed: dict[str, int] = field(default_factory=dict)
+    selections: tuple[Rules, ...] = ()
+    made_by: Origin = "annotate"
+    base: int | None = None
+    num_missing_units: int = 0
 
 
 def configuration_url(out: str) -> str:
@@ -276,34 +338,95 @@ def write_snapshot(
         rejected: Reason to documents set aside.
     """
     done = sorted((r for r in records if r.status == "done"), key=lambda r: (r.split, r.name))
-    splits: dict[str, SplitSummary] = {}
-    for record in done:
-        splits[record.split] = splits.get(record.split, SplitSummary()).plus(record)
-    shards = _encode_entries([_entry(record) for record in done])
+    draft = Draft(
+        complete=complete,
+        identity=identity,
+        num_documents_in=num_documents_in,
+        rejected=rejected,
+        splits=sum_records(done),
+        shards=tuple(entry_of(record) for record in done),
+    )
+    return write_draft(out, draft)
+
+
+def write_draft(out: str, draft: Draft) -> Snapshot:
+    """Writes the next snapshot, or returns the latest if it says the same."""
     latest = latest_snapshot(out)
     number = latest.number + 1 if latest else 1
-    while True:
-        snapshot = Snapshot(
-            url=out,
-            number=number,
-            complete=complete,
-            identity=identity,
-            num_documents_in=num_documents_in,
-            rejected=dict(sorted(rejected.items())),
-            splits=splits,
-            shards_file=f"{number:06d}-{digest(shards)[-12:]}.parquet",
-            shards_digest=digest(shards),
-        )
-        if latest and _contents(latest) == _contents(snapshot):
-            return latest
-        storage.create(storage.join(out, "snapshots", snapshot.shards_file), shards)
-        if storage.create_json(storage.join(out, "snapshots", f"{number:06d}.json"), _snapshot_json(snapshot)):
+    while latest is None or not is_draft_of(draft, latest):
+        snapshot = publish(out, draft, number)
+        if snapshot is not None:
             return snapshot
         latest = load_snapshot(out, number)
         number += 1
+    return latest
 
 
-def _entry(record: UnitRecord) -> ShardEntry:
+def publish(out: str, draft: Draft, number: int) -> Snapshot | None:
+    """Writes a snapshot under a number; None if somebody took the number first."""
+    shards = _encode_entries(draft.shards)
+    snapshot = _numbered(out, draft, shards, number)
+    storage.create(storage.join(out, "snapshots", snapshot.shards_file), shards)
+    url = storage.join(out, "snapshots", f"{snapshot.name}.json")
+    return snapshot if storage.create_json(url, _snapshot_json(snapshot)) else None
+
+
+def draft_digest(draft: Draft) -> str:
+    """The digest that the draft's list of shards will have."""
+    return digest(_encode_entries(draft.shards))
+
+
+def is_draft_of(draft: Draft, snapshot: Snapshot) -> bool:
+    """Whether a snapshot says what a draft would."""
+    planned = _numbered(snapshot.url, draft, _encode_entries(draft.shards), snapshot.number)
+    return _snapshot_json(planned) == _snapshot_json(snapshot)
+
+
+def _numbered(out: str, draft: Draft, shards: bytes, number: int) -> Snapshot:
+    fields = {name: getattr(draft, name) for name in Draft.__dataclass_fields__ if name != "shards"}
+    return Snapshot(
+        url=out,
+        number=number,
+        **{
+            **fields,
+            "rejected": dict(sorted(draft.rejected.items())),
+            "removed": dict(sorted(draft.removed.items())),
+        },
+        shards_file=f"{number:06d}-{digest(shards)[-12:]}.parquet",
+        shards_digest=digest(shards),
+    )
+
+
+def sum_summaries(summaries: Iterable[SplitSummary]) -> SplitSummary:
+    """Totals over totals."""
+    parts = list(summaries)
+    return SplitSummary(
+        num_shards=sum(part.num_shards for part in parts),
+        num_windows=sum(part.num_windows for part in parts),
+        num_positions=sum(part.num_positions for part in parts),
+        num_documents=sum(part.num_documents for part in parts),
+        size_bytes=sum(part.size_bytes for part in parts),
+        column_bytes={
+            name: sum(part.column_bytes.get(name, 0) for part in parts)
+            for name in sorted({name for part in parts for name in part.column_bytes})
+        },
+        statistics=Statistics.merge(part.statistics for part in parts),
+        by_source=merge_sources(part.by_source for part in parts),
+        extremes=merge_extremes(part.extremes for part in parts),
+        costs=merge_costs(part.costs for part in parts),
+    )
+
+
+def sum_records(records: Iterable[UnitRecord]) -> dict[str, SplitSummary]:
+    """Totals by split."""
+    splits: dict[str, SplitSummary] = {}
+    for record in records:
+        splits[record.split] = splits.get(record.split, SplitSummary()).plus(record)
+    return splits
+
+
+def entry_of(record: UnitRecord, selection: int | None = None) -> ShardEntry:
+    """A shard's line in the list."""
     return ShardEntry(
         name=record.name,
         split=record.split,
@@ -313,32 +436,36 @@ def _entry(record: UnitRecord) -> ShardEntry:
         size_bytes=record.size_bytes,
         digest=record.digest,
         footer_digest=record.footer_digest,
+        selection=selection,
     )
 
 
 def _encode_entries(entries: Sequence[ShardEntry]) -> bytes:
+    """The list of shards as Parquet, some rows at a time: there may be a million."""
     import io
 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {"num_windows": pa.int64(), "num_positions": pa.int64(), "size_bytes": pa.int64()}
+    types = {"num_windows": pa.int64(), "num_positions": pa.int64(), "size_bytes": pa.int64(), "selection": pa.int32()}
     names = list(ShardEntry.__dataclass_fields__)
-    table = pa.table(
-        {name: pa.array([getattr(e, name) for e in entries], types.get(name, pa.string())) for name in names}
-    )
+    if all(entry.selection is None for entry in entries):
+        # As the first release wrote it, so that a list which says the same has the same digest.
+        names.remove("selection")
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
+    iterator = iter(entries)
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
+        while lot := list(itertools.islice(iterator, _ROW_GROUP_ENTRIES)):
+            columns = [pa.array([getattr(entry, name) for entry in lot], schema.field(name).type) for name in names]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
     return sink.getvalue()
-
-
-def _contents(snapshot: Snapshot) -> dict[str, Any]:
-    return {k: v for k, v in _snapshot_json(snapshot).items() if k not in ("number", "shards_file")}
 
 
 def _snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
     fields = asdict(snapshot)
     del fields["url"]
+    fields["selections"] = [rules_to_json(rules) for rules in snapshot.selections]
     return {"dataset_version": DATASET_VERSION, **_string_keys(fields)}
 
 
@@ -357,10 +484,9 @@ def _parse_snapshot(out: str, value: dict[str, Any]) -> Snapshot:
             f"{storage.redact(out)}: a snapshot of dataset version {version}; this release reads {DATASET_VERSION}; "
             "install a newer logitcask"
         )
-    fields["splits"] = {
-        split: SplitSummary(**{**summary, "statistics": Statistics.from_json(summary["statistics"])})
-        for split, summary in fields["splits"].items()
-    }
+    fields["splits"] = {split: SplitSummary.from_json(summary) for split, summary in fields["splits"].items()}
+    # Snapshots of the first release have none.
+    fields["selections"] = tuple(rules_from_json(rules) for rules in fields.get("selections", []))
     return Snapshot(url=out, **fields)
 
 

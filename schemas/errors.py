@@ -25,6 +25,10 @@ class TeacherError(LogitcaskError):
     """The teacher cannot be found or loaded."""
 
 
+class MemoryExhaustedError(LogitcaskError):
+    """The smallest step of the work does not fit into memory."""
+
+
 class TokenizerError(LogitcaskError):
     """There is no tokenizer, or it cannot do what is asked of it."""
 
@@ -53,6 +57,10 @@ class IncompleteDatasetError(LogitcaskError):
     """There is no complete snapshot to read."""
 
 
+class UnknownDocumentError(LogitcaskError):
+    """A snapshot holds no document of that id."""
+
+
 class FingerprintMismatchError(LogitcaskError):
     """Two things that must belong together (tokenizer, vocabulary, teacher) do not."""
 
@@ -63,3 +71,11 @@ class ConfigurationMismatchError(LogitcaskError):
 
 class ForeignOutputError(LogitcaskError):
     """An output directory holds something that logitcask did not write."""
+
+
+class StorageError(LogitcaskError):
+    """A store refused, failed or could not be reached, also after its library had tried again."""
+
+
+class ClusterError(LogitcaskError):
+    """A cluster cannot be reached, or a worker of it is not set up as the job needs it."""

@@ -15,6 +15,7 @@ from schemas.fingerprints import digest
 from schemas.reader import Block, ShardReader
 from schemas.records import UnitRecord, read_record
 from schemas.shard import sample_column, tempered_tail_column
+from schemas.snapshot_shard import SnapshotShard
 from schemas.targets import TailSample, Targets
 
 
@@ -90,12 +91,12 @@ def _snapshot_faults(snapshot: Snapshot) -> Iterator[Fault]:
             error="IncompleteDatasetError",
             what="the snapshot is not complete; run the same `logitcask annotate` again to finish it",
         )
-    accounted = snapshot.total().num_documents + snapshot.num_rejected
+    accounted = snapshot.total().num_documents + snapshot.num_rejected + snapshot.num_removed
     if snapshot.complete and accounted != snapshot.num_documents_in:
         yield Fault(
             path=path,
             error="CorruptShardError",
-            what=f"{snapshot.num_documents_in} documents came in, {accounted} are annotated or rejected",
+            what=f"{snapshot.num_documents_in} documents came in, {accounted} are annotated, rejected or removed",
         )
 
 
@@ -113,13 +114,23 @@ def _shard_faults(snapshot: Snapshot, entry: ShardEntry) -> list[Fault]:
         record = _check_record(snapshot.url, "targets", entry.split, entry.name, entry.digest)
         with ShardReader(snapshot.shard_url(entry), footer_digest=entry.footer_digest) as reader:
             found, num_targets = check_rows(reader)
-            if (reader.num_windows, reader.num_positions) != (entry.num_windows, entry.num_positions):
-                found.append(f"{reader.num_windows} windows of {reader.num_positions} rows, not as the snapshot says")
+            shown = _shown(snapshot, entry, reader)
+            if shown != (entry.num_windows, entry.num_positions):
+                found.append(f"{shown[0]} windows of {shown[1]} rows, not as the snapshot says")
             if record.statistics and record.statistics.targets != num_targets:
                 found.append("the number of targets is not what the record says")
         return [Fault(path=entry.path, error="CorruptShardError", what=what) for what in found]
     except LogitcaskError as error:
         return [_fault(entry.path, error)]
+
+
+def _shown(snapshot: Snapshot, entry: ShardEntry, reader: ShardReader) -> tuple[int, int]:
+    """Windows and rows of a shard that the snapshot does not leave out."""
+    rules = snapshot.rules_of(entry)
+    if not rules:
+        return reader.num_windows, reader.num_positions
+    shard = SnapshotShard(reader, rules)
+    return shard.num_windows, sum(shard.read(*block).windows.num_positions for block in shard.blocks())
 
 
 def _fault(path: str, error: LogitcaskError) -> Fault:

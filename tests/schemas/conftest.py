@@ -1,6 +1,11 @@
 """Random windows and targets: no model, but every rule of the format holds."""
 
+import dataclasses
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,3 +165,113 @@ def write_unit(rng: np.random.Generator, out: str, name: str, split: str) -> Uni
     assert storage.create(storage.join(out, dataset.shard_path("targets", split, name)), shard.data)
     assert storage.create_json(storage.join(out, dataset.record_path("targets", split, name)), record.to_json())
     return record
+
+
+def name_documents(windows: Windows, prefix: str) -> Windows:
+    """The same windows; every third part goes on with the document of the part before it."""
+    parts = []
+    for index, part in enumerate(windows.parts):
+        first = index - (index % 3 == 2)
+        parts.append(
+            dataclasses.replace(
+                part, id=f"{prefix}-{first}", source=f"/corpus/{prefix}.txt#{first}", offset=int(first != index)
+            )
+        )
+    return dataclasses.replace(windows, parts=tuple(parts))
+
+
+IDENTITY = {
+    "corpus": {"num_files": 3, "size_bytes": 300, "fingerprint": "c0"},
+    "corpus_licence": "PSF-2.0",
+    "teacher": dataclasses.asdict(TEACHER),
+    "tokenizer": dataclasses.asdict(TOKENIZER),
+    "scheme": Scheme().to_json(),
+    "window_tokens": 64,
+    "entropy": True,
+    "held_out": 0.1,
+}
+
+
+@pytest.fixture(scope="session")
+def make_whole_dataset() -> Callable[..., dataset.Snapshot]:
+    """Writes a finished dataset as an annotation leaves it: token shards, records, a rejected document."""
+
+    def make(out: str, prefix: str = "a", seed: int = 0, **identity: object) -> dataset.Snapshot:
+        rng = np.random.default_rng(seed)
+        identity = IDENTITY | {"corpus": {**IDENTITY["corpus"], "fingerprint": prefix}} | identity
+        dataset.write_configuration(out, identity=identity, environment={"dtype": "float32"})
+        records = []
+        for index, split in enumerate(("train", "train", "held-out")):
+            name = f"{prefix}{index}"
+            windows = name_documents(make_windows(rng, [64, 40, 64, 20]), name)
+            records.append(commit(out, name, split, windows, make_targets(rng, windows), identity))
+            commit(out, f"{name}-tokens", split, windows, None, identity)
+        lines = [{"source": f"/corpus/{prefix}0.txt#{n}", "reason": "bad", "raw": f"rejected {n}"} for n in (0, 99)]
+        rejected = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        storage.create(storage.join(out, "rejected", f"{prefix}0-0000.jsonl"), rejected)
+        return dataset.write_snapshot(
+            out,
+            complete=True,
+            identity=identity,
+            records=records,
+            num_documents_in=sum(record.num_documents for record in records) + 2,
+            rejected={"bad": 2},
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def whole_dataset(tmp_path_factory: pytest.TempPathFactory, make_whole_dataset: Callable) -> Path:
+    """One such dataset; tests work on `whole_copy`."""
+    out = tmp_path_factory.mktemp("whole")
+    make_whole_dataset(str(out))
+    return out
+
+
+@pytest.fixture
+def whole_copy(whole_dataset: Path, tmp_path: Path) -> str:
+    return str(shutil.copytree(whole_dataset, tmp_path / "whole"))
+
+
+def commit(out: str, name: str, split: str, windows: Windows, targets: Targets | None, identity: dict) -> UnitRecord:
+    """Writes a shard and its record."""
+    metadata = dataclasses.replace(target_metadata(split), corpus_licence=identity["corpus_licence"])
+    metadata = dataclasses.replace(metadata, has_entropy=identity["entropy"])
+    if targets is None:
+        metadata = dataclasses.replace(metadata, kind="tokens", teacher=None, scheme=None, has_entropy=False)
+    shard = encode_shard(windows, targets, metadata)
+    record = UnitRecord(
+        name=name,
+        kind=metadata.kind,
+        split=split,  # pyright: ignore[reportArgumentType]
+        digest=shard.digest,
+        footer_digest=shard.footer_digest,
+        size_bytes=len(shard.data),
+        num_windows=shard.num_windows,
+        num_positions=shard.num_positions,
+        num_documents=windows.num_documents(),
+        column_bytes=shard.column_bytes,
+        statistics=None if targets is None else Statistics.of(windows, targets),
+    )
+    assert storage.create(storage.join(out, dataset.shard_path(metadata.kind, split, name)), shard.data)
+    assert storage.create_json(storage.join(out, dataset.record_path(metadata.kind, split, name)), record.to_json())
+    return record
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[[Any], Any]:
+    """Turns arrays, wherever they are held, into what `==` compares to the last bit; all NaN are one."""
+
+    def of(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            if value.dtype.kind == "f":
+                value = np.where(np.isnan(value), value.dtype.type(np.nan), value)
+            return value.dtype.str, value.shape, value.tobytes()
+        if dataclasses.is_dataclass(value):
+            return {one.name: of(getattr(value, one.name)) for one in dataclasses.fields(value)}
+        if isinstance(value, dict):
+            return {key: of(one) for key, one in value.items()}
+        return [of(one) for one in value] if isinstance(value, list | tuple) else value
+
+    return of
