@@ -1,4 +1,4 @@
-"""The second stage: one token shard → one target shard, as four plain steps: read, score, encode, commit.
+"""The second stage: one token shard → one target shard: read, score and encode side by side, commit.
 
 The model is loaded once a process, never pickled, and shared by all units of the process. A unit whose teacher gives
 NaN or infinity is set aside whole, with its documents in `rejected/`: never lost, never fatal.
@@ -7,23 +7,27 @@ NaN or infinity is set aside whole, with its documents in `rejected/`: never los
 import json
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from pipeline import attempts
 from pipeline.committing import commit_record, commit_shard, standing_record
 from pipeline.heartbeats import Heartbeats
 from pipeline.plan import AnnotationUnit
+from pipeline.scoring import UnitEncoder, score_windows
 from schemas import storage
 from schemas.dataset import shard_path
 from schemas.errors import NonFiniteError
+from schemas.extremes import find_extremes
 from schemas.reader import ShardReader
 from schemas.records import UnitRecord
-from schemas.scheme import Scheme
-from schemas.shard import EncodedShard, ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
+from schemas.scheme import Layout, Scheme
+from schemas.shard import EncodedShard, ShardMetadata, TeacherInfo, TokenizerInfo
+from schemas.sources import SourceGroups, summarize_by_source
 from schemas.statistics import Statistics
 from schemas.targets import Targets, Windows
-from teacher.packing import batches
 
 if TYPE_CHECKING:
     # torch is not needed before the first window is scored; workers of the other stage never need it.
@@ -44,6 +48,9 @@ class ScorerSpec:
         row_chunk: Positions whose logits exist at a time.
         scheme: How heads are chosen.
         temperatures: Further temperatures at which the tail is stored.
+        num_ids: Ids from here on are padding of the vocabulary and get no probability; None if there are none.
+        kernel: What passes over the logits (`teacher.block_sums`).
+        device_map: Instead of one device, how the teacher is spread (`teacher.loading.load_model`).
     """
 
     reference: str
@@ -55,6 +62,9 @@ class ScorerSpec:
     row_chunk: int
     scheme: Scheme
     temperatures: tuple[float, ...] = ()
+    num_ids: int | None = None
+    kernel: str = "auto"
+    device_map: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +77,9 @@ class AnnotationSpec:
         teacher, tokenizer: What goes into the shards' metadata.
         window_tokens: Most positions of a window.
         has_entropy: Whether shards get the column `entropy`.
+        layout: How head ids are stored.
         corpus_licence: Terms of the text.
+        sources: The groups of sources that are counted apart.
     """
 
     out: str
@@ -77,10 +89,23 @@ class AnnotationSpec:
     window_tokens: int
     has_entropy: bool
     corpus_licence: str | None
+    layout: Layout = "plain"
+    sources: SourceGroups = field(default_factory=SourceGroups)
 
 
-def annotate_unit(unit: AnnotationUnit, spec: AnnotationSpec, heartbeats: Heartbeats) -> UnitRecord:
+def annotate_unit(
+    unit: AnnotationUnit,
+    spec: AnnotationSpec,
+    heartbeats: Heartbeats,
+    on_done: Callable[[UnitRecord], None] = lambda record: None,
+) -> UnitRecord:
     """Annotates one token shard, or returns the record of whoever did.
+
+    Args:
+        unit: Which.
+        spec: How.
+        heartbeats: Where progress is told.
+        on_done: Told the record if it was annotated here and now.
 
     Raises:
         CorruptShardError, MissingShardError: The token shard, or what stands of the target shard, is damaged.
@@ -91,28 +116,41 @@ def annotate_unit(unit: AnnotationUnit, spec: AnnotationSpec, heartbeats: Heartb
         heartbeats.advance(unit.tokens.num_positions)
         return standing
     stopwatch = _Stopwatch()
+    attempts.reach("read", unit.name)
     windows = read_unit(unit, spec)
-    stopwatch.lap("read")
+    heartbeats.spend(stopwatch.lap("read"))
     scorer = cached_scorer(spec.scorer)
     stopwatch.lap("load")
-    try:
-        targets = score_windows(windows, scorer, spec.scorer.batch_tokens, heartbeats)
-    except NonFiniteError as error:
-        heartbeats.advance(unit.tokens.num_positions)
-        return reject_unit(unit, windows, spec, error)
-    stopwatch.lap("score")
-    shard = encode_unit(unit, windows, targets, spec)
-    stopwatch.lap("encode")
+    attempts.reach("forward", unit.name)
+    with UnitEncoder(windows, target_metadata(unit, spec)) as encoder:
+        try:
+            scoring = score_windows(windows, scorer, spec.scorer.batch_tokens, heartbeats, encoder)
+        except NonFiniteError as error:
+            heartbeats.advance(unit.tokens.num_positions)
+            return reject_unit(unit, windows, spec, error)
+        stopwatch.lap("score")
+        attempts.reach("encode", unit.name)
+        shard, targets, statistics = encode_unit(unit, encoder)
+        heartbeats.spend(stopwatch.lap("finish"))
     record = UnitRecord(
         name=unit.name,
         kind="targets",
         split=unit.split,
         num_documents=windows.num_documents(),
-        statistics=Statistics.of(windows, targets),
-        environment=scorer.environment,
-        timings=stopwatch.timings(),
+        statistics=statistics,
+        by_source=summarize_by_source(windows, targets, spec.sources),
+        extremes=find_extremes(unit.name, windows, targets),
+        environment=scorer.environment | scoring.environment(),
+        timings={
+            "forward_seconds": round(scoring.forward_seconds, 4),
+            "encode_seconds": round(encoder.seconds, 4),
+            **stopwatch.timings(),
+        },
     )
-    return commit_shard(spec.out, shard, record)
+    record = commit_shard(spec.out, shard, record)
+    heartbeats.spend(stopwatch.lap("commit"))
+    on_done(record)
+    return record
 
 
 def read_unit(unit: AnnotationUnit, spec: AnnotationSpec) -> Windows:
@@ -126,23 +164,16 @@ def read_unit(unit: AnnotationUnit, spec: AnnotationSpec) -> Windows:
         return reader.read().windows
 
 
-def score_windows(windows: Windows, scorer: "Scorer", batch_tokens: int, heartbeats: Heartbeats) -> Targets:
-    """The targets of all windows, batch by batch, with a heartbeat after each.
-
-    Raises:
-        NonFiniteError: The teacher gave NaN or infinity.
-    """
-    pieces = []
-    for start, stop in batches(windows.window_offsets, batch_tokens):
-        batch = windows.select(start, stop)
-        pieces.append(scorer.score(batch))
-        heartbeats.advance(batch.num_positions)
-    return Targets.concatenate(pieces)
+def encode_unit(unit: AnnotationUnit, encoder: UnitEncoder) -> tuple[EncodedShard, Targets, Statistics]:
+    """The end of a unit's encoding: its shard, targets and statistics."""
+    encoded = encoder.finish()
+    assert encoded[0].num_positions == unit.tokens.num_positions, "a target for every row of the token shard"
+    return encoded
 
 
-def encode_unit(unit: AnnotationUnit, windows: Windows, targets: Targets, spec: AnnotationSpec) -> EncodedShard:
-    """The target shard as bytes."""
-    metadata = ShardMetadata(
+def target_metadata(unit: AnnotationUnit, spec: AnnotationSpec) -> ShardMetadata:
+    """What the unit's target shard is."""
+    return ShardMetadata(
         kind="targets",
         split=unit.split,
         window_tokens=spec.window_tokens,
@@ -150,9 +181,9 @@ def encode_unit(unit: AnnotationUnit, windows: Windows, targets: Targets, spec: 
         teacher=spec.teacher,
         scheme=spec.scorer.scheme,
         has_entropy=spec.has_entropy,
+        layout=spec.layout,
         corpus_licence=spec.corpus_licence,
     )
-    return encode_shard(windows, targets, metadata)
 
 
 def reject_unit(unit: AnnotationUnit, windows: Windows, spec: AnnotationSpec, error: NonFiniteError) -> UnitRecord:
@@ -194,11 +225,14 @@ def cached_scorer(spec: ScorerSpec) -> "Scorer":
 
     # For every unit, because OpenMP keeps the number for each calling thread, and Beam has many.
     torch.set_num_threads(spec.num_threads)
+    # The batch size is no reason to load a teacher again.
+    key = replace(spec, batch_tokens=0)
     with _scorer_lock:
-        if spec not in _scorers:
+        if key not in _scorers:
             _scorers.clear()
-            _scorers[spec] = load_scorer(spec)
-        return _scorers[spec]
+            _scorers[key] = load_scorer(spec)
+        _scorers[key].batch_tokens = spec.batch_tokens
+        return _scorers[key]
 
 
 def load_scorer(spec: ScorerSpec) -> "Scorer":
@@ -206,13 +240,15 @@ def load_scorer(spec: ScorerSpec) -> "Scorer":
     from teacher.loading import load_model
     from teacher.scorer import HuggingFaceScorer
 
-    model = load_model(spec.reference, spec.dtype, spec.device, spec.attention)
+    model = load_model(spec.reference, spec.dtype, spec.device, spec.attention, device_map=spec.device_map)
     return HuggingFaceScorer(
         model,
         spec.scheme,
         batch_tokens=spec.batch_tokens,
         row_chunk=spec.row_chunk,
         temperatures=spec.temperatures,
+        num_ids=spec.num_ids,
+        kernel=spec.kernel,
     )
 
 
@@ -223,11 +259,11 @@ class _Stopwatch:
         self._laps: dict[str, float] = {}
         self._last_seconds = time.perf_counter()
 
-    def lap(self, phase: str) -> None:
-        """Ends a phase."""
-        now_seconds = time.perf_counter()
-        self._laps[f"{phase}_seconds"] = round(now_seconds - self._last_seconds, 4)
-        self._last_seconds = now_seconds
+    def lap(self, phase: str) -> float:
+        """Ends a phase, and says how long it was."""
+        before_seconds, self._last_seconds = self._last_seconds, time.perf_counter()
+        self._laps[f"{phase}_seconds"] = round(self._last_seconds - before_seconds, 4)
+        return self._last_seconds - before_seconds
 
     def timings(self) -> dict[str, float | str]:
         """Seconds by phase and the time of now."""

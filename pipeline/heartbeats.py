@@ -13,14 +13,17 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import attempts
 from schemas import errors, storage
 from schemas.errors import LogitcaskError
 
 _WRITE_INTERVAL_SECONDS = 0.5
-_STOP_FILE = "stop"
+STOP_FILE = "stop"
+_DRAIN_FILE = "drain"
 
 _lock = threading.Lock()
 _done: dict[str, int] = {}
+_spent: dict[str, tuple[float, float]] = {}
 _written_seconds: dict[str, float] = {}
 
 
@@ -45,6 +48,7 @@ class Heartbeats:
         Raises:
             StopRequested: The driver wants to end, or has ended.
         """
+        attempts.progressed()
         if not self._is_heard():
             if self._key in _done:
                 raise StopRequested
@@ -54,25 +58,56 @@ class Heartbeats:
             due = time.monotonic() - _written_seconds.get(self._key, 0) >= _WRITE_INTERVAL_SECONDS
         if due:
             self.flush()
-        if (self._path / _STOP_FILE).exists():
+        if (self._path / STOP_FILE).exists():
             raise StopRequested
+
+    def spend(self, seconds: float, *, forward_seconds: float = 0.0) -> None:
+        """Notes time that this process has spent on units, and how much of it in the teacher."""
+        if not self._is_heard():
+            return
+        with _lock:
+            before_seconds, before_forward_seconds = _spent.get(self._key, (0.0, 0.0))
+            _spent[self._key] = (before_seconds + seconds, before_forward_seconds + forward_seconds)
 
     def flush(self) -> None:
         """Writes this process's count now."""
         if not self._is_heard():
             return
         with _lock:
-            done = _done.get(self._key, 0)
+            done, spent = _done.get(self._key, 0), _spent.get(self._key, (0.0, 0.0))
             _written_seconds[self._key] = time.monotonic()
-        storage.replace(str(self._path / f"{os.getpid()}.count"), str(done).encode())
+        storage.replace(str(self._path / f"{os.getpid()}.count"), json.dumps([done, *spent]).encode())
 
     def done(self) -> int:
         """Work counted by all processes so far."""
-        return sum(int(file.read_bytes()) for file in self._path.glob("*.count"))
+        return sum(counts[0] for counts in self._counts())
+
+    def forward_share(self) -> float | None:
+        """Share of the time spent on units that went into the teacher's forward pass; None if nobody noted any."""
+        counts = self._counts()
+        seconds, forward_seconds = sum(count[1] for count in counts), sum(count[2] for count in counts)
+        return forward_seconds / seconds if seconds and forward_seconds else None
+
+    def _counts(self) -> list[list]:
+        """What each process has written: work done, seconds on units, seconds in the teacher."""
+        return [json.loads(file.read_bytes()) for file in self._path.glob("*.count")]
 
     def request_stop(self) -> None:
         """Asks all workers to stop at their next heartbeat."""
-        (self._path / _STOP_FILE).touch()
+        (self._path / STOP_FILE).touch()
+
+    def request_drain(self) -> None:
+        """Asks all workers to finish the units they have, and to take no more."""
+        (self._path / _DRAIN_FILE).touch()
+
+    def require_open(self) -> None:
+        """Asked before a unit is taken.
+
+        Raises:
+            StopRequested: The driver wants to end.
+        """
+        if self._is_heard() and any((self._path / name).exists() for name in (STOP_FILE, _DRAIN_FILE)):
+            raise StopRequested
 
     def note_failure(self, unit: str, error: BaseException) -> None:
         """Keeps an error for the driver, by name."""

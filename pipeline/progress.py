@@ -1,8 +1,11 @@
-"""How far the job is, on stderr: one bar on a terminal, a plain line every ten seconds elsewhere."""
+"""How far the job is, on stderr: one bar on a terminal, a plain line every ten seconds elsewhere.
+
+Machines are told the same figures by listeners (`pipeline.telemetry`).
+"""
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,6 +17,31 @@ _PLAIN_INTERVAL_SECONDS = 10.0
 _RATE_WINDOW_SECONDS = 60.0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """How far a stage is.
+
+    Attributes:
+        stage: What is being done: "tokenize" or "annotate".
+        unit: What is counted: "tokens" or "bytes".
+        done, total: How much, of what this run began with.
+        rate: Amount a second over the last minute; None before it can be known.
+        seconds_left: At that rate.
+        forward_share: Share of the workers' time that goes into the teacher; None where it is not known.
+    """
+
+    stage: str
+    unit: str
+    done: int
+    total: int
+    rate: float | None
+    seconds_left: float | None
+    forward_share: float | None
+
+
+Listener = Callable[[Reading], None]
+
+
 @dataclass(kw_only=True, slots=True)
 class Meter:
     """Amount done, rate and time left, from (time, amount) samples.
@@ -22,11 +50,13 @@ class Meter:
         label: What is being done.
         unit: What is counted: "tokens" or "bytes".
         total: How much there is to do.
+        forward_share: Share of the workers' time that goes into the teacher, if known.
     """
 
     label: str
     unit: str
     total: int
+    forward_share: float | None = None
     _samples: list[tuple[float, int]] = field(default_factory=list)
 
     def update(self, done: int, now_seconds: float) -> None:
@@ -63,7 +93,21 @@ class Meter:
         if not self.rate:
             return text
         left = format_duration((self.total - self.done) / self.rate)
-        return f"{text}, {format_rate(self.rate)} {self.unit}/s, {left} left"
+        forward = "" if self.forward_share is None else f"{100 * self.forward_share:.0f} % in forward, "
+        return f"{text}, {format_rate(self.rate)} {self.unit}/s, {forward}{left} left"
+
+    def reading(self) -> Reading:
+        """All figures of now."""
+        rate = self.rate
+        return Reading(
+            stage=self.label,
+            unit=self.unit,
+            done=self.done,
+            total=self.total,
+            rate=rate,
+            seconds_left=(self.total - self.done) / rate if rate else None,
+            forward_share=self.forward_share,
+        )
 
 
 def format_rate(rate: float) -> str:
@@ -82,29 +126,36 @@ def format_duration(seconds: float) -> str:
 class ProgressDisplay:
     """Draws a meter: a rich bar on a terminal, else lines."""
 
-    def __init__(self, meter: Meter, console: Console) -> None:
+    def __init__(self, meter: Meter, console: Console, listeners: Sequence[Listener]) -> None:
         self._meter = meter
+        self._listeners = listeners
         self._console = console
         self._next_line_seconds = time.monotonic() + _PLAIN_INTERVAL_SECONDS
         self._bar = Progress(BarColumn(bar_width=30), TextColumn("{task.description}"), console=console, transient=True)
         self._task = self._bar.add_task("", total=max(meter.total, 1))
 
-    def update(self, done: int) -> None:
-        """Shows how much is done now."""
+    def update(self, done: int, forward_share: float | None = None) -> None:
+        """Shows how much is done now, and how much of the time goes into the teacher."""
         now_seconds = time.monotonic()
         self._meter.update(done, now_seconds)
+        if forward_share is not None:
+            self._meter.forward_share = forward_share
+        for listener in self._listeners:
+            listener(self._meter.reading())
         if self._console.is_terminal:
             self._bar.update(self._task, completed=self._meter.done, description=self._meter.describe())
-        elif now_seconds >= self._next_line_seconds:
+        elif now_seconds >= self._next_line_seconds and not self._console.quiet:
             self._next_line_seconds = now_seconds + _PLAIN_INTERVAL_SECONDS
             print(self._meter.describe(), file=self._console.file, flush=True)
 
 
 @contextmanager
-def progress_display(label: str, unit: str, total: int, *, quiet: bool = False) -> Iterator[ProgressDisplay]:
-    """A display that is drawn while the context lasts."""
+def progress_display(
+    label: str, unit: str, total: int, *, quiet: bool = False, listeners: Sequence[Listener] = ()
+) -> Iterator[ProgressDisplay]:
+    """A display that is drawn while the context lasts; listeners hear whatever it is told."""
     console = Console(file=sys.stderr, quiet=quiet)
-    display = ProgressDisplay(Meter(label=label, unit=unit, total=total), console)
+    display = ProgressDisplay(Meter(label=label, unit=unit, total=total), console, listeners)
     if console.is_terminal and not quiet:
         with display._bar:
             yield display

@@ -1,7 +1,6 @@
 """Which entries of rows of logits are the head, found without sorting or selecting at full width.
 
-The maximum of each block of ids tells which few blocks can hold an entry of the head. Values are d = z - max z of their
-row, so that a row's largest is 0.
+The maximum of each block of ids tells which few blocks can hold an entry of the head.
 """
 
 import math
@@ -18,14 +17,14 @@ _LOWEST = torch.finfo(torch.float32).min
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entries:
-    """Some entries of some rows, by row and then id: row index, id and d, each [N]."""
+    """Some entries of some rows, by row and then id: row index, id and logit z, each [N]."""
 
     row: torch.Tensor
     id: torch.Tensor
-    below: torch.Tensor
+    logit: torch.Tensor
 
     def where(self, keep_N: torch.Tensor) -> "Entries":
-        return Entries(row=self.row[keep_N], id=self.id[keep_N], below=self.below[keep_N])
+        return Entries(row=self.row[keep_N], id=self.id[keep_N], logit=self.logit[keep_N])
 
 
 def block_size(vocab_size: int, max_entries: int) -> int:
@@ -37,71 +36,68 @@ def block_size(vocab_size: int, max_entries: int) -> int:
 
 
 def head_entries(
-    below_TV: torch.Tensor,
-    highest_TB: torch.Tensor,
-    log_sum_T: torch.Tensor,
-    scheme: Scheme,
-    vocab_size: int,
+    logits_TV: torch.Tensor, highest_TB: torch.Tensor, log_norm_T: torch.Tensor, scheme: Scheme
 ) -> Entries:
     """The entries of the heads of T rows.
 
     Args:
-        below_TV: d; V is `vocab_size` or padded with -inf to whole blocks. float32.
-        highest_TB: Maximum of each block of d.
-        log_sum_T: log Σ exp d.
+        logits_TV: Whole blocks, padded with -inf where need be. float32.
+        highest_TB: Maximum of each block.
+        log_norm_T: log Σ exp z, float64.
         scheme: How heads are chosen.
-        vocab_size: Ids that are not padding.
     """
-    if scheme.kind == "random-sampling":
-        return at_least(below_TV, highest_TB, torch.full_like(log_sum_T, math.inf))
-    if scheme.kind == "threshold-sampling":
-        return at_least(below_TV, highest_TB, log_sum_T + math.log(scheme.theta))
-    k = min(scheme.k, vocab_size)
-    if scheme.kind == "threshold":
-        least_T = log_sum_T + math.log(scheme.tau)
-        floor_T = least_T.minimum(_kth_largest(highest_TB, min(scheme.k_min, k)))
-        candidates = at_least(below_TV, highest_TB, floor_T)
-        passing = candidates.row[candidates.below >= least_T[candidates.row]]
-        num_T = torch.bincount(passing, minlength=len(below_TV)).clamp(min=scheme.k_min, max=k)
-        return _first(candidates, num_T)
-    candidates = at_least(below_TV, highest_TB, _kth_largest(highest_TB, k))
-    num_T = torch.full_like(log_sum_T, k, dtype=torch.long)
-    return _first(candidates, num_T, log_sum_T, scheme.p if scheme.kind == "topp" else math.inf)
+    k = min(scheme.k, logits_TV.shape[1])
+    match scheme.kind:
+        case "random-sampling":
+            return at_least(logits_TV, highest_TB, torch.full_like(highest_TB[:, 0], math.inf))
+        case "threshold-sampling":
+            return at_least(logits_TV, highest_TB, (log_norm_T + math.log(scheme.theta)).float())
+        case "threshold":
+            least_T = (log_norm_T + math.log(scheme.tau)).float()
+            floor_T = least_T.minimum(_kth_largest(highest_TB, min(scheme.k_min, k)))
+            candidates = at_least(logits_TV, highest_TB, floor_T)
+            passing = candidates.row[candidates.logit >= least_T[candidates.row]]
+            return _first(candidates, torch.bincount(passing, minlength=len(least_T)).clamp(min=scheme.k_min, max=k))
+    candidates = at_least(logits_TV, highest_TB, _kth_largest(highest_TB, k))
+    num_T = torch.full_like(log_norm_T, k, dtype=torch.long)
+    return _first(candidates, num_T, log_norm_T, scheme.p if scheme.kind == "topp" else math.inf)
 
 
 def _kth_largest(highest_TB: torch.Tensor, k: int) -> torch.Tensor:
     """A bound that a row's k-th largest value is not below: the k-th largest block maximum, [T]."""
+    if k == 1:
+        return highest_TB.amax(dim=-1)
     k = min(k, highest_TB.shape[1])
     return highest_TB.topk(k, dim=-1, sorted=True).values[:, -1]
 
 
-def at_least(below_TV: torch.Tensor, highest_TB: torch.Tensor, floor_T: torch.Tensor) -> Entries:
-    """All entries with floor ≤ d and -inf < d."""
+def at_least(logits_TV: torch.Tensor, highest_TB: torch.Tensor, floor_T: torch.Tensor) -> Entries:
+    """All entries with floor ≤ z and -inf < z."""
     floor_T1 = floor_T.clamp(min=_LOWEST)[:, None]
     row_M, block_M = (highest_TB >= floor_T1).nonzero(as_tuple=True)
-    blocks_MI = below_TV.view(*highest_TB.shape, -1)[row_M, block_M]
+    blocks_MI = logits_TV.view(*highest_TB.shape, -1)[row_M, block_M]
     m_N, offset_N = (blocks_MI >= floor_T1[row_M]).nonzero(as_tuple=True)
     return Entries(
         row=row_M[m_N],
         id=block_M[m_N] * blocks_MI.shape[1] + offset_N,
-        below=blocks_MI[m_N, offset_N],
+        logit=blocks_MI[m_N, offset_N],
     )
 
 
 def _first(
-    entries: Entries, num_T: torch.Tensor, log_sum_T: torch.Tensor | None = None, mass: float = math.inf
+    entries: Entries, num_T: torch.Tensor, log_norm_T: torch.Tensor | None = None, mass: float = math.inf
 ) -> Entries:
-    """Of each row the first entries of a stable sort by falling d: `num_T` of them, or fewer if `mass` is reached."""
+    """Of each row the first entries of a stable sort by falling z: `num_T` of them, or fewer if `mass` is reached."""
     count_T = torch.bincount(entries.row, minlength=len(num_T))
     if mass == math.inf and bool((count_T <= num_T).all()):
         return entries
-    by_value = entries.below.sort(descending=True, stable=True).indices
+    by_value = entries.logit.sort(descending=True, stable=True).indices
     order = by_value[entries.row[by_value].sort(stable=True).indices]
     row = entries.row[order]
     start_T = count_T.cumsum(0) - count_T
     keep = torch.arange(len(order), device=order.device) - start_T[row] < num_T[row]
-    if log_sum_T is not None and mass < math.inf:
-        keep &= _mass_before(entries.below[order].double() - log_sum_T[row], start_T, row) < mass
+    if log_norm_T is not None and mass < math.inf:
+        keep &= _mass_before(entries.logit[order].double() - log_norm_T[row], start_T, row) < mass
     chosen = torch.zeros_like(keep)
     chosen[order] = keep
     return entries.where(chosen)

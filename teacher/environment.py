@@ -6,8 +6,10 @@ is recorded with every unit, and holds nothing else: no time, host or path.
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,7 +22,14 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def numeric_environment(
-    *, device: str, dtype: str, attention: str, batch_tokens: int, row_chunk: int
+    *,
+    device: str,
+    dtype: str,
+    attention: str,
+    batch_tokens: int,
+    row_chunk: int,
+    kernel: str = "plain",
+    device_map: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """What the teacher's numbers were computed with, as JSON values.
 
@@ -30,6 +39,8 @@ def numeric_environment(
         attention: The attention implementation that `transformers` chose.
         batch_tokens: Most padded positions of a forward pass.
         row_chunk: Rows of a block of logits.
+        kernel: What passed over the logits (`teacher.block_sums`).
+        device_map: Module to device, where a model is spread.
     """
     on_cuda = torch.device(device).type == "cuda"
     return {
@@ -38,6 +49,8 @@ def numeric_environment(
         "attention": attention,
         "batch_tokens": batch_tokens,
         "row_chunk": row_chunk,
+        "kernel": kernel,
+        **({"device_map": dict(device_map)} if device_map else {}),
         "num_threads": torch.get_num_threads(),
         "matmul_precision": torch.get_float32_matmul_precision(),
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),

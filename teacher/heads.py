@@ -2,11 +2,12 @@
 
 With z the logits of a row, in float32:
 
-    d = z - max z,   Z = Σ exp d,   log p = d - log Z,   entropy = log Z - Σ exp(d)·d / Z
-    log tail = log Σ_{others} exp d - log Z           (the *other* logits; 1 - Σ head would cancel to nothing)
+    log Z = log Σ exp z,   log p = z - log Z,   entropy = log Z - Σ p·z
+    log tail = log Σ_{others} exp z - log Z           (the *other* logits; 1 - Σ head would cancel to nothing)
 
-A head is "the n largest", n per row, ties to the lowest id as in a stable sort. Nothing is sorted or selected at full
-width: the maximum of each block of ids tells which few blocks can hold an entry of the head. Ids of probability zero
+A head is "the n largest", n per row, ties to the lowest id as in a stable sort. All logits are passed over once, block
+by block (`teacher.block_sums`); nothing is sorted or selected at full width: the maximum of each block of ids tells
+which few blocks can hold an entry of the head, and the tail sums these anew, without the head. Ids of probability zero
 (logit -inf) never enter a head, and are never drawn from a tail (`teacher.sampling`).
 """
 
@@ -18,13 +19,12 @@ import torch
 from torch.nn.functional import pad
 
 from schemas.scheme import Scheme
+from teacher.block_sums import BlockSums, Kernel
+from teacher.copies import to_host
 from teacher.entries import Entries, at_least, block_size, head_entries
 from teacher.sampling import draw_tail, num_draws
 
-# On a CPU rows are worked on in groups that stay in its cache: 16 rows of 262,144 took a third of the time of 256.
-_CACHED_LOGITS = 1 << 22
-# Below this a tail's sum of exponentials loses digits to float32's smallest numbers: it is summed anew, rescaled.
-_TINY_TAIL = 1e-30
+_LOWEST = torch.finfo(torch.float32).min
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +80,10 @@ class Heads:
         """All rows of `blocks` (at least one) in order."""
         return cls(**{f.name: torch.cat([getattr(block, f.name) for block in blocks]) for f in fields(cls)})
 
+    def to_host(self) -> "Heads":
+        """The same in the host's memory."""
+        return Heads(**to_host({f.name: getattr(self, f.name) for f in fields(self)}))
+
 
 def select_heads(
     logits_TV: torch.Tensor,
@@ -88,123 +92,112 @@ def select_heads(
     *,
     uniforms_TRN: torch.Tensor | None = None,
     temperatures: Sequence[float] = (),
+    kernel: Kernel | None = None,
 ) -> Heads:
     """Heads of a block of rows (T ≥ 1). Uses `logits_TV` as working memory: its contents are lost.
 
     Args:
-        logits_TV: Final logits, after any soft-cap, float32 [T, V].
+        logits_TV: Final logits, after any soft-cap, float32 [T, V], contiguous; -inf for ids that do not exist. Copied
+            unless V is a multiple of the block size (`teacher.entries.block_size`).
         scheme: How heads are chosen.
         next_ids_T: The actual next token of each row, -1 where there is none, integer [T].
         uniforms_TRN: Where the scheme samples: from `schemas.draws.window_uniforms`, float64 [T, replicas, N].
         temperatures: Whose tails are wanted too.
+        kernel: What passes over the logits; plain torch if left out.
     """
-    num_rows, vocab_size = logits_TV.shape
     if uniforms_TRN is None:
         assert not scheme.num_tail_samples, "a scheme that samples needs random numbers"
-        uniforms_TRN = logits_TV.new_empty(num_rows, 0, 1)
-    group = max(1, _CACHED_LOGITS // vocab_size) if logits_TV.device.type == "cpu" else num_rows
-    width = vocab_size + -vocab_size % block_size(vocab_size, scheme.max_entries)
-    # One buffer for all groups: fresh memory for each cost as much as the exponentials written into it.
-    exp_GV = logits_TV.new_empty(min(group, num_rows), width)
-    groups = [slice(start, start + group) for start in range(0, num_rows, group)]
-    return Heads.concatenate(
-        [_select(logits_TV[g], scheme, next_ids_T[g], exp_GV, uniforms_TRN[g], temperatures) for g in groups]
-    )
-
-
-def _select(
-    logits_TV: torch.Tensor,
-    scheme: Scheme,
-    next_ids_T: torch.Tensor,
-    exp_GV: torch.Tensor,
-    uniforms_TRN: torch.Tensor,
-    temperatures: Sequence[float],
-) -> Heads:
-    (num_rows, vocab_size), width = logits_TV.shape, exp_GV.shape[1]
-    if width > vocab_size:
-        logits_TV = pad(logits_TV, (0, width - vocab_size), value=-math.inf)
-    block_ids = block_size(vocab_size, scheme.max_entries)
-    highest_TB = logits_TV.view(num_rows, -1, block_ids).amax(dim=-1)
-    peak_T1 = highest_TB.amax(dim=-1, keepdim=True)
-    below_TV = logits_TV.sub_(peak_T1)
-    highest_TB.sub_(peak_T1)
-    exp_TV = torch.exp(below_TV, out=exp_GV[:num_rows])
-    log_sum_T = exp_TV.sum(dim=-1).log()
-    head = head_entries(below_TV, highest_TB, log_sum_T, scheme, vocab_size)
-    held_N = exp_TV[head.row, head.id]
-    exp_TV[head.row, head.id] = 0
-    log_tail_T = _log_rest(below_TV, exp_TV, head) - log_sum_T
-    draws_T = num_draws(log_tail_T, scheme)
-    sample_ids_MR = draw_tail(_sampled(below_TV, exp_TV, head, log_tail_T), block_ids, draws_T, uniforms_TRN)
-    exp_TV[head.row, head.id] = held_N
-    log_next_T = below_TV.gather(1, next_ids_T.clamp(min=0).long()[:, None])[:, 0] - log_sum_T
-    tempered_log_tails = [_tempered_log_tail(below_TV, head, temperature) for temperature in temperatures]
+        uniforms_TRN = logits_TV.new_empty(len(logits_TV), 0, 1)
+    rows = _Rows(logits_TV, scheme, kernel or Kernel())
+    log_next_T = logits_TV.gather(1, next_ids_T.clamp(min=0).long()[:, None])[:, 0].double() - rows.log_norm_T
+    head = head_entries(rows.logits_TV, rows.blocks.highest, rows.log_norm_T, scheme)
     # Heads of a sampling scheme may lack the most probable id.
-    peaks = at_least(below_TV, highest_TB, torch.zeros_like(log_sum_T)) if scheme.num_tail_samples else head
-    weighted_TV = below_TV.mul_(exp_TV)[:, :vocab_size]
+    peaks = at_least(rows.logits_TV, rows.blocks.highest, rows.peak_T) if scheme.num_tail_samples else head
+    top1_ids_T = _first_peak(peaks, rows.peak_T)
+    entropy_T = rows.entropy()
+    tempered = [rows.measure(temperature) for temperature in temperatures]
+    log_all = [_log_total(blocks, t) for blocks, t in zip(tempered, temperatures, strict=True)]
+    rows.remove(head)
+    others = rows.without_removed(rows.blocks)
+    log_tail_T = (_log_total(others) - rows.log_norm_T).float()
+    draws_T = num_draws(log_tail_T, scheme)
+    log_tempered = [
+        _log_total(rows.without_removed(blocks, temperature), temperature) - log_all_T
+        for blocks, temperature, log_all_T in zip(tempered, temperatures, log_all, strict=True)
+    ]
     return Heads(
         ids=head.id.int(),
-        log_probs=head.below - log_sum_T[head.row],
-        widths=torch.bincount(head.row, minlength=num_rows),
+        log_probs=(head.logit.double() - rows.log_norm_T[head.row]).float(),
+        widths=torch.bincount(head.row, minlength=len(logits_TV)),
         log_tail=log_tail_T,
-        log_next=log_next_T.masked_fill(next_ids_T < 0, math.nan),
-        entropy=log_sum_T - _row_sums(weighted_TV) / log_sum_T.exp(),
-        top1_ids=_first_peak(peaks, num_rows),
-        sample_ids=sample_ids_MR,
+        log_next=log_next_T.float().masked_fill(next_ids_T < 0, math.nan),
+        entropy=entropy_T,
+        top1_ids=top1_ids_T,
+        sample_ids=draw_tail(rows.logits_TBI, others, draws_T, uniforms_TRN),
         sample_widths=draws_T,
-        tempered_log_tails=torch.cat([log_sum_T.new_empty(num_rows, 0), *tempered_log_tails], dim=1),
-        is_finite=peak_T1[:, 0].isfinite(),
+        tempered_log_tails=torch.stack([log_tail_T, *log_tempered], dim=1)[:, 1:].float(),
+        is_finite=rows.peak_T.isfinite(),
     )
 
 
-def _first_peak(entries: Entries, num_rows: int) -> torch.Tensor:
+class _Rows:
+    """Rows of logits in blocks, and their block sums.
+
+    Attributes:
+        logits_TV: As given, padded to whole blocks.
+        logits_TBI: The same memory in blocks.
+        blocks: Their block sums, [T, B], before anything was removed.
+        peak_T: The largest logit of each row.
+        log_norm_T: log Σ exp z, float64.
+    """
+
+    def __init__(self, logits_TV: torch.Tensor, scheme: Scheme, kernel: Kernel) -> None:
+        num_rows, vocab_size = logits_TV.shape
+        block_ids = block_size(vocab_size, scheme.max_entries)
+        if vocab_size % block_ids:
+            logits_TV = pad(logits_TV, (0, -vocab_size % block_ids), value=-math.inf)
+        self.logits_TV = logits_TV
+        self.logits_TBI = logits_TV.view(num_rows, -1, block_ids)
+        self._kernel = kernel
+        self.blocks = self.measure()
+        self.peak_T = self.blocks.highest.amax(dim=-1)
+        self.log_norm_T = _log_total(self.blocks)
+        self._touched_M = torch.empty(0, dtype=torch.long)
+
+    def measure(self, temperature: float = 1.0) -> BlockSums:
+        """Block sums of all rows as they are now, [T, B]."""
+        return self._kernel(self.logits_TBI.flatten(0, 1), temperature).view(*self.logits_TBI.shape[:2])
+
+    def entropy(self) -> torch.Tensor:
+        """log Z - Σ exp(z - max)·(z - max) / Z of each row, float32 [T]; before anything is removed."""
+        below_TB = self.blocks.highest.clamp(min=_LOWEST) - self.peak_T[:, None]
+        terms_TB = below_TB.exp() * torch.addcmul(self.blocks.weighted, below_TB, self.blocks.sums)
+        log_sum_T = self.log_norm_T - self.peak_T
+        return (log_sum_T - terms_TB.sum(dim=-1, dtype=torch.float64) / log_sum_T.exp()).float()
+
+    def remove(self, head: Entries) -> None:
+        """Makes the head's entries impossible: what is left are the others."""
+        self.logits_TV[head.row, head.id] = -math.inf
+        num_blocks, block_ids = self.logits_TBI.shape[1:]
+        self._touched_M = (head.row * num_blocks + head.id // block_ids).unique_consecutive()
+
+    def without_removed(self, before: BlockSums, temperature: float = 1.0) -> BlockSums:
+        """Block sums of what is left: only the blocks that something was taken from are summed anew."""
+        touched_MI = self.logits_TBI.flatten(0, 1)[self._touched_M]
+        return before.replace(self._touched_M, self._kernel(touched_MI, temperature))
+
+
+def _log_total(blocks: BlockSums, temperature: float = 1.0) -> torch.Tensor:
+    """Log of the sum of exp(z/t) over all blocks of each row, float64 [T]; -inf where there is nothing."""
+    highest_TB = blocks.highest.clamp(min=_LOWEST)
+    peak_T = highest_TB.amax(dim=-1)
+    scale_TB = ((highest_TB - peak_T[:, None]) / temperature).exp_()
+    return (scale_TB * blocks.sums).sum(dim=-1, dtype=torch.float64).log() + peak_T.double() / temperature
+
+
+def _first_peak(entries: Entries, peak_T: torch.Tensor) -> torch.Tensor:
     """The lowest id of the largest logit among the entries, int32 [T]; -1 where logits are not finite."""
-    peaks = entries.where(entries.below == 0)
-    lowest_T = torch.full((num_rows,), torch.iinfo(torch.int64).max, device=peaks.id.device)
+    peaks = entries.where(entries.logit == peak_T[entries.row])
+    lowest_T = torch.full_like(peak_T, torch.iinfo(torch.int64).max, dtype=torch.int64)
     lowest_T.scatter_reduce_(0, peaks.row, peaks.id, "amin")
     return torch.where(lowest_T == torch.iinfo(torch.int64).max, -1, lowest_T).int()
-
-
-def _row_sums(weighted_TV: torch.Tensor) -> torch.Tensor:
-    """Σ exp(d)·d from its terms, where 0·(-inf) is 0, [T]."""
-    total_T = weighted_TV.sum(dim=-1)
-    undefined = total_T.isnan().nonzero()[:, 0]
-    if len(undefined):
-        total_T[undefined] = weighted_TV[undefined].nansum(dim=-1)
-    return total_T
-
-
-def _log_rest(
-    below_TV: torch.Tensor, weights_TV: torch.Tensor, head: Entries, temperature: float = 1.0
-) -> torch.Tensor:
-    """Log of Σ exp(d / temperature) outside the head, [T]; `weights_TV` is exp(d / temperature), and 0 in the head."""
-    rest_T = weights_TV.sum(dim=-1)
-    log_rest_T = rest_T.log()
-    tiny = (rest_T < _TINY_TAIL).nonzero()[:, 0]
-    if len(tiny):
-        log_rest_T[tiny] = (_others(below_TV, head)[tiny] / temperature).logsumexp(dim=-1)
-    return log_rest_T
-
-
-def _others(below_TV: torch.Tensor, head: Entries) -> torch.Tensor:
-    """d, and -inf in the head, [T, V]."""
-    return below_TV.index_put((head.row, head.id), below_TV.new_tensor(-math.inf))
-
-
-def _sampled(below_TV: torch.Tensor, weights_TV: torch.Tensor, head: Entries, log_tail_T: torch.Tensor) -> torch.Tensor:
-    """Weights by which ids outside the head are drawn, [T, V]: exp(d), rescaled in a row where the tail is tiny."""
-    tiny = (log_tail_T.isfinite() & (log_tail_T < math.log(_TINY_TAIL))).nonzero()[:, 0]
-    if not len(tiny):
-        return weights_TV
-    others_TV = _others(below_TV, head)[tiny]
-    return weights_TV.index_put((tiny,), (others_TV - others_TV.amax(dim=-1, keepdim=True)).exp())
-
-
-def _tempered_log_tail(below_TV: torch.Tensor, head: Entries, temperature: float) -> torch.Tensor:
-    """Log of the mass outside the head of softmax(z / temperature), [T, 1]."""
-    weights_TV = (below_TV / temperature).exp_()
-    held_N = weights_TV[head.row, head.id]
-    weights_TV[head.row, head.id] = 0
-    log_rest_T = _log_rest(below_TV, weights_TV, head, temperature)
-    log_head_T = torch.zeros_like(log_rest_T).index_add(0, head.row, held_N).log()
-    return (log_rest_T - torch.logaddexp(log_rest_T, log_head_T))[:, None]

@@ -6,6 +6,7 @@ Code that a model brings along is never run and pickles are never read. A checkp
 
 import contextlib
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from schemas.errors import TeacherError, UsageError
+from teacher.conversion import converted
 from teacher.description import check_vocabulary, describe_teacher, read_config, weight_files
 from teacher.references import Resolved, resolve
 
 __all__ = [
     "DTYPES",
+    "check_device_map",
     "check_vocabulary",
     "describe_teacher",
     "export_model",
@@ -30,6 +33,8 @@ __all__ = [
     "resolve_dtype",
 ]
 
+# What `accelerate` can decide by itself.
+_DEVICE_RULES = ("auto", "balanced", "balanced_low_0", "sequential")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -65,36 +70,58 @@ def load_model(
     device: str = "auto",
     attention: str = "auto",
     *,
+    device_map: str | None = None,
     verbose: bool = False,
 ) -> PreTrainedModel:
     """The teacher in evaluation mode, without gradients.
 
     Args:
-        reference: A directory, a `.gguf` file (it is dequantised), or a hub id.
+        reference: A directory, a `.gguf` file (it is dequantised, once: `teacher.conversion`), or a hub id.
         dtype: "auto" or one of `DTYPES`.
         device: "auto", "cpu", "cuda" or "cuda:1".
         attention: An attention implementation of `transformers`, or "auto" for the one it prefers; what was chosen is
             `model.config._attn_implementation`.
+        device_map: Instead of one device: a rule of `transformers` ("auto", "balanced", ...) or a JSON object of module
+            to device, for teachers that fit no single one.
         verbose: Show `transformers`' progress bars.
 
     Raises:
         TeacherError: It cannot be found, is no causal language model, or lacks weights.
-        UsageError: The device, dtype or attention implementation cannot be had.
+        UsageError: The device, device map, dtype or attention implementation cannot be had.
     """
     device = resolve_device(device)
+    dtype = resolve_dtype(dtype, device)
     resolved = resolve(reference)
+    if resolved.kind == "gguf":
+        resolved = converted(resolved, dtype, lambda directory: _convert_gguf(resolved, dtype, directory))
     if resolved.kind == "directory":
         read_config(resolved)
         weight_files(resolved.path)
+    # Straight to where it belongs: no copy in host memory. The CPU needs no map.
+    places = check_device_map(device_map) if device_map else {"": device} if device != "cpu" else None
     with _progress(verbose):
-        model, report = _from_pretrained(resolved, DTYPES[resolve_dtype(dtype, device)], device, attention)
-    if report["missing_keys"]:
-        raise TeacherError(
-            f"teacher {resolved.name!r} lacks the weights {', '.join(sorted(report['missing_keys'])[:5])} that its "
-            f"architecture {type(model).__name__} needs; the checkpoint is incomplete or of another architecture"
-        )
-    model.to(torch.device(device))  # type: ignore[arg-type]
+        model = _from_pretrained(resolved, dtype, attention, places)
     return model.eval().requires_grad_(False)
+
+
+def check_device_map(device_map: str) -> str | dict[str, Any]:
+    """The device map as `transformers` takes it: the name of a rule, or module to device.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if device_map in _DEVICE_RULES:
+        return device_map
+    try:
+        places = json.loads(device_map)
+    except ValueError:
+        places = None
+    if not isinstance(places, dict) or not places:
+        raise UsageError(
+            f"device map {device_map!r} is neither one of {', '.join(_DEVICE_RULES)} nor a JSON object of module to "
+            """device, such as '{"": "cuda:0"}'"""
+        )
+    return places
 
 
 def export_model(model: PreTrainedModel, directory: str | Path) -> None:
@@ -116,28 +143,42 @@ def export_model(model: PreTrainedModel, directory: str | Path) -> None:
         fresh.save_pretrained(directory)
 
 
+def _convert_gguf(teacher: Resolved, dtype: str, directory: Path) -> None:
+    with _progress(verbose=False):
+        model = _from_pretrained(teacher, dtype, "auto", None)
+    export_model(model, directory)
+
+
 def _from_pretrained(
-    resolved: Resolved, dtype: torch.dtype, device: str, attention: str
-) -> tuple[PreTrainedModel, dict[str, Any]]:
+    resolved: Resolved, dtype: str, attention: str, places: str | dict[str, Any] | None
+) -> PreTrainedModel:
+    """The whole model; raises TeacherError if it cannot be loaded or lacks weights."""
     choices: dict[str, Any] = {} if attention == "auto" else {"attn_implementation": attention}
     if resolved.kind == "gguf":
         # Dense weights: packed ones would need kernels that are fetched at run time, and have no [V, D] head.
         choices["quantization_config"] = GgufConfig(dequantize=True)
-    if device != "cpu":
-        choices["device_map"] = {"": device}  # straight to the device: no copy in host memory
+    if places is not None:
+        choices["device_map"] = places
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             **resolved.load_arguments(),
-            dtype=dtype,
+            dtype=DTYPES[dtype],
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
             **choices,
         )
-        return loaded
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as e:
+    # A torch without CUDA asserts that nobody asks for it.
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, AssertionError, SafetensorError) as e:
         raise TeacherError(f"transformers cannot load teacher {resolved.name!r}: {e}") from e
+    model, report = loaded
+    if report["missing_keys"]:
+        raise TeacherError(
+            f"teacher {resolved.name!r} lacks the weights {', '.join(sorted(report['missing_keys'])[:5])} that its "
+            f"architecture {type(model).__name__} needs; the checkpoint is incomplete or of another architecture"
+        )
+    return model
 
 
 def _without_quantisation(config: dict[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,8 @@ def linear_head(model: PreTrainedModel) -> LinearHead | None:
     weight_VD = getattr(head, "weight", None)
     if not isinstance(weight_VD, torch.Tensor) or weight_VD.ndim != 2 or not weight_VD.is_floating_point():
         return None
+    if weight_VD.is_meta:  # a device map has put it on the host or disk, from where only `forward` fetches it
+        return None
     config = model.config.get_text_config()
     return LinearHead(
         weight=weight_VD,

@@ -2,7 +2,7 @@
 
 A point x in (0, 1) becomes the id at which the tail's cumulative mass, in id order, first exceeds x times the whole.
 Sums run in two steps: over blocks of ids, then inside the one block that the point falls into; both in float64, but for
-the sum of a block (in float64 it took two thirds of all time, and float32's weights are no better than its sums).
+the sum of a block, which is there already (`teacher.block_sums`): float32's weights are no better than its sums.
 Rounding cannot lead astray: only a step upwards is ever chosen, so an id of mass zero (impossible, or held by the head)
 is never drawn, and a point beyond the last step takes the last step.
 
@@ -12,6 +12,7 @@ Suffixes: R replicas, N points of a row, M points of all rows.
 import torch
 
 from schemas.scheme import Scheme
+from teacher.block_sums import BlockSums
 
 
 def num_draws(log_tail_T: torch.Tensor, scheme: Scheme) -> torch.Tensor:
@@ -27,31 +28,35 @@ def num_draws(log_tail_T: torch.Tensor, scheme: Scheme) -> torch.Tensor:
 
 
 def draw_tail(
-    weights_TV: torch.Tensor, block_ids: int, draws_T: torch.Tensor, uniforms_TRN: torch.Tensor
+    logits_TBI: torch.Tensor, others: BlockSums, draws_T: torch.Tensor, uniforms_TRN: torch.Tensor
 ) -> torch.Tensor:
-    """Draws from each row, by weights that need not sum to one.
+    """Draws from each row by probability.
 
     Args:
-        weights_TV: Zero for ids that must not be drawn, float [T, V]; V is a multiple of `block_ids`.
-        block_ids: Ids in a block.
-        draws_T: Draws of each row, int64 [T]; 0 where all weights are zero.
+        logits_TBI: -inf for ids that must not be drawn, in blocks.
+        others: Their block sums, [T, B].
+        draws_T: Draws of each row, int64 [T]; 0 where nothing can be drawn.
         uniforms_TRN: One number for each independent draw, or a single one for systematic draws, float64 [T, R, N].
 
     Returns:
         The ids by row, ascending inside a row, int32 [M, R].
     """
-    num_rows, num_replicas, _ = uniforms_TRN.shape
+    num_replicas, block_ids = uniforms_TRN.shape[1], logits_TBI.shape[-1]
     if not num_replicas:
-        return torch.empty(0, 0, dtype=torch.int32, device=weights_TV.device)
+        return torch.empty(0, 0, dtype=torch.int32, device=logits_TBI.device)
     points_TRN = _points(draws_T, uniforms_TRN)
-    blocks_TBI = weights_TV.view(num_rows, -1, block_ids)
-    sums_TB = blocks_TBI.sum(dim=-1).double().cumsum(dim=-1)
+    highest_TB = others.highest.clamp(min=torch.finfo(torch.float32).min)
+    scale_TB = (highest_TB - highest_TB.amax(dim=-1, keepdim=True)).double().exp()
+    sums_TB = (scale_TB * others.sums).cumsum(dim=-1)
     points_TM = points_TRN.flatten(1) * sums_TB[:, -1:]
     block_TM = _first_above(sums_TB, points_TM)
     before_TM = torch.where(block_TM > 0, sums_TB.gather(1, (block_TM - 1).clamp(min=0)), 0.0)
+    rest_TM = (points_TM - before_TM) / scale_TB.gather(1, block_TM)
     row_M, n_M = (torch.arange(points_TRN.shape[2], device=draws_T.device) < draws_T[:, None]).nonzero(as_tuple=True)
-    block_MR, rest_MR = (x.view(points_TRN.shape)[row_M, :, n_M] for x in (block_TM, points_TM - before_TM))
-    inside_MRI = blocks_TBI[row_M[:, None].expand(-1, num_replicas), block_MR].double().cumsum(dim=-1)
+    block_MR, rest_MR = (x.view(points_TRN.shape)[row_M, :, n_M] for x in (block_TM, rest_TM))
+    row_MR = row_M[:, None].expand(-1, num_replicas)
+    below_MRI = logits_TBI[row_MR, block_MR] - highest_TB[row_MR, block_MR][..., None]
+    inside_MRI = below_MRI.exp().double().cumsum(dim=-1)
     return (block_MR * block_ids + _first_above(inside_MRI, rest_MR[..., None])[..., 0]).int()
 
 
@@ -67,4 +72,6 @@ def _points(draws_T: torch.Tensor, uniforms_TRN: torch.Tensor) -> torch.Tensor:
 def _first_above(sums: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Index of the first sum above each point, else of the first that equals the last; sums rise along [..., N]."""
     above = torch.searchsorted(sums, points.contiguous(), right=True)
-    return above.minimum(torch.searchsorted(sums, sums[..., -1:].contiguous()))
+    last = torch.searchsorted(sums, sums[..., -1:].contiguous())
+    # NaN is found behind the end; nothing is drawn from its row.
+    return above.minimum(last).clamp(max=sums.shape[-1] - 1)

@@ -19,10 +19,16 @@ from schemas.draws import window_uniforms
 from schemas.errors import NonFiniteError, UsageError, VocabularyError
 from schemas.scheme import Scheme, further_temperatures
 from schemas.targets import TailSample, Targets, Windows
+from schemas.wide_statistics import WideStatistics
+from teacher.block_sums import Kernel, choose_kernel
+from teacher.copies import to_device
+from teacher.entries import block_size
 from teacher.environment import numeric_environment
 from teacher.heads import Heads, select_heads
 from teacher.packing import batches
 from teacher.projection import LinearHead, linear_head
+from teacher.sequences import Sequences, sequence_offsets
+from teacher.widths import measure_widths
 
 _logger = logging.getLogger(__name__)
 
@@ -32,7 +38,15 @@ _TRIAL_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.0
 
 
 class Scorer(Protocol):
-    """Tokens of windows → head, tail, next-token log-probability and entropy of each row with a target."""
+    """Tokens of windows → head, tail, next-token log-probability and entropy of each row with a target.
+
+    Attributes:
+        batch_tokens: Most positions of a forward pass; may be set.
+        num_halvings: How often what one window takes was halved, because memory ran out; may be set.
+    """
+
+    batch_tokens: int
+    num_halvings: int
 
     @property
     def vocab_size(self) -> int:
@@ -53,6 +67,14 @@ class Scorer(Protocol):
         """
         ...
 
+    def score_and_measure(self, windows: Windows, wide_T: np.ndarray) -> tuple[Targets, WideStatistics]:
+        """The same, and what the marked rows (bool [T]) look like over the whole vocabulary, where they have targets.
+
+        Raises:
+            As `score`.
+        """
+        ...
+
 
 class HuggingFaceScorer:
     """Any causal language model of `transformers`, in this process.
@@ -63,9 +85,11 @@ class HuggingFaceScorer:
         batch_tokens: Most positions of a forward pass, padding included; a longer window goes alone.
         row_chunk: Rows whose logits exist at a time; [256, 262144] in float32 is 268 MB.
         temperatures: Further temperatures at which the tail is wanted.
+        num_ids: Ids from here on are padding of the vocabulary and get no probability; None if there are none.
+        kernel: "plain", "compiled", or "auto" for what is faster here (`teacher.block_sums`).
 
     Raises:
-        UsageError: The temperatures do not go with the scheme.
+        UsageError: The temperatures do not go with the scheme, or there is no such kernel.
     """
 
     def __init__(
@@ -76,18 +100,25 @@ class HuggingFaceScorer:
         batch_tokens: int = 4096,
         row_chunk: int = 256,
         temperatures: Sequence[float] = (),
+        num_ids: int | None = None,
+        kernel: str = "auto",
     ) -> None:
         self.model = model
         self.scheme = scheme
         self.temperatures = further_temperatures(temperatures, scheme)
         self.batch_tokens = batch_tokens
         self.row_chunk = row_chunk
+        self.num_halvings = 0
         self._max_part = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         embeddings: Any = model.get_input_embeddings()
         self._num_inputs = int(embeddings.weight.shape[0])
         self._head: LinearHead | None = linear_head(model)
         self._packs = True
         self._vocab_size = self._try_model()
+        self._num_ids = min(num_ids or self._vocab_size, self._vocab_size)
+        self._block_ids = block_size(self._vocab_size, scheme.max_entries)
+        kind = choose_kernel(kernel, self._vocab_size, model.device)
+        self._kernel = Kernel(kind, block_ids=self._block_ids, device=model.device)
 
     @property
     def vocab_size(self) -> int:
@@ -101,89 +132,108 @@ class HuggingFaceScorer:
             attention=str(self.model.config._attn_implementation),
             batch_tokens=self.batch_tokens,
             row_chunk=self.row_chunk,
+            kernel=self._kernel.kind,
+            device_map=_device_map(self.model),
         )
 
     def score(self, windows: Windows) -> Targets:
-        self._check(windows)
-        with torch.inference_mode():
-            runs = batches(windows.window_offsets, self.batch_tokens)
-            pieces = [self._score_batch(windows.select(*run)) for run in runs]
-        return Targets.concatenate(pieces) if pieces else self._silent(0)
+        return self.score_and_measure(windows, np.zeros(windows.num_positions, dtype=bool))[0]
 
-    def _score_batch(self, windows: Windows) -> Targets:
+    def score_and_measure(self, windows: Windows, wide_T: np.ndarray) -> tuple[Targets, WideStatistics]:
+        self._check(windows)
+        pieces, wide = [], WideStatistics()
+        with torch.inference_mode():
+            for start, stop in batches(windows.window_offsets, self.batch_tokens):
+                batch = slice(windows.window_offsets[start], windows.window_offsets[stop])
+                targets, measured = self._score_batch(windows.select(start, stop), wide_T[batch])
+                pieces.append(targets)
+                wide += measured
+        return (Targets.concatenate(pieces) if pieces else self._silent(0)), wide
+
+    def _score_batch(self, windows: Windows, wide_T: np.ndarray) -> tuple[Targets, WideStatistics]:
         rows = np.flatnonzero(windows.has_target())
         if not len(rows):
-            return self._silent(windows.num_positions)
-        padded = _Padded(windows, windows.window_offsets if self._packs else _part_offsets(windows))
-        states_TD = self._states(padded.token_BS, padded.position_BS)
-        wanted = torch.from_numpy(padded.row[rows]).to(states_TD.device)
-        next_ids = torch.from_numpy(windows.next_token()[rows]).to(states_TD.device)
-        uniforms = torch.from_numpy(window_uniforms(windows, self.scheme)[rows]).to(states_TD.device)
-        heads = self._heads(states_TD, wanted, next_ids, uniforms)
+            return self._silent(windows.num_positions), WideStatistics()
+        states_TD = self._states(windows, rows)
+        next_ids = to_device(windows.next_token()[rows], states_TD.device)
+        uniforms = to_device(window_uniforms(windows, self.scheme)[rows], states_TD.device)
+        heads, wide = self._heads(states_TD, next_ids, uniforms, torch.from_numpy(wide_T[rows]))
+        heads = heads.to_host()
         _check_finite(heads, windows, rows)
-        return self._assemble(rows, heads, windows.num_positions)
+        return self._assemble(rows, heads, windows.num_positions), wide
 
-    def _states(self, token_BS: np.ndarray, position_BS: np.ndarray) -> torch.Tensor:
-        """What `_logits` turns into logits, of all B·S rows: hidden states, or the logits themselves."""
-        num_rows = max(1, self.batch_tokens // token_BS.shape[1])
-        groups = [slice(start, start + num_rows) for start in range(0, len(token_BS), num_rows)]
-        return torch.cat([self._forward(token_BS[group], position_BS[group]) for group in groups])
+    def _states(self, windows: Windows, rows: np.ndarray) -> torch.Tensor:
+        """What `_logits` turns into logits, of some rows: hidden states, or the logits themselves."""
+        offsets = sequence_offsets(windows, packs=self._packs, num_halvings=self.num_halvings)
+        pieces = []
+        for start, stop in batches(offsets, max(1, self.batch_tokens >> self.num_halvings)):
+            run = Sequences(windows, offsets[start : stop + 1])
+            states_TD = self._forward(run.token_BS, run.position_BS)
+            pieces.append(states_TD[to_device(run.places(rows), states_TD.device)])
+        return torch.cat(pieces)
 
     def _forward(self, token_BS: np.ndarray, position_BS: np.ndarray) -> torch.Tensor:
         inputs: dict[str, Any] = {
-            "input_ids": torch.from_numpy(token_BS).to(self.model.device),
+            "input_ids": to_device(token_BS, self.model.device),
             "use_cache": False,
         }
         if self._packs:
-            inputs["position_ids"] = torch.from_numpy(position_BS).to(self.model.device)
+            inputs["position_ids"] = to_device(position_BS, self.model.device)
         if self._head is None:
             return self.model(**inputs).logits.flatten(0, 1)
-        return self.model.get_decoder()(**inputs).last_hidden_state.flatten(0, 1)
+        states_TD = self.model.get_decoder()(**inputs).last_hidden_state.flatten(0, 1)
+        # A device map may put the last layer and the head on different devices.
+        return states_TD.to(self._head.weight.device)
 
     def _heads(
-        self, states_TD: torch.Tensor, wanted: torch.Tensor, next_ids: torch.Tensor, uniforms_TRN: torch.Tensor
-    ) -> Heads:
-        # One buffer for all chunks: select_heads uses it up, the next chunk overwrites it.
-        buffer_TV = torch.empty(
-            min(self.row_chunk, len(wanted)), self.vocab_size, dtype=torch.float32, device=states_TD.device
-        )
-        blocks = []
-        for start in range(0, len(wanted), self.row_chunk):
-            chunk = slice(start, start + self.row_chunk)
-            logits_TV = self._logits(states_TD[wanted[chunk]], buffer_TV)
+        self, states_TD: torch.Tensor, next_ids: torch.Tensor, uniforms_TRN: torch.Tensor, wide_T: torch.Tensor
+    ) -> tuple[Heads, WideStatistics]:
+        # One buffer for all chunks: select_heads uses it up, the next chunk overwrites it. Whole blocks, so that
+        # nothing is copied there.
+        width = self._vocab_size + -self._vocab_size % self._block_ids
+        row_chunk = max(1, self.row_chunk >> self.num_halvings)
+        buffer_TV = states_TD.new_empty(min(row_chunk, len(states_TD)), width, dtype=torch.float32)
+        blocks, wide = [], WideStatistics()
+        for start in range(0, len(states_TD), row_chunk):
+            chunk = slice(start, start + row_chunk)
+            logits_TV = buffer_TV[: len(states_TD[chunk])]
+            self._logits(states_TD[chunk], logits_TV[:, : self._vocab_size])
+            logits_TV[:, self._num_ids :] = -torch.inf
+            if bool(wide_T[chunk].any()):
+                wide += measure_widths(logits_TV[wide_T[chunk].to(logits_TV.device)])
             heads = select_heads(
                 logits_TV,
                 self.scheme,
                 next_ids[chunk],
                 uniforms_TRN=uniforms_TRN[chunk],
                 temperatures=self.temperatures,
+                kernel=self._kernel,
             )
             blocks.append(heads)
-        return Heads.concatenate(blocks)
+        return Heads.concatenate(blocks), wide
 
-    def _logits(self, states_TD: torch.Tensor, buffer_TV: torch.Tensor) -> torch.Tensor:
-        out_TV = buffer_TV[: len(states_TD)]
+    def _logits(self, states_TD: torch.Tensor, out_TV: torch.Tensor) -> torch.Tensor:
         return out_TV.copy_(states_TD) if self._head is None else self._head.logits(states_TD, out_TV)
 
     def _assemble(self, rows: np.ndarray, heads: Heads, num_positions: int) -> Targets:
-        """Targets of all rows from the heads of some."""
+        """Targets of all rows from the heads of some, in the host's memory."""
 
         def column(values: torch.Tensor, fill: float) -> np.ndarray:
-            filled = np.full(num_positions, fill, dtype=_numpy(values[:0]).dtype)
-            filled[rows] = _numpy(values)
+            filled = np.full(num_positions, fill, dtype=values[:0].numpy().dtype)
+            filled[rows] = values.numpy()
             return filled
 
         sample_offsets = _offsets(column(heads.sample_widths, 0))
         return Targets(
-            head_ids=_numpy(heads.ids),
-            head_log_probs=_numpy(heads.log_probs),
+            head_ids=heads.ids.numpy(),
+            head_log_probs=heads.log_probs.numpy(),
             head_offsets=_offsets(column(heads.widths, 0)),
             log_tail=column(heads.log_tail, np.nan),
             log_next=column(heads.log_next, np.nan),
             entropy=column(heads.entropy, np.nan),
             top1_ids=column(heads.top1_ids, -1),
             tail_samples=tuple(
-                TailSample(ids=_numpy(ids.contiguous()), offsets=sample_offsets) for ids in heads.sample_ids.unbind(1)
+                TailSample(ids=ids.contiguous().numpy(), offsets=sample_offsets) for ids in heads.sample_ids.unbind(1)
             ),
             tempered_log_tails={
                 temperature: column(log_tail, np.nan)
@@ -224,12 +274,14 @@ class HuggingFaceScorer:
             alone = self.model(input_ids=torch.from_numpy(token_BS[:, 5:]).to(self.model.device), use_cache=False)
             expected_TV = alone.logits[0].float()
             self._vocab_size = expected_TV.shape[1]
-            if not self._gives(expected_TV, self._states(token_BS[:, 5:], position_BS[:, 5:])):
+            if not self._gives(expected_TV, self._forward(token_BS[:, 5:], position_BS[:, 5:])):
                 self._head = None
+            if self._head is None:
                 _logger.warning(
-                    "%s does not project hidden states by one matrix: its own logits are used, with more memory", name
+                    "%s does not project hidden states by one matrix in memory: its own are used, which take more",
+                    name,
                 )
-            if not self._gives(expected_TV, self._states(token_BS, position_BS)[5:]):
+            if not self._gives(expected_TV, self._forward(token_BS, position_BS)[5:]):
                 self._packs = False
                 _logger.warning(
                     "%s lets attention cross from one document of a window to the next: each runs alone, slower", name
@@ -240,53 +292,29 @@ class HuggingFaceScorer:
         """Whether hidden states become the expected logits."""
         if self._head is not None and self._head.vocab_size != self._vocab_size:
             return False
+        expected_TV = expected_TV.to(states_TD.device)
         actual_TV = self._logits(states_TD, torch.empty_like(expected_TV))
         centred_TV = expected_TV - expected_TV.mean(dim=-1, keepdim=True)
         error = (actual_TV - expected_TV).norm() / centred_TV.norm().clamp(min=1e-6)
         return bool(error < _TRIAL_TOLERANCE.get(self.model.dtype, 0.1))
 
 
-def _part_offsets(windows: Windows) -> np.ndarray:
-    return np.append(np.flatnonzero(windows.part_starts()), windows.num_positions)
-
-
-class _Padded:
-    """Windows, or parts, as a rectangle. What fills it up is a part of its own, which nobody sees.
-
-    Args:
-        windows: T rows.
-        offsets: First row of each of the B sequences, and T; [B + 1].
-
-    Attributes:
-        token_BS, position_BS: int64 [B, S].
-        row: Where each of the T rows lies in the flattened rectangle, int64 [T].
-    """
-
-    def __init__(self, windows: Windows, offsets: np.ndarray) -> None:
-        lengths = np.diff(offsets)
-        longest = int(lengths.max())
-        sequence = np.repeat(np.arange(len(lengths)), lengths)
-        self.row = sequence * longest + np.arange(windows.num_positions) - offsets[sequence]
-        self.token_BS = np.zeros((len(lengths), longest), dtype=np.int64)
-        self.token_BS.flat[self.row] = windows.token
-        self.position_BS = np.maximum(0, np.arange(longest) - lengths[:, None]).astype(np.int64)
-        self.position_BS.flat[self.row] = windows.position_ids()
+def _device_map(model: PreTrainedModel) -> dict[str, str]:
+    """Module to device, where there are several devices."""
+    places = {name: str(device) for name, device in getattr(model, "hf_device_map", {}).items()}
+    return places if len(set(places.values())) > 1 else {}
 
 
 def _check_finite(heads: Heads, windows: Windows, rows: np.ndarray) -> None:
     if bool(heads.is_finite.all()):
         return
-    bad = rows[(~heads.is_finite).cpu().numpy()]
+    bad = rows[(~heads.is_finite).numpy()]
     part = windows.parts[windows.part[bad[0]]]
     where = f"row {int(windows.position_ids()[bad[0]])} of document {part.id!r} ({part.source})"
     raise NonFiniteError(
         f"the teacher's logits are not finite at {len(bad)} of {len(rows)} rows, first at {where} from token "
         f"{part.offset} on; try float32, or leave the document out"
     )
-
-
-def _numpy(values: torch.Tensor) -> np.ndarray:
-    return values.cpu().numpy()
 
 
 def _offsets(widths: np.ndarray) -> np.ndarray:

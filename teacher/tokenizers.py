@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -26,6 +26,9 @@ _SENTENCEPIECE_FILE = "tokenizer.model"
 # Files that only the model's own tokenizer has; a .model beside them is one of its parts.
 _OWN_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
 
+# How a vocabulary writes bytes: in GPT-2's alphabet, with SentencePiece's ▁ and <0x0A>, or as they are.
+PieceSpelling = Literal["byte-level", "sentencepiece", "plain"]
+
 
 class Tokenizer(Protocol):
     """Text to ids and back."""
@@ -33,6 +36,11 @@ class Tokenizer(Protocol):
     @property
     def info(self) -> TokenizerInfo:
         """Who it is."""
+        ...
+
+    @property
+    def spelling(self) -> PieceSpelling:
+        """How `piece` spells."""
         ...
 
     def encode(self, text: str) -> list[int]:
@@ -105,6 +113,10 @@ class SentencePieceTokenizer:
     def info(self) -> TokenizerInfo:
         return self._info
 
+    @property
+    def spelling(self) -> PieceSpelling:
+        return "sentencepiece"
+
     def encode(self, text: str) -> list[int]:
         return self._processor.encode(_checked(text))
 
@@ -149,6 +161,13 @@ class HuggingFaceTokenizer:
     @property
     def info(self) -> TokenizerInfo:
         return self._info
+
+    @property
+    def spelling(self) -> PieceSpelling:
+        decoder = str(json.loads(self._tokenizer.backend_tokenizer.to_str()).get("decoder"))
+        if "'ByteLevel'" in decoder:
+            return "byte-level"
+        return "sentencepiece" if "▁" in decoder else "plain"
 
     def encode(self, text: str) -> list[int]:
         return self._encode(text, special_tokens_are_text=True)["input_ids"]

@@ -23,6 +23,21 @@ def test_counts_of_all_processes_add_up(tmp_path: Path) -> None:
     assert heartbeats.done() == 17
 
 
+def test_the_share_of_time_in_the_teacher_is_that_of_all_processes(tmp_path: Path) -> None:
+    heartbeats = Heartbeats(directory=str(tmp_path))
+    heartbeats.flush()
+    assert heartbeats.forward_share() is None
+    heartbeats.spend(1.0)
+    heartbeats.spend(5.0, forward_seconds=4.5)
+    heartbeats.flush()
+    code = (
+        f"from pipeline.heartbeats import Heartbeats as H; h = H(directory={str(tmp_path)!r}); "
+        "h.spend(4.0, forward_seconds=3.5); h.flush()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert heartbeats.forward_share() == pytest.approx(0.8)
+
+
 def test_a_named_error_comes_back_as_what_it_was(tmp_path: Path) -> None:
     heartbeats = Heartbeats(directory=str(tmp_path))
     heartbeats.note_failure("u1", CorpusError("a.txt changed"))

@@ -12,6 +12,14 @@ def test_rate_and_time_left_follow_from_the_samples() -> None:
     assert meter.describe() == "annotate: 12,288 of 40,960 tokens (30 %), 410 tokens/s, 1 min 10 s left"
 
 
+def test_the_share_of_time_in_the_teacher_is_told_where_it_is_known() -> None:
+    meter = Meter(label="annotate", unit="tokens", total=100)
+    meter.update(10, now_seconds=0.0)
+    meter.update(20, now_seconds=1.0)
+    meter.forward_share = 0.934
+    assert meter.describe() == "annotate: 20 of 100 tokens (20 %), 10 tokens/s, 93 % in forward, 8 s left"
+
+
 def test_loading_the_teacher_does_not_count_into_the_rate() -> None:
     meter = Meter(label="annotate", unit="tokens", total=1000)
     for second in range(100):

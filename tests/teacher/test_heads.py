@@ -146,10 +146,10 @@ def test_a_row_of_nothing_but_impossible_ids_is_flagged():
     assert not heads.is_finite[0]
 
 
-def test_groups_of_rows_change_nothing(monkeypatch):
+def test_pieces_of_blocks_change_nothing(monkeypatch):
     logits, next_ids = torch.randn(9, 2000) * 3, torch.arange(9)
     whole = select_heads(logits.clone(), Scheme(), next_ids)
-    monkeypatch.setattr("teacher.heads._CACHED_LOGITS", 4000)
+    monkeypatch.setattr("teacher.block_sums._PIECE_LOGITS", 4000)
     grouped = select_heads(logits.clone(), Scheme(), next_ids)
     for name in Heads.__slots__:
         torch.testing.assert_close(getattr(grouped, name), getattr(whole, name), rtol=0, atol=1e-6)

@@ -2,14 +2,20 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from schemas.errors import TeacherError, UsageError, VocabularyError
+from schemas.scheme import Scheme
+from schemas.targets import Part, Windows
 from teacher.loading import (
     check_vocabulary,
     describe_teacher,
@@ -19,12 +25,25 @@ from teacher.loading import (
     resolve_device,
     resolve_dtype,
 )
+from teacher.scorer import HuggingFaceScorer
 from teacher.tokenizers import load_tokenizer
 
 
 @pytest.fixture
 def teacher_copy(tiny_teacher, tmp_path) -> Path:
     return shutil.copytree(tiny_teacher, tmp_path / "teacher")
+
+
+@pytest.fixture(scope="module")
+def untied_teacher(tmp_path_factory) -> Path:
+    """A random Llama whose head is a matrix of its own."""
+    directory = tmp_path_factory.mktemp("untied")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=200, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    LlamaForCausalLM(config).save_pretrained(directory)
+    return directory
 
 
 def edit_config(directory: Path, **changes) -> None:
@@ -71,6 +90,74 @@ def test_a_loaded_teacher_is_frozen_and_of_the_asked_dtype(tiny_teacher, capfd):
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert capfd.readouterr().err == "", "progress bars where nobody asked for them"
+
+
+@pytest.mark.parametrize("device_map", ["auto", '{"": "cpu"}', '{"model": "cpu", "lm_head": "disk"}'])
+def test_a_device_map_changes_no_logits(untied_teacher, device_map):
+    plain, mapped = load_model(untied_teacher, device="cpu"), load_model(untied_teacher, device_map=device_map)
+    ids = torch.arange(12)[None]
+    assert torch.equal(plain(input_ids=ids).logits, mapped(input_ids=ids).logits.to("cpu"))
+
+
+def test_a_device_map_puts_weights_where_it_says(untied_teacher):
+    mapped = load_model(untied_teacher, device="cpu", device_map='{"model": "cpu", "lm_head": "disk"}')
+    assert mapped.hf_device_map == {"model": "cpu", "lm_head": "disk"}
+    assert mapped.lm_head.weight.is_meta
+
+
+def test_a_teacher_with_a_device_map_has_the_same_targets_and_says_how_it_was_spread(untied_teacher, caplog):
+    places = {"model": "cpu", "lm_head": "disk"}
+    mapped = load_model(untied_teacher, device="cpu", device_map=json.dumps(places))
+    scorers = [HuggingFaceScorer(model, Scheme(k=4)) for model in (load_model(untied_teacher, device="cpu"), mapped)]
+    assert "its own are used" in caplog.text
+    assert [scorer.environment.get("device_map") for scorer in scorers] == [None, places]
+    tokens = np.arange(20, dtype=np.int32)
+    windows = Windows(
+        token=tokens,
+        kind=np.zeros(20, np.uint8),
+        part=np.zeros(20, np.int32),
+        window_offsets=np.array([0, 20]),
+        parts=(Part(id="0", source="", offset=0),),
+    )
+    plain, spread = (scorer.score(windows) for scorer in scorers)
+    assert plain.head_ids.tolist() == spread.head_ids.tolist()
+    np.testing.assert_allclose(plain.head_log_probs, spread.head_log_probs, atol=1e-5)
+
+
+@pytest.mark.parametrize("device_map", ["best", "{", "[]", "{}", "1"])
+def test_what_is_no_device_map_is_bad_usage(tiny_teacher, device_map):
+    with pytest.raises(UsageError, match="JSON object of module to device"):
+        load_model(tiny_teacher, device_map=device_map)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
+def test_loading_does_not_hold_two_copies(tmp_path):
+    """Resident memory of a fresh process: peak while loading, and once every weight has been read."""
+    config = LlamaConfig(
+        vocab_size=16_000, hidden_size=1024, intermediate_size=2816, num_hidden_layers=2, num_attention_heads=8
+    )
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    model.to_empty(device="cpu")
+    for weight in model.parameters():
+        weight.data.fill_(0.01)
+    model.save_pretrained(tmp_path)
+    size_bytes = sum(weight.nbytes for weight in model.parameters())
+    assert size_bytes > 200e6
+    code = (
+        "import pathlib, re, sys\n"
+        "from teacher.loading import load_model\n"
+        "from transformers import LlamaForCausalLM\n"
+        "status = pathlib.Path('/proc/self/status')\n"
+        "def peak(): return 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', status.read_text())[1])\n"
+        "before = peak()\n"
+        "model = load_model(sys.argv[1], 'float32', 'cpu')\n"
+        "assert sum(float(weight.sum()) for weight in model.parameters())\n"
+        "print(peak() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True)
+    assert 0.8 * size_bytes < int(done.stdout) < 1.4 * size_bytes
 
 
 def test_an_exported_model_has_the_same_logits(tiny_teacher, tmp_path):

@@ -250,10 +250,10 @@ def test_replicas_differ_and_more_of_them_leave_the_first_as_it_is(scheme):
 
 
 @BOTH
-def test_groups_of_rows_draw_the_same(scheme, monkeypatch):
+def test_pieces_of_logits_draw_the_same(scheme, monkeypatch):
     logits = random_logits(9, 2000)
     whole = sample(logits, scheme)
-    monkeypatch.setattr("teacher.heads._CACHED_LOGITS", 4000)
+    monkeypatch.setattr("teacher.block_sums._PIECE_LOGITS", 4000)
     np.testing.assert_array_equal(sample(logits, scheme).sample_ids, whole.sample_ids)
 
 

@@ -104,6 +104,15 @@ def test_targets_equal_a_plain_forward_of_each_part_alone(name):
     assert_targets_equal(scorer.score(PACKED), plain_forward(model, PACKED), PACKED)
 
 
+@pytest.mark.parametrize("num_halvings", [1, 5])
+def test_a_window_in_smaller_pieces_has_the_same_targets(monkeypatch, num_halvings):
+    monkeypatch.setattr("teacher.sequences._SEQUENCE_TOKENS", 32)
+    model = random_model("gemma2")
+    scorer = HuggingFaceScorer(model, Scheme(k=40), row_chunk=16, batch_tokens=64)
+    scorer.num_halvings = num_halvings
+    assert_targets_equal(scorer.score(PACKED), plain_forward(model, PACKED), PACKED)
+
+
 @pytest.mark.parametrize("scheme", [Scheme(tau=0.02), Scheme(kind="topk", k=16), Scheme(kind="topp", p=0.6)])
 def test_every_scheme_stores_all_of_the_mass(scheme):
     targets = HuggingFaceScorer(random_model("llama"), scheme).score(PACKED)
@@ -268,3 +277,21 @@ def test_the_environment_says_what_moves_low_bits():
     assert environment["device"]["kind"] == "cpu"
     assert environment["num_threads"] == torch.get_num_threads()
     assert set(environment["versions"]) >= {"torch", "transformers", "numpy"}
+
+
+def test_padding_of_the_vocabulary_gets_no_probability():
+    model = random_model("llama")
+    num_ids = HuggingFaceScorer(model, Scheme()).vocab_size - 3
+    targets = HuggingFaceScorer(model, Scheme(kind="topk", k=num_ids), num_ids=num_ids).score(PACKED)
+    assert targets.head_ids.max() == num_ids - 1
+    assert (targets.log_tail[targets.has_target()] == -np.inf).all()
+    sums = np.add.reduceat(np.exp(targets.head_log_probs), targets.head_offsets[:-1][targets.head_widths() > 0])
+    np.testing.assert_allclose(sums, 1, atol=1e-5)
+
+
+def test_measuring_rows_changes_no_target_and_counts_those_with_one():
+    scorer = HuggingFaceScorer(random_model("llama"), Scheme(), row_chunk=7)
+    wide = PACKED.window_index() == 1
+    targets, measured = scorer.score_and_measure(PACKED, wide)
+    assert measured.rows == (wide & PACKED.has_target()).sum()
+    assert scorer.score(PACKED).head_log_probs.tobytes() == targets.head_log_probs.tobytes()
