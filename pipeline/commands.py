@@ -1,9 +1,12 @@
-"""`logitcask annotate`. Light: Beam, torch and the teacher are imported when the command runs."""
+"""`logitcask annotate` and `logitcask clean`. Light: Beam, torch and the teacher are imported when the command runs."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from pipeline.configuration import AnnotateConfig
+from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.job import JobResult
@@ -30,6 +33,42 @@ class Annotate(AnnotateConfig):
         return 0 if result.snapshot.complete else 1
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clean:
+    """Remove what a killed run left behind; never what a snapshot or a run that goes on needs.
+
+    Refuses while a run is active. Object stores keep no temporaries of ours, but may have begun uploads of their own.
+
+    Example:
+        logitcask clean OUT --dry-run
+    """
+
+    out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]]
+    """Directory of the dataset: a path or any fsspec URL."""
+    dry_run: bool = False
+    """Say what would be removed, and remove nothing."""
+    older_than: Annotated[float, tyro.conf.arg(metavar="HOURS")] = 1.0
+    """Keep files that were touched in the last so many hours."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+    def run(self) -> int:
+        import json
+        from dataclasses import asdict
+        from datetime import timedelta
+
+        from pipeline import cleaning
+
+        if self.older_than < 0:
+            raise UsageError(f"--older-than is a number of hours, at least 0, got {self.older_than}")
+        removals = cleaning.clean(self.out, older_than=timedelta(hours=self.older_than), dry_run=self.dry_run)
+        if self.json:
+            print(json.dumps([asdict(removal) for removal in removals], indent=1, ensure_ascii=False))
+        else:
+            print("\n".join(cleaning.summary(removals, dry_run=self.dry_run)))
+        return 0
+
+
 def summary(result: "JobResult") -> str:
     """What a job did, and what to do next, for people."""
     from schemas import storage
@@ -47,6 +86,13 @@ def summary(result: "JobResult") -> str:
         ("snapshot", storage.redact(storage.join(result.out, "snapshots", f"{snapshot.name}.json"))),
         ("next", f"logitcask inspect {storage.redact(result.out)}"),
     ]
+    for unit, marks in result.set_aside.items():
+        lines.insert(
+            -1, ("set aside", f"unit {unit}: {len(marks)} workers died of it, the last {marks[-1].describe()}")
+        )
+    if result.set_aside:
+        evidence = storage.redact(storage.join(result.out, "attempts"))
+        lines.insert(-1, ("evidence", f"{evidence}; to try again: the same command with --retry-set-aside"))
     if held_out is None and snapshot.identity.get("held_out", 0) > 0:
         lines.insert(-1, ("note", "no document fell into the held-out split; a larger --held-out share will get some"))
     return "\n".join(f"{name:<10} {text}" for name, text in lines)

@@ -7,7 +7,7 @@ afterwards is one whole shard and one record that describes it.
 import dataclasses
 from typing import Literal
 
-from schemas import storage
+from schemas import fault_points, storage
 from schemas.dataset import record_path, shard_path
 from schemas.errors import CorruptShardError
 from schemas.fingerprints import digest
@@ -40,6 +40,7 @@ def commit_shard(out: str, shard: EncodedShard, record: UnitRecord) -> UnitRecor
         standing = storage.read_bytes(_shard_url(out, record))
         if digest(standing) != shard.digest:
             return commit_record(out, rebuild_record(out, record.kind, record.split, record.name))
+    fault_points.reach("committed", record.name)
     described = dataclasses.replace(
         record,
         digest=shard.digest,
@@ -60,6 +61,7 @@ def commit_record(out: str, record: UnitRecord) -> UnitRecord:
     """
     url = _record_url(out, record)
     if storage.create_json(url, record.to_json()):
+        fault_points.reach("recorded", record.name)
         return record
     standing = read_record(url)
     if standing.status == record.status and standing.digest != record.digest:

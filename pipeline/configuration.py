@@ -5,10 +5,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from pipeline.runner_settings import RunnerSettings
 from schemas.errors import UsageError
-from schemas.scheme import SchemeKind
-
-SUPPORTED_RUNNERS = ("local", "dask")
+from schemas.scheme import Layout, SchemeKind
 
 _NUMBERS = tyro.constructors.PrimitiveConstructorSpec(
     nargs=1,
@@ -80,20 +79,29 @@ class AnnotateConfig:
     entropy: bool = True
     """Store the entropy of the full distribution at every position."""
 
+    layout: Layout = "plain"
+    """How ids are stored: `plain`, or `compact`: an eighth smaller, slower to read, and hard for other tools."""
+
+    append: bool = False
+    """Add the corpus to a finished dataset, as a new snapshot; all other settings must be the dataset's."""
+
     corpus_licence: str | None = None
     """Terms of the text; they travel with the shards."""
 
     shard_tokens: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Most positions of a shard (default: 32,768 on a CPU, 1,048,576 on a GPU)."""
 
-    batch_tokens: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Positions in one forward pass (default: 2,048 on a CPU, 32,768 on a GPU)."""
+    batch_tokens: Annotated[int | Literal["auto"], tyro.conf.arg(metavar="INT|auto")] = "auto"
+    """Positions in one forward pass (auto: 2,048 on a CPU; on a GPU what its memory holds, found once and kept)."""
 
     document_bytes: int = 64 << 20
     """Longer documents are set aside."""
 
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+
+    device_map: Annotated[str | None, tyro.conf.arg(metavar="auto|JSON")] = None
+    """Spread a teacher that fits no single device: a rule of transformers, or a JSON object of module to device."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the teacher's forward pass (auto: float32 on a CPU, bfloat16 on a GPU)."""
@@ -105,13 +113,62 @@ class AnnotateConfig:
     """Worker processes on this machine."""
 
     runner: str = "local"
-    """local (Beam's in-process runner) or dask."""
+    """local (processes of this machine), dask, portable, flink, spark or dataflow: see docs/clusters.md."""
 
     dask_scheduler: str | None = None
     """Address of the Dask scheduler, tcp://HOST:PORT."""
 
-    attempts: int = 1
-    """How often a failed job is tried; finished units are never done twice."""
+    job_endpoint: str | None = None
+    """Address of a Beam job service, HOST:PORT (`portable`, `flink`, `spark`)."""
+
+    environment_type: Literal["EXTERNAL", "DOCKER", "PROCESS"] | None = None
+    """How the cluster starts Beam's Python workers (`portable`, `flink`, `spark`)."""
+
+    environment_config: str | None = None
+    """What that needs: the address of a worker pool, an image, or a JSON object with a command."""
+
+    runner_option: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE"), tyro.conf.UseAppendAction] = ()
+    """An option of Beam for the cluster, such as flink_master=HOST:8081; may be given several times."""
+
+    attempts: int = 3
+    """How often in a row the job may fail with no unit finished in between; finished units are never done twice."""
+
+    unit_attempts: int = 3
+    """After so many workers have died of a unit, it is set aside and the rest goes on."""
+
+    unit_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
+    """End a worker whose unit makes no progress for so long (longer than loading the teacher takes; default: never)."""
+
+    retry_set_aside: bool = False
+    """Try units again that were set aside because workers died of them."""
+
+    heartbeat: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Append progress to this file as lines of JSON."""
+
+    heartbeat_seconds: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 10.0
+    """Between two such lines."""
+
+    prometheus: Annotated[str | None, tyro.conf.arg(metavar="[HOST:]PORT")] = None
+    """Serve progress to Prometheus while the job runs (of this machine only, unless a host is given)."""
+
+    def runner_settings(self) -> RunnerSettings:
+        """Where the stages run.
+
+        Raises:
+            UsageError: It cannot be meant, or Beam would get it wrong without a word.
+        """
+        return RunnerSettings(
+            name=self.runner,
+            num_workers=self.workers,
+            dask_scheduler=self.dask_scheduler,
+            job_endpoint=self.job_endpoint,
+            environment_type=self.environment_type,
+            environment_config=self.environment_config,
+            options=self.runner_option,
+            device=self.device,
+            num_threads=self.threads,
+            urls=(*self.corpus, self.out),
+        )
 
     def check(self) -> None:
         """Raises UsageError for values that cannot be meant."""
@@ -121,9 +178,22 @@ class AnnotateConfig:
             (not 0 <= self.overlap < self.window, f"--overlap must be in [0, {self.window}), got {self.overlap}"),
             (not 0 <= self.held_out < 1, f"--held-out is a share in [0, 1), got {self.held_out}"),
             (self.document_bytes < 1, f"--document-bytes must be positive, got {self.document_bytes}"),
+            (not self.heartbeat_seconds > 0, f"--heartbeat-seconds must be positive, got {self.heartbeat_seconds}"),
+            (
+                self.device_map is not None and self.runner == "local" and self.workers > 1,
+                "--device-map spreads one teacher over all devices: use --workers 1",
+            ),
             (self.attempts < 1, f"--attempts must be at least 1, got {self.attempts}"),
+            (self.unit_attempts < 1, f"--unit-attempts must be at least 1, got {self.unit_attempts}"),
+            (
+                self.unit_timeout is not None and not self.unit_timeout > 0,
+                f"--unit-timeout must be positive, got {self.unit_timeout}",
+            ),
             (_below(self.threads, 1), f"--threads must be at least 1, got {self.threads}"),
-            (_below(self.batch_tokens, 1), f"--batch-tokens must be positive, got {self.batch_tokens}"),
+            (
+                self.batch_tokens != "auto" and self.batch_tokens < 1,
+                f"--batch-tokens must be positive or auto, got {self.batch_tokens}",
+            ),
             (
                 _below(self.shard_tokens, self.window),
                 f"--shard-tokens must hold at least one window of {self.window}, got {self.shard_tokens}",
@@ -132,33 +202,6 @@ class AnnotateConfig:
         for is_fault, message in faults:
             if is_fault:
                 raise UsageError(message)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunnerSettings:
-    """Where a stage runs.
-
-    Attributes:
-        name: "local" or "dask".
-        num_workers: Processes of the local runner; with one, units run in this process.
-        dask_scheduler: Address of a Dask scheduler, `tcp://host:port`.
-    """
-
-    name: str = "local"
-    num_workers: int = 1
-    dask_scheduler: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.name not in SUPPORTED_RUNNERS:
-            raise UsageError(f"--runner {self.name}: not supported yet; choose one of {', '.join(SUPPORTED_RUNNERS)}")
-        if self.num_workers < 1:
-            raise UsageError(f"--workers must be at least 1, got {self.num_workers}")
-        if self.name == "dask" and self.dask_scheduler is None:
-            raise UsageError("--runner dask needs --dask-scheduler tcp://HOST:PORT")
-        if self.name != "dask" and self.dask_scheduler is not None:
-            raise UsageError("--dask-scheduler is only of use with --runner dask")
-        if self.name == "dask" and self.num_workers != 1:
-            raise UsageError("--workers is of the local runner; a Dask cluster has the workers it was started with")
 
 
 def _below(value: int | None, minimum: int) -> bool:

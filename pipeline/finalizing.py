@@ -1,67 +1,177 @@
-"""After the stages: storage is the truth. What stands there is listed, checked, added up, and put into a snapshot."""
+"""After the stages: storage is the truth. What stands there is checked, added up, and put into a snapshot.
 
-from collections.abc import Sequence
+The plan is gone through in blocks, each of which ends as a segment (`pipeline.segments`) once all its units are done:
+memory holds the rows of the snapshot and one block of records.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
-from pipeline.plan import AnnotationUnit, TokenUnit
-from pipeline.resolving import ResolvedJob
-from pipeline.tokenizing import TokenizedUnit, read_tokenized_unit
+from pipeline.annotation_plan import AnnotationPlan, shard_table
+from pipeline.entry_table import EntryTable, entry_rows
+from pipeline.plan import AnnotationUnit, TokenShard, TokenUnit
+from pipeline.segments import Segment, Sums, add_counts, read_segment, write_segment
+from pipeline.standing import standing_shards
+from pipeline.tokenizing_records import TokenizedUnit, read_tokenized_unit
 from schemas import storage
-from schemas.dataset import Snapshot, record_path, shard_path, write_snapshot
+from schemas.dataset import Draft, Snapshot, record_path, shard_path, sum_records, write_draft
 from schemas.errors import CorruptShardError, MissingShardError
+from schemas.fingerprints import fingerprint
 from schemas.reader import ShardReader
 from schemas.records import UnitRecord, read_record
-from schemas.shard import Split
 
+# Units of a segment; a smaller plan has none.
+BLOCK_UNITS = 10_000
+# Token units whose records are gathered in one segment, so that a later run need not read them one by one.
+_MANY_TOKEN_UNITS = 1_000
 # Opening a shard on an object store is mostly waiting.
 _NUM_READERS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Accounting:
-    """Where the corpus's documents went.
+class Tokenized:
+    """What the first stage made.
 
     Attributes:
-        num_documents: Documents found: annotated + rejected once the job is complete.
-        rejected: Reason to number of documents.
+        plan: The second stage's units.
+        sums: Documents found and rejected.
+        num_missing_units: Token units that were set aside.
     """
 
-    num_documents: int
-    rejected: dict[str, int]
+    plan: AnnotationPlan
+    sums: Sums
+    num_missing_units: int
 
 
-def read_tokenized_units(out: str, units: Sequence[TokenUnit]) -> list[TokenizedUnit]:
-    """The records of all token units, in order."""
-    with ThreadPoolExecutor(_NUM_READERS) as pool:
-        return list(pool.map(lambda unit: read_tokenized_unit(out, unit.name), units))
+def read_tokenized(out: str, units: Sequence[TokenUnit], target_fingerprint: str) -> Tokenized:
+    """The plan of the second stage, from the records of the first.
+
+    Raises:
+        CorruptShardError: A record is damaged.
+    """
+    name = f"tokens-{fingerprint([unit.name for unit in units])[:12]}"
+    is_large = len(units) >= _MANY_TOKEN_UNITS
+    segment = read_segment(out, name) if is_large else None
+    if segment is None:
+        segment = _gather_token_units(out, units)
+        if is_large and segment.sums.num_units == len(units):
+            write_segment(out, name, segment)
+    return Tokenized(
+        plan=AnnotationPlan(segment.rows, target_fingerprint),
+        sums=segment.sums,
+        num_missing_units=len(units) - segment.sums.num_units,
+    )
 
 
-def account(tokenized: Sequence[TokenizedUnit], records: Sequence[UnitRecord]) -> Accounting:
-    """Adds up documents over both stages."""
+def gather_segments(out: str, plan: AnnotationPlan, start: int, stop: int, block_units: int = BLOCK_UNITS) -> None:
+    """Makes the segments of the blocks that end among the units start..stop, where all of a block is done.
+
+    Raises:
+        MissingShardError, CorruptShardError: A shard is not as its record says.
+    """
+    for end in range((start // block_units + 1) * block_units, stop + 1, block_units):
+        _block(out, plan[end - block_units : end], check=True, is_full=True)
+
+
+def finalize(
+    out: str,
+    identity: dict[str, Any],
+    tokenized: Tokenized,
+    *,
+    check: bool = True,
+    block_units: int = BLOCK_UNITS,
+    write: Callable[[str, Draft], Snapshot] = write_draft,
+) -> Snapshot:
+    """Writes the snapshot of what stands; it is complete if every unit is done or set aside with its documents.
+
+    Args:
+        out: The dataset's directory.
+        identity: What the shards are.
+        tokenized: What the first stage made.
+        check: Whether the shards are looked at first; not where the job failed anyway.
+        block_units: Units of a segment.
+        write: Makes a snapshot of what was found.
+
+    Raises:
+        MissingShardError, CorruptShardError: A shard is not as its record says.
+    """
+    sums, tables = Sums(), []
+    for units in tokenized.plan.blocks(block_units):
+        segment = _block(out, units, check=check, is_full=len(units) == block_units)
+        sums += segment.sums
+        tables.append(segment.rows)
+    num_missing = len(tokenized.plan) - sums.num_units + tokenized.num_missing_units
+    draft = Draft(
+        complete=num_missing == 0,
+        identity=identity,
+        num_documents_in=tokenized.sums.num_documents,
+        rejected=add_counts(tokenized.sums.rejected, sums.rejected),
+        splits=sums.splits,
+        shards=EntryTable(tables),
+        num_missing_units=num_missing,
+    )
+    return write(out, draft)
+
+
+def _gather_token_units(out: str, units: Sequence[TokenUnit]) -> Segment:
+    num_units, num_documents = 0, 0
     rejected: dict[str, int] = {}
-    for one in (*tokenized, *records):
-        for reason, count in one.rejected.items():
-            rejected[reason] = rejected.get(reason, 0) + count
-    return Accounting(num_documents=sum(unit.num_documents for unit in tokenized), rejected=rejected)
+
+    def shards() -> Iterator[TokenShard]:
+        nonlocal num_units, num_documents, rejected
+        for unit in _read_token_units(out, units):
+            num_units += 1
+            num_documents += unit.num_documents
+            rejected = add_counts(rejected, unit.rejected)
+            yield from unit.shards
+
+    rows = shard_table(shards())
+    return Segment(rows=rows, sums=Sums(num_units=num_units, num_documents=num_documents, rejected=rejected))
 
 
-def finished_names(out: str, kind: str) -> set[str]:
-    """Names of units whose record and shard both stand, by one listing."""
-    urls = [file.url for file in storage.list_files(storage.join(out, kind))]
-    names = {suffix: {_stem(url) for url in urls if url.endswith(suffix)} for suffix in (".json", ".parquet")}
-    return names[".json"] & names[".parquet"]
+def _read_token_units(out: str, units: Sequence[TokenUnit]) -> Iterator[TokenizedUnit]:
+    """The records that stand, in order."""
+
+    def read(unit: TokenUnit) -> TokenizedUnit | None:
+        try:
+            return read_tokenized_unit(out, unit.name)
+        except FileNotFoundError:
+            return None
+
+    iterator = iter(units)
+    with ThreadPoolExecutor(_NUM_READERS) as pool:
+        while lot := list(itertools.islice(iterator, _MANY_TOKEN_UNITS)):
+            yield from (unit for unit in pool.map(read, lot) if unit is not None)
 
 
-def finished_units(out: str, units: Sequence[AnnotationUnit]) -> set[str]:
-    """Names of annotation units that are done or set aside."""
-    done = finished_names(out, "targets")
-    rejected = {
-        record.name
-        for record in read_unit_records(out, [unit for unit in units if unit.name not in done])
-        if record.status == "rejected"
-    }
-    return done | rejected
+def _block(out: str, units: Sequence[AnnotationUnit], *, check: bool, is_full: bool) -> Segment:
+    """The segment of a block: the one that stands, or one of its records, which then stands if the block is done."""
+    name = f"{units[0].name}-{fingerprint([unit.name for unit in units])[:12]}"
+    segment = read_segment(out, name) if is_full else None
+    if segment is not None:
+        if check:
+            _check_sizes(out, EntryTable([segment.rows]))
+        return segment
+    records = read_unit_records(out, units)
+    done = [record for record in records if record.status == "done"]
+    segment = Segment(rows=entry_rows(done), sums=_sum(records, done))
+    if check:
+        _check_sizes(out, EntryTable([segment.rows]))
+        with ThreadPoolExecutor(_NUM_READERS) as pool:
+            list(pool.map(lambda record: _check_footer(out, record), done))
+        if is_full and len(records) == len(units):
+            write_segment(out, name, segment)
+    return segment
+
+
+def _sum(records: Sequence[UnitRecord], done: Iterable[UnitRecord]) -> Sums:
+    rejected: dict[str, int] = {}
+    for record in records:
+        rejected = add_counts(rejected, record.rejected)
+    return Sums(num_units=len(records), rejected=rejected, splits=sum_records(done))
 
 
 def read_unit_records(out: str, units: Sequence[AnnotationUnit]) -> list[UnitRecord]:
@@ -77,66 +187,25 @@ def read_unit_records(out: str, units: Sequence[AnnotationUnit]) -> list[UnitRec
         return [record for record in pool.map(read, units) if record is not None]
 
 
-def check_shards(out: str, records: Sequence[UnitRecord]) -> None:
-    """Checks that every finished shard is there, as long as its record says, with the footer its record says.
+def _check_sizes(out: str, entries: EntryTable) -> None:
+    """Checks that every finished shard is there, as long as its record says.
 
     Raises:
         MissingShardError, CorruptShardError: One is not.
     """
-    done = [record for record in records if record.status == "done"]
-    sizes = {_key(file.url): file.size_bytes for file in storage.list_files(storage.join(out, "targets"))}
-    for record in done:
-        path = shard_path("targets", record.split, record.name)
-        found = sizes.get(_key(path))
-        if found is None:
-            raise MissingShardError(f"{storage.redact(storage.join(out, path))}: gone; run the same command again")
-        if found != record.size_bytes:
-            raise CorruptShardError(
-                f"{storage.redact(storage.join(out, path))}: {found} bytes, its record says {record.size_bytes}; "
-                "remove it and run the same command again"
+    listed = list(entries)
+    for entry, standing in zip(listed, standing_shards(out, "targets", listed), strict=True):
+        if standing.size_bytes is None:
+            raise MissingShardError(
+                f"{storage.redact(storage.join(out, entry.path))}: gone; run the same command again"
             )
-    with ThreadPoolExecutor(_NUM_READERS) as pool:
-        list(pool.map(lambda record: _check_footer(out, record), done))
-
-
-def finalize(
-    job: ResolvedJob, tokenized: Sequence[TokenizedUnit], units: Sequence[AnnotationUnit], *, check: bool = True
-) -> Snapshot:
-    """Writes the snapshot of what stands; it is complete if every unit is done or set aside.
-
-    Args:
-        job: The job.
-        tokenized: Records of all token units.
-        units: All annotation units.
-        check: Whether the shards are looked at first; not where the job failed anyway.
-
-    Raises:
-        MissingShardError, CorruptShardError: A shard is not as its record says.
-    """
-    records = read_unit_records(job.out, units)
-    if check:
-        check_shards(job.out, records)
-    accounting = account(tokenized, records)
-    return write_snapshot(
-        job.out,
-        complete=len(records) == len(units),
-        identity=job.identity,
-        records=records,
-        num_documents_in=accounting.num_documents,
-        rejected=accounting.rejected,
-    )
+        if standing.size_bytes != entry.size_bytes:
+            raise CorruptShardError(
+                f"{storage.redact(storage.join(out, entry.path))}: {standing.size_bytes} bytes, its record says "
+                f"{entry.size_bytes}; remove it and run the same command again"
+            )
 
 
 def _check_footer(out: str, record: UnitRecord) -> None:
     url = storage.join(out, shard_path("targets", record.split, record.name))
     ShardReader(url, footer_digest=record.footer_digest).close()
-
-
-def _stem(url: str) -> str:
-    return storage.file_name(url).rpartition(".")[0]
-
-
-def _key(url: str) -> tuple[Split | str, str]:
-    """Split and file name, however the store spells its URLs."""
-    *_, split, name = url.split("/")
-    return split, name

@@ -4,15 +4,24 @@ import logging
 import os
 import sys
 
-_PACKAGES = ("pipeline", "teacher", "schemas")
+from schemas.redaction import printable, scrub
+
+PACKAGES = ("pipeline", "teacher", "schemas")
+
+
+class _Formatter(logging.Formatter):
+    """Messages quote names and URLs that somebody else wrote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(scrub(super().format(record)))
 
 
 def log_to_stderr() -> None:
     """Shows this project's warnings on stderr and silences the libraries; call before they are imported."""
     silence_libraries()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("logitcask: %(message)s"))
-    for package in _PACKAGES:
+    handler.setFormatter(_Formatter("logitcask: %(message)s"))
+    for package in PACKAGES:
         logger = logging.getLogger(package)
         logger.handlers[:] = [handler]
         logger.propagate = False

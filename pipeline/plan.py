@@ -8,6 +8,7 @@ Neither the number of workers nor the machine has a part in either plan.
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.corpus.files import CorpusFile, FileSlice
 from schemas.fingerprints import fingerprint
@@ -98,12 +99,21 @@ def plan_token_units(
     ]
 
 
-def plan_annotation_units(shards: Iterable[TokenShard], settings_fingerprint: str) -> list[AnnotationUnit]:
-    """One unit a token shard, named by the shard and the fingerprint of all else that changes its targets."""
-    return [
-        AnnotationUnit(name=unit_name(_position(shard.name), [settings_fingerprint, shard.name]), tokens=shard)
-        for shard in shards
-    ]
+def annotation_unit(shard: TokenShard, settings_fingerprint: str) -> AnnotationUnit:
+    """A token shard's unit, named by the shard and the fingerprint of all else that changes its targets."""
+    return AnnotationUnit(name=unit_name(_position(shard.name), [settings_fingerprint, shard.name]), tokens=shard)
+
+
+def target_fingerprint(identity: dict[str, Any]) -> str:
+    """Of everything but the token shard that changes a target shard, as a dataset's identity states it."""
+    keys = ("teacher", "scheme", "entropy", "temperatures", "num_ids", "layout", "algorithm_version", "format_version")
+    return fingerprint({key: identity[key] for key in keys if key in identity})
+
+
+def token_unit_name(shard_name: str) -> str:
+    """Which token unit a token shard is of: the inverse of `token_shard_name`."""
+    number, _, mark = shard_name.split("-")
+    return f"{number}-{mark}"
 
 
 def token_shard_name(unit: TokenUnit, split: Split, index: int) -> str:

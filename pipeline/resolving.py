@@ -6,32 +6,49 @@ bits (device, threads, batch size) is the *environment*; it is decided once, kep
 
 import logging
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.annotating import AnnotationSpec, ScorerSpec
+from pipeline.appending import check_append
+from pipeline.batch_size import find_batch_tokens
 from pipeline.configuration import AnnotateConfig
 from pipeline.corpus.fields import Fields
 from pipeline.corpus.files import CorpusFile, find_corpus
+from pipeline.local_workers import check_devices, visible_devices
+from pipeline.plan import target_fingerprint
+from pipeline.source_groups import group_sources
 from pipeline.token_shards import TokenSpec
 from schemas import storage
 from schemas.dataset import read_configuration, write_configuration
 from schemas.errors import ConfigurationMismatchError, TokenizerError, UsageError
 from schemas.fingerprints import fingerprint
+from schemas.identities import differences
 from schemas.scheme import Scheme, further_temperatures
 from schemas.shard import ALGORITHM_VERSION, FORMAT_VERSION, TeacherInfo, TokenizerInfo
+from schemas.vocabulary import has_vocabulary, write_vocabulary
+from teacher.block_sums import choose_kernel
 from teacher.gguf_header import read_gguf_header
-from teacher.loading import check_vocabulary, describe_teacher, resolve, resolve_device, resolve_dtype
+from teacher.loading import (
+    check_device_map,
+    check_vocabulary,
+    describe_teacher,
+    resolve,
+    resolve_device,
+    resolve_dtype,
+)
+from teacher.long_windows import describe_long_window
 from teacher.packing import pack_documents
+from teacher.pieces import piece_bytes
 from teacher.tokenizers import load_tokenizer
 
 # Raised whenever the same text and settings would give other windows.
 PACKING_VERSION = 1
 
 _SHARD_TOKENS = {"cpu": 32_768, "cuda": 1_048_576}
-_BATCH_TOKENS = {"cpu": 2_048, "cuda": 32_768}
 _ROW_CHUNK = 256
+# Compiling the pass over the logits takes 5 s to a minute; for less text than this it would not be earned back.
+_MIN_COMPILED_CORPUS_BYTES = 1 << 20
 # Pieces that were added to a tokenizer after training (an image token, say) may lie beyond the teacher's rows: they do
 # not occur in text. More than this many mean that tokenizer and teacher do not belong together.
 _MAX_ADDED_PIECES = 256
@@ -67,8 +84,7 @@ class ResolvedJob:
 
     def target_fingerprint(self) -> str:
         """Covers everything but the token shard that changes a target shard."""
-        keys = ("teacher", "scheme", "entropy", "temperatures", "algorithm_version", "format_version")
-        return fingerprint({key: self.identity[key] for key in keys if key in self.identity})
+        return target_fingerprint(self.identity)
 
 
 def resolve_job(config: AnnotateConfig) -> ResolvedJob:
@@ -88,10 +104,21 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
     environment = _resolve_environment(config, begun["environment"] if begun else {})
     shard_tokens = _resolve_shard_tokens(config, begun["identity"] if begun else {}, environment["device"])
     teacher = describe_teacher(config.teacher, environment["dtype"])
-    tokenizer = load_tokenizer(config.tokenizer or config.teacher).info
+    loaded_tokenizer = load_tokenizer(config.tokenizer or config.teacher)
+    tokenizer = loaded_tokenizer.info
     _check_fit(config, tokenizer, teacher)
+    environment = _resolve_kernel(config, environment, teacher, sum(file.size_bytes for file in files))
     identity = _identity(config, files, tokenizer, teacher, scheme, temperatures, shard_tokens)
-    _claim(config.out, begun, identity, environment)
+    if environment["batch_tokens"] == "auto":
+        any_size = environment | {"batch_tokens": config.window}
+        spec = _scorer_spec(config, scheme, temperatures, any_size, identity)
+        environment |= {"batch_tokens": find_batch_tokens(spec, config.window, in_process=_runs_in_process(config))}
+    if config.append:
+        check_append(config.out, begun, identity)
+    else:
+        _claim(config.out, begun, identity, environment)
+    if not has_vocabulary(config.out):
+        write_vocabulary(config.out, piece_bytes(loaded_tokenizer), tokenizer.vocabulary_fingerprint)
     out = _absolute_output(config.out)
     return ResolvedJob(
         out=out,
@@ -101,12 +128,14 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
         tokens=_token_spec(config, out, tokenizer, teacher, identity["shard_tokens"]),
         targets=AnnotationSpec(
             out=out,
-            scorer=_scorer_spec(config, scheme, temperatures, environment),
+            scorer=_scorer_spec(config, scheme, temperatures, environment, identity),
             teacher=teacher,
             tokenizer=tokenizer,
             window_tokens=config.window,
             has_entropy=config.entropy,
+            layout=config.layout,
             corpus_licence=config.corpus_licence,
+            sources=group_sources(config.corpus, files),
         ),
     )
 
@@ -124,33 +153,40 @@ def _scheme(config: AnnotateConfig) -> Scheme:
     )
 
 
-def differences(begun: dict[str, Any], asked: dict[str, Any]) -> Iterator[str]:
-    """Keys (dotted) whose values differ, with both values, sorted."""
-    for key in sorted(begun.keys() | asked.keys()):
-        old, new = begun.get(key), asked.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from (f"{key}.{line}" for line in differences(old, new))
-        elif old != new:
-            yield f"{key}: {_shorten(old)} in the output, {_shorten(new)} now"
-
-
-def _shorten(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _resolve_environment(config: AnnotateConfig, begun: dict[str, Any]) -> dict[str, Any]:
     """Asked for, else as begun, else chosen for this machine."""
-    device = resolve_device(_choose("device", config.device, begun, "auto"))
+    device = _choose("device", config.device, begun, "auto")
+    if config.runner == "local":  # workers of a cluster have devices that this machine lacks
+        device = resolve_device(device)
+        check_devices(device, config.workers, visible_devices())
+    device_map = _choose("device_map", config.device_map, begun, None)
+    if device_map is not None:
+        check_device_map(device_map)
     dtype = resolve_dtype(config.dtype if config.dtype != "auto" else begun.get("dtype", "auto"), device)
     return {
         "device": device,
         "dtype": dtype,
         "threads": _choose("threads", config.threads, begun, _default_threads(config.workers)),
         "attention": begun.get("attention", "auto"),
-        "batch_tokens": _choose("batch_tokens", config.batch_tokens, begun, _BATCH_TOKENS[_device_kind(device)]),
+        "batch_tokens": _choose("batch_tokens", config.batch_tokens, begun, "auto"),
         "row_chunk": begun.get("row_chunk", _ROW_CHUNK),
+        **({"kernel": begun["kernel"]} if "kernel" in begun else {}),
+        **({"device_map": device_map} if device_map is not None else {}),
     }
+
+
+def _resolve_kernel(
+    config: AnnotateConfig, environment: dict[str, Any], teacher: TeacherInfo, corpus_bytes: int
+) -> dict[str, Any]:
+    """As begun, else what is faster here; each worker of a cluster decides for itself, and says so in its records."""
+    kernel = environment.get("kernel", "auto" if corpus_bytes >= _MIN_COMPILED_CORPUS_BYTES else "plain")
+    if config.runner == "local":
+        kernel = choose_kernel(kernel, teacher.vocab_size, environment["device"])
+    return environment | {"kernel": kernel}
+
+
+def _runs_in_process(config: AnnotateConfig) -> bool:
+    return config.runner == "local" and config.workers == 1
 
 
 def _resolve_shard_tokens(config: AnnotateConfig, begun: dict[str, Any], device: str) -> int:
@@ -192,6 +228,9 @@ def _check_fit(config: AnnotateConfig, tokenizer: TokenizerInfo, teacher: Teache
     largest = _max_part_tokens(config.teacher)
     if largest is not None and config.window > largest:
         raise UsageError(f"--window {config.window}: teacher {teacher.name!r} can attend to {largest} tokens at most")
+    cost = describe_long_window(config.teacher, teacher.num_parameters, config.window)
+    if cost is not None:
+        _logger.warning("%s", cost)
     # The packer knows what the smallest window is; asked with no document, it only checks.
     list(
         pack_documents(
@@ -238,16 +277,29 @@ def _identity(
         "scheme": scheme.to_json(),
         # Only where there are any, so that datasets begun without them go on.
         **({"temperatures": list(temperatures)} if temperatures else {}),
+        **_padding(config, tokenizer, teacher),
         "window_tokens": config.window,
         "overlap_tokens": config.overlap,
         "held_out": config.held_out,
         "shard_tokens": shard_tokens,
         "entropy": config.entropy,
+        **({"layout": config.layout} if config.layout != "plain" else {}),
         "corpus_licence": config.corpus_licence,
         "packing_version": PACKING_VERSION,
         "algorithm_version": ALGORITHM_VERSION,
         "format_version": FORMAT_VERSION,
     }
+
+
+def _padding(config: AnnotateConfig, tokenizer: TokenizerInfo, teacher: TeacherInfo) -> dict[str, int]:
+    """From which id on the teacher's own vocabulary is padding, if it is.
+
+    Rows beyond the tokenizer's ids make the matrix's size round, were never trained on, and cannot occur in text. With
+    another tokenizer than the teacher's own nobody knows: it may lack ids that the teacher was trained on.
+    """
+    if config.tokenizer is not None or tokenizer.vocab_size >= teacher.vocab_size:
+        return {}
+    return {"num_ids": tokenizer.vocab_size}
 
 
 def _claim(out: str, begun: dict[str, Any] | None, identity: dict[str, Any], environment: dict[str, Any]) -> None:
@@ -283,7 +335,11 @@ def _token_spec(
 
 
 def _scorer_spec(
-    config: AnnotateConfig, scheme: Scheme, temperatures: tuple[float, ...], environment: dict[str, Any]
+    config: AnnotateConfig,
+    scheme: Scheme,
+    temperatures: tuple[float, ...],
+    environment: dict[str, Any],
+    identity: dict[str, Any],
 ) -> ScorerSpec:
     return ScorerSpec(
         reference=_absolute(config.teacher),
@@ -295,6 +351,9 @@ def _scorer_spec(
         row_chunk=environment["row_chunk"],
         scheme=scheme,
         temperatures=temperatures,
+        num_ids=identity.get("num_ids"),
+        kernel=environment["kernel"],
+        device_map=environment.get("device_map"),
     )
 
 

@@ -6,74 +6,24 @@ files. The unit's record is created last: where it stands, the unit is finished.
 
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 
+from pipeline import attempts
 from pipeline.corpus.documents import RawDocument, Rejected
 from pipeline.corpus.reading import read_documents
 from pipeline.heartbeats import Heartbeats
-from pipeline.plan import TokenShard, TokenUnit
+from pipeline.plan import TokenUnit
 from pipeline.token_shards import RejectionWriter, ShardWriter, TokenSpec
+from pipeline.tokenizing_records import TokenizedUnit, unit_record_url
 from schemas import storage
-from schemas.errors import CorruptShardError, FingerprintMismatchError, TokenizerError
+from schemas.errors import FingerprintMismatchError, TokenizerError
 from schemas.fingerprints import canonical_json
 from schemas.shard import SPLITS, Split
 from teacher.packing import Document, kinds_of_chat
 from teacher.tokenizers import Tokenizer, load_tokenizer
-
-TOKENIZED_UNIT_VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TokenizedUnit:
-    """What a token unit produced.
-
-    Attributes:
-        name: The unit's.
-        num_documents: Documents found: those in its shards and those rejected.
-        rejected: Reason to number of documents.
-        shards: Its token shards.
-    """
-
-    name: str
-    num_documents: int
-    rejected: dict[str, int]
-    shards: tuple[TokenShard, ...]
-
-    @property
-    def num_positions(self) -> int:
-        return sum(shard.num_positions for shard in self.shards)
-
-    def to_json(self) -> dict[str, Any]:
-        return {"tokenized_unit_version": TOKENIZED_UNIT_VERSION, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "TokenizedUnit":
-        """Raises KeyError or TypeError if `value` is no such record."""
-        fields = {key: value[key] for key in ("name", "num_documents", "rejected")}
-        return cls(**fields, shards=tuple(TokenShard(**shard) for shard in value["shards"]))
-
-
-def unit_record_url(out: str, name: str) -> str:
-    """Where a token unit's record stands."""
-    return storage.join(out, "tokens", "units", f"{name}.json")
-
-
-def read_tokenized_unit(out: str, name: str) -> TokenizedUnit:
-    """The record of a finished token unit.
-
-    Raises:
-        FileNotFoundError: It is not finished.
-        CorruptShardError: What stands there is no such record.
-    """
-    url = unit_record_url(out, name)
-    try:
-        return TokenizedUnit.from_json(storage.read_json(url))
-    except (KeyError, TypeError, ValueError) as e:
-        raise CorruptShardError(f"{storage.redact(url)}: not a unit's record ({e}); remove it and run again") from e
 
 
 def tokenize_unit(unit: TokenUnit, spec: TokenSpec, heartbeats: Heartbeats) -> TokenizedUnit:
@@ -83,6 +33,7 @@ def tokenize_unit(unit: TokenUnit, spec: TokenSpec, heartbeats: Heartbeats) -> T
         CorpusError: A corpus file changed under the job.
         FingerprintMismatchError: The tokenizer is not the one the job was planned with.
     """
+    attempts.reach("read", unit.name)
     tokenizer = cached_tokenizer(spec)
     rejections = RejectionWriter(spec.out, unit.name)
     writers = {split: ShardWriter(unit, split, spec) for split in SPLITS}

@@ -104,6 +104,12 @@ def _classify(url: str) -> tuple[Format, Compression | None] | None:
 def _name(files: Sequence[StoredFile]) -> tuple[CorpusFile, ...]:
     """Names relative to the deepest directory that holds all files: short, and unique whatever the patterns were."""
     urls = [storage.redact(file.url) for file in files]
+    if len(set(urls)) < len(urls):
+        twice = next(url for url in urls if urls.count(url) > 1)
+        raise CorpusError(
+            f"corpus: several files are {twice} once user, password and query are left out, as in all records; their "
+            "documents could not be told apart. Give them names of their own"
+        )
     root = posixpath.commonpath([posixpath.dirname(url) for url in urls]) if _one_store(urls) else ""
     return tuple(
         CorpusFile(

@@ -30,9 +30,8 @@ def open_file(file: CorpusFile) -> Iterator[io.BufferedReader]:
         CorpusError: The file is gone or is not the one that was planned.
     """
     check_unchanged(file)
-    fs, path = storage.filesystem(file.url)
     with ExitStack() as stack:
-        stored = stack.enter_context(cast(Any, fs.open(path, "rb")))
+        stored = stack.enter_context(cast(Any, storage.open_reader(file.url)))
         if file.compression == "gzip":
             yield cast(io.BufferedReader, stack.enter_context(gzip.GzipFile(fileobj=stored)))
         elif file.compression == "zstd":

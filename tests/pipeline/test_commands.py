@@ -70,9 +70,10 @@ def test_help_explains_every_option_and_has_an_example(capsys: pytest.CaptureFix
 
 
 def test_bad_usage_ends_with_status_2_and_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["annotate", *WORDS[:3], "--out", str(tmp_path / "out"), "--runner", "flink"]) == 2
+    assert main(["annotate", *WORDS[:3], "--out", str(tmp_path / "out"), "--runner", "ray"]) == 2
     captured = capsys.readouterr()
-    assert captured.err == "logitcask: error: --runner flink: not supported yet; choose one of local, dask\n"
+    expected = "logitcask: error: --runner ray: choose one of local, dask, portable, flink, spark, dataflow\n"
+    assert captured.err == expected
     assert not captured.out
 
 

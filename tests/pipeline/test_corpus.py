@@ -16,6 +16,7 @@ from pipeline.corpus.files import CorpusFile, FileSlice, find_corpus
 from pipeline.corpus.parquet import row_group_bytes
 from pipeline.corpus.reading import read_documents
 from schemas.errors import CorpusError
+from schemas.storage import StoredFile
 
 CHAT = Fields(chat="messages")
 
@@ -263,3 +264,10 @@ def test_credentials_stay_out_of_records_and_fingerprints() -> None:
     file = CorpusFile(url=url, name="a.txt", format="text", compression=None, size_bytes=1, etag="e")
     assert "secret" not in file.redacted_url
     assert "secret" not in str(file.identity())
+
+
+def test_files_that_only_credentials_tell_apart_are_refused(monkeypatch):
+    found = [StoredFile(url=f"https://host/get.jsonl?id={number}", size_bytes=1, etag="e") for number in (1, 2)]
+    monkeypatch.setattr("pipeline.corpus.files.storage.expand", lambda pattern: found)
+    with pytest.raises(CorpusError, match=r"several files are https://host/get\.jsonl once"):
+        find_corpus(["https://host/"])

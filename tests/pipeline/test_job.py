@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from pipeline import annotating
+from pipeline.commands import summary
 from pipeline.configuration import AnnotateConfig
 from pipeline.job import JobResult, annotate
 from pipeline.stages import UnitFailedError
@@ -29,10 +30,12 @@ from schemas.errors import (
     UsageError,
     VocabularyError,
 )
-from schemas.inspection import describe, print_report
+from schemas.inspection.describing import describe
+from schemas.inspection.summary import print_summary
 from schemas.reader import Block, ShardReader
 from schemas.targets import Targets, Windows
 from schemas.verification import verify
+from schemas.wide_statistics import WideStatistics
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")
 
@@ -176,6 +179,38 @@ def test_a_job_goes_on_wherever_it_was_cut_short(
     assert verify(str(out)).faults == ()
 
 
+def test_lost_token_shards_are_made_again_where_they_are_needed(
+    out: Path, finished: JobResult, corpus: Path, tiny_teacher: Path
+) -> None:
+    needed = sorted(out.glob("targets/train/*.parquet"))[0]
+    needed.unlink()
+    needed.with_suffix(".json").unlink()
+    for path in out.glob("tokens/*/*.parquet"):
+        path.unlink()
+    result = run(settings(corpus, tiny_teacher, out))
+    assert result.num_units == 1
+    assert shards(out) == shards(finished.out)
+    assert verify(str(out)).faults == ()
+
+
+def test_a_unit_that_workers_died_of_is_left_out_until_it_is_asked_for(
+    finished: JobResult, corpus: Path, tiny_teacher: Path, tmp_path: Path, out: Path, leave_mark: Any
+) -> None:
+    unit = sorted(out.glob("targets/train/*.parquet"))[1]
+    unit.unlink()
+    unit.with_suffix(".json").unlink()
+    for number in range(3):
+        leave_mark(unit.stem, "elsewhere:7:1", number)
+    shutil.move(tmp_path / "attempts", out / "attempts")
+    result = run(settings(corpus, tiny_teacher, out))
+    assert result.set_aside.keys() == {unit.stem}
+    assert (result.snapshot.complete, result.snapshot.num_missing_units) == (False, 1)
+    for words in ("3 workers died of it", "died at 'encode'", "--retry-set-aside"):
+        assert words in summary(result)
+    assert run(settings(corpus, tiny_teacher, out, retry_set_aside=True)).snapshot.complete
+    assert shards(out) == shards(finished.out)
+
+
 def test_changed_settings_are_refused_naming_every_key_with_both_values(
     out: Path, corpus: Path, tiny_teacher: Path
 ) -> None:
@@ -200,7 +235,7 @@ def test_sampled_datasets_are_sound_and_say_what_they_are(
     first, second = block.targets.tail_samples
     np.testing.assert_array_equal(first.offsets, second.offsets)
     assert not np.array_equal(first.ids, second.ids)
-    print_report(describe(result.snapshot))
+    print_summary(describe(result.snapshot))
     assert words in capsys.readouterr().out
     with pytest.raises(ConfigurationMismatchError, match=r"scheme\.replicas: 2 in the output, 1 now"):
         run(settings(corpus, tiny_teacher, tmp_path / "out", head=head, theta=0.05))
@@ -233,7 +268,7 @@ def test_a_changed_corpus_is_refused(out: Path, corpus: Path, tiny_teacher: Path
 def test_what_was_chosen_for_the_machine_is_kept_on_resume(
     out: Path, corpus: Path, tiny_teacher: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    resumed = settings(corpus, tiny_teacher, out, batch_tokens=None, threads=None, shard_tokens=None, dtype="auto")
+    resumed = settings(corpus, tiny_teacher, out, batch_tokens="auto", threads=None, shard_tokens=None, dtype="auto")
     assert run(resumed).num_units == 0
     assert not caplog.records
     run(dataclasses.replace(resumed, batch_tokens=128))
@@ -284,7 +319,7 @@ def test_a_tokenizer_whose_ids_exceed_the_vocabulary_is_refused(
         ({"held_out": 1.0}, UsageError, "--held-out"),
         ({"shard_tokens": 10}, UsageError, "--shard-tokens"),
         ({"tau": 0.0}, UsageError, "tau"),
-        ({"runner": "flink"}, UsageError, "choose one of local, dask"),
+        ({"runner": "slurm"}, UsageError, "choose one of local, dask"),
         ({"runner": "dask"}, UsageError, "--dask-scheduler"),
         ({"dask_scheduler": "tcp://h:1"}, UsageError, "--runner dask"),
         ({"workers": 0}, UsageError, "--workers"),
@@ -320,11 +355,12 @@ class FailingScorer:
     def __init__(self, scorer: Any, token: int, error: Exception) -> None:
         self._scorer, self._token, self._error = scorer, token, error
         self.environment = scorer.environment
+        self.batch_tokens = scorer.batch_tokens
 
-    def score(self, windows: Windows) -> Targets:
+    def score_and_measure(self, windows: Windows, wide_T: np.ndarray) -> tuple[Targets, WideStatistics]:
         if (windows.token == self._token).any():
             raise self._error
-        return self._scorer.score(windows)
+        return self._scorer.score_and_measure(windows, wide_T)
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.annotation_plan import plan_annotation_units
 from pipeline.corpus.files import Compression, CorpusFile, Format
-from pipeline.plan import TokenShard, TokenUnit, plan_annotation_units, plan_token_units, token_shard_name
+from pipeline.plan import TokenShard, TokenUnit, plan_token_units, token_shard_name
 from schemas.shard import SPLITS
 
 MIB = 1 << 20

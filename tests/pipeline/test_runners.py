@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -99,7 +98,7 @@ def test_a_killed_worker_fails_the_job_at_once_and_a_second_run_finishes_it(
 ) -> None:
     out = tmp_path / "out"
     environment = sabotage(tmp_path, KILL_ONCE=str(tmp_path / "killed"))
-    both = command(corpus, tiny_teacher, out, "--workers", "2")
+    both = command(corpus, tiny_teacher, out, "--workers", "2", "--attempts", "1")
     killed = subprocess.run(both, capture_output=True, text=True, timeout=200, env=environment)
     assert killed.returncode == 1, killed.stderr
     assert "a worker died" in killed.stderr
@@ -166,38 +165,3 @@ def wait_for(condition: object, limit_seconds: float = 90.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
-
-
-@pytest.fixture
-def dask_scheduler(tmp_path: Path) -> Iterator[str]:
-    """A Dask cluster of real processes: a scheduler and two workers."""
-    pytest.importorskip("distributed")
-    file = tmp_path / "scheduler.json"
-    python = [sys.executable, "-m", "dask"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    options = ["--scheduler-file", str(file), "--no-dashboard"]
-    processes = [subprocess.Popen([*python, "scheduler", "--port", "0", *options], **quiet)]
-    worker = [*python, "worker", *options, "--nthreads", "1", "--no-nanny", "--local-directory", str(tmp_path)]
-    try:
-        wait_for(file.exists)
-        processes += [subprocess.Popen(worker, **quiet) for _ in range(2)]
-        yield json.loads(file.read_text())["address"]
-    finally:
-        for process in processes:
-            process.kill()
-        for process in processes:
-            process.wait(timeout=30)
-
-
-def test_a_dask_cluster_writes_the_same_bytes(
-    corpus: Path, tiny_teacher: Path, undisturbed: Path, tmp_path: Path, dask_scheduler: str
-) -> None:
-    out = tmp_path / "out"
-    finished = subprocess.run(
-        command(corpus, tiny_teacher, out, "--runner", "dask", "--dask-scheduler", dask_scheduler),
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    assert finished.returncode == 0, finished.stderr
-    check_undisturbed(out, undisturbed)

@@ -12,14 +12,8 @@ from pipeline.corpus.files import find_corpus
 from pipeline.heartbeats import Heartbeats
 from pipeline.plan import TokenUnit, plan_token_units
 from pipeline.token_shards import TokenSpec
-from pipeline.tokenizing import (
-    TokenizedUnit,
-    is_held_out,
-    read_tokenized_unit,
-    tokenize_document,
-    tokenize_unit,
-    unit_record_url,
-)
+from pipeline.tokenizing import is_held_out, tokenize_document, tokenize_unit
+from pipeline.tokenizing_records import TokenizedUnit, read_tokenized_unit, unit_record_url
 from schemas.errors import CorruptShardError, FingerprintMismatchError, TokenizerError
 from schemas.reader import ShardReader
 from schemas.shard import TokenizerInfo

@@ -1,0 +1,292 @@
+"""A job of a million units without the work: planned, resumed at nine tenths, finished and put into a snapshot.
+
+    python bench/scale.py --units 1000000
+
+Only the units are stubs, and the store is one that makes up what finished units would have left (a real target shard
+of a few rows, and its record). Everything else is the job's own: plan, listings, waves through Beam, segments,
+snapshot, `inspect`. Prints seconds and the most memory of the process so far for each phase.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import apache_beam as beam
+import fsspec
+import numpy as np
+from fsspec import AbstractFileSystem
+
+from pipeline.annotation_plan import AnnotationPlan
+from pipeline.attempts import UnitLimits
+from pipeline.corpus.files import CorpusFile
+from pipeline.entry_table import entry_rows
+from pipeline.finalizing import BLOCK_UNITS, Tokenized, finalize, gather_segments, read_tokenized
+from pipeline.heartbeats import Heartbeats
+from pipeline.plan import AnnotationUnit, TokenShard, TokenUnit, annotation_unit, plan_token_units, token_shard_name
+from pipeline.runner_settings import RunnerSettings
+from pipeline.segments import Segment, Sums, write_segment
+from pipeline.stages import Stage, finish_stage
+from pipeline.standing import finished_units
+from pipeline.tokenizing_records import TokenizedUnit
+from schemas.dataset import SplitSummary, sum_records
+from schemas.fingerprints import fingerprint
+from schemas.records import UnitRecord
+from schemas.scheme import Scheme
+from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
+from schemas.statistics import Statistics
+from schemas.targets import Part, Targets, Windows
+
+OUT = "stub://out"
+SHARDS_OF_A_UNIT = 8
+POSITIONS_OF_A_SHARD = 2_500_000
+FINGERPRINT = "stub"
+
+
+class StubStore(AbstractFileSystem):
+    """An object store in which the units of `done` have been finished; what is written goes to a local directory."""
+
+    protocol = "stub"
+    cachable = False
+    directory: ClassVar[Path]
+    token_units: ClassVar[Sequence[TokenUnit]]
+    done: ClassVar[bytearray]
+    shard: ClassVar[bytes]
+    record: ClassVar[UnitRecord]
+    template: ClassVar[str]
+
+    def find(self, path: str, maxdepth: Any = None, withdirs: Any = False, detail: bool = False, **kwargs: Any) -> Any:
+        relative = self._relative(path)
+        found = {}
+        if relative.startswith("targets/"):
+            found = dict(self._listed(relative.removeprefix("targets/"), kwargs["prefix"]))
+        for file in sorted((self.directory / relative).rglob("*")):
+            if file.is_file():
+                found |= self._info(f"out/{file.relative_to(self.directory)}", file.stat().st_size)
+        return found if detail else sorted(found)
+
+    def cat_file(self, path: str, start: Any = None, end: Any = None, **_: Any) -> bytes:
+        return self._read(self._relative(path))[start:end]
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+        return io.BytesIO(self._read(self._relative(path)))
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        return next(iter(self._info(path, len(self._read(self._relative(path)))).values()))
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+        file = self.directory / self._relative(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("xb" if mode == "create" else "wb") as opened:
+            opened.write(value)
+
+    def _listed(self, split: str, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        hundred = int(prefix) * 100
+        for number in range(hundred, min(hundred + 100, len(self.token_units))):
+            for index, shard in enumerate(stub_shards(self.token_units[number])):
+                if shard.split == split and self.done[number * SHARDS_OF_A_UNIT + index]:
+                    stem = f"out/targets/{split}/{annotation_unit(shard, FINGERPRINT).name}"
+                    yield from self._info(f"{stem}.parquet", len(self.shard)).items()
+                    yield from self._info(f"{stem}.json", 2000).items()
+
+    def _read(self, relative: str) -> bytes:
+        if match := re.fullmatch(r"tokens/units/(\d{6})-.*", relative):
+            return json.dumps(stub_token_record(self.token_units[int(match[1])]).to_json()).encode()
+        if match := re.fullmatch(r"targets/([a-z-]+)/((\d{6})-h?(\d{4})-\w+)\.(parquet|json)", relative):
+            index = int(match[3]) * SHARDS_OF_A_UNIT + int(match[4]) + (match[1] == "held-out") * (SHARDS_OF_A_UNIT - 1)
+            if not self.done[index]:
+                raise FileNotFoundError(relative)
+            if match[5] == "parquet":
+                return self.shard
+            return self.template.replace("NAME", match[2]).replace("SPLIT", match[1]).encode()
+        return (self.directory / relative).read_bytes()
+
+    def _info(self, path: str, size: int) -> dict[str, dict[str, Any]]:
+        return {path: {"name": path, "size": size, "type": "file", "ETag": "x"}}
+
+    def _relative(self, path: str) -> str:
+        return self._strip_protocol(path).removeprefix("out").lstrip("/")
+
+
+@dataclasses.dataclass
+class StubUnits(beam.PTransform):
+    """Units that are finished at once. In the driver's process, where the store's memory is."""
+
+    heartbeats: Heartbeats
+
+    def expand(self, input_or_inputs: Any) -> Any:
+        return input_or_inputs | beam.Reshuffle() | beam.Map(self._finish) | "Commit" >> beam.Reshuffle()
+
+    def _finish(self, unit: AnnotationUnit) -> str:
+        StubStore.done[unit_index(unit)] = 1
+        return unit.name
+
+
+def unit_index(unit: AnnotationUnit) -> int:
+    number, shard, _ = unit.name.split("-")
+    return int(number) * SHARDS_OF_A_UNIT + (SHARDS_OF_A_UNIT - 1 if shard.startswith("h") else int(shard))
+
+
+def stub_shards(unit: TokenUnit) -> list[TokenShard]:
+    """Seven shards to train on and one held out."""
+    places = [("train", index) for index in range(SHARDS_OF_A_UNIT - 1)] + [("held-out", 0)]
+    return [
+        TokenShard(
+            name=token_shard_name(unit, split, index),  # pyright: ignore[reportArgumentType]
+            split=split,  # pyright: ignore[reportArgumentType]
+            num_windows=POSITIONS_OF_A_SHARD // 1024,
+            num_positions=POSITIONS_OF_A_SHARD,
+            num_documents=2000,
+            footer_digest=f"sha256:{fingerprint([unit.name, split, index]) * 2}",
+        )
+        for split, index in places
+    ]
+
+
+def stub_token_record(unit: TokenUnit) -> TokenizedUnit:
+    return TokenizedUnit(
+        name=unit.name, num_documents=2000 * SHARDS_OF_A_UNIT, rejected={}, shards=tuple(stub_shards(unit))
+    )
+
+
+def stub_shard() -> tuple[bytes, UnitRecord]:
+    """A real target shard of 64 rows, and a record of a unit whose shard it would be."""
+    rng, rows = np.random.default_rng(0), 64
+    windows = Windows(
+        token=rng.integers(0, 100, rows).astype(np.int32),
+        kind=np.zeros(rows, np.uint8),
+        part=np.zeros(rows, np.int32),
+        window_offsets=np.array([0, rows]),
+        parts=(Part(id="d", source="s", offset=0),),
+    )
+    label = np.where(windows.has_label(), np.float32(-2), np.float32(np.nan)).astype(np.float32)
+    targets = Targets(
+        head_ids=np.arange(rows, dtype=np.int32),
+        head_log_probs=np.full(rows, -0.5, np.float32),
+        head_offsets=np.arange(rows + 1),
+        log_tail=np.full(rows, -0.93, np.float32),
+        log_next=label,
+        entropy=rng.uniform(0, 8, rows).astype(np.float32),
+    )
+    tokenizer = TokenizerInfo(
+        name="t", fingerprint="f", vocabulary_fingerprint="v", vocab_size=100, bos_id=None, eos_id=None
+    )
+    teacher = TeacherInfo(
+        name="t", fingerprint="f", vocab_size=100, dtype="float32", architecture="a", num_parameters=1, licence=None
+    )
+    metadata = ShardMetadata(
+        kind="targets", split="train", window_tokens=64, tokenizer=tokenizer, teacher=teacher, scheme=Scheme()
+    )
+    shard = encode_shard(windows, targets, metadata)
+    record = UnitRecord(
+        name="u",
+        kind="targets",
+        split="train",
+        digest=shard.digest,
+        footer_digest=shard.footer_digest,
+        size_bytes=len(shard.data),
+        num_windows=1,
+        num_positions=rows,
+        num_documents=2000,
+        column_bytes=shard.column_bytes,
+        statistics=Statistics.of(windows, targets),
+    )
+    return shard.data, record
+
+
+def leave_segments(plan: AnnotationPlan, num_blocks: int) -> None:
+    """What the earlier run, which was killed, had gathered. All stub units are alike, and so are the sums."""
+    sums: dict[str, dict[int, SplitSummary]] = {"train": {}, "held-out": {}}
+    for block in range(num_blocks):
+        units = plan[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS]
+        records = [dataclasses.replace(StubStore.record, name=unit.name, split=unit.split) for unit in units]
+        splits = {}
+        for split, known in sums.items():
+            alike = [record for record in records if record.split == split]
+            if len(alike) not in known:
+                known[len(alike)] = sum_records(alike)[split]
+            splits[split] = known[len(alike)]
+        name = f"{units[0].name}-{fingerprint([unit.name for unit in units])[:12]}"
+        write_segment(OUT, name, Segment(rows=entry_rows(records), sums=Sums(num_units=len(units), splits=splits)))
+
+
+@contextlib.contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Prints what a phase took."""
+    started_seconds = time.perf_counter()
+    yield
+    seconds = time.perf_counter() - started_seconds
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"{name:<44} {seconds:8.1f} s   {peak_bytes / 1e6:7.0f} MB", flush=True)
+
+
+def run(num_units: int, directory: Path) -> int:
+    """Runs the simulation; returns the process's largest memory in bytes."""
+    fsspec.register_implementation("stub", StubStore, clobber=True)
+    StubStore.directory = directory
+    StubStore.shard, StubStore.record = stub_shard()
+    StubStore.template = json.dumps({**StubStore.record.to_json(), "name": "NAME", "split": "SPLIT"})
+    StubStore.done = bytearray(num_units)
+    num_files = num_units // SHARDS_OF_A_UNIT
+    with phase(f"plan {num_files:,} token units"):
+        files = [
+            CorpusFile(
+                url=f"s3://c/{i}.txt", name=f"{i}.txt", format="text", compression=None, size_bytes=32 << 20, etag="e"
+            )
+            for i in range(num_files)
+        ]
+        StubStore.token_units = plan_token_units(files, FINGERPRINT, lambda _: ())
+        del files
+    tokenized = read(num_units)
+    plan = tokenized.plan
+    num_done = num_units * 9 // 10
+    StubStore.done[:num_done] = b"\1" * num_done
+    with phase(f"(the segments of {num_done:,} finished units)"):
+        leave_segments(plan, num_done // BLOCK_UNITS)
+    stage = Stage(
+        label="annotate",
+        measure="tokens",
+        units=plan,
+        finished=lambda units: finished_units(OUT, units),
+        size=lambda unit: unit.tokens.num_positions,
+        transform=lambda heartbeats, _: StubUnits(heartbeats),
+        gather=lambda start, stop: gather_segments(OUT, plan, start, stop),
+    )
+    with phase("list, and finish the last tenth in waves"):
+        result = finish_stage(stage, RunnerSettings(), UnitLimits(out=OUT), 1, quiet=True)
+    assert result.num_units == num_units - num_done, result
+    with phase("check, gather and write the snapshot"):
+        snapshot = finalize(OUT, {"corpus": {}}, tokenized)
+    assert snapshot.complete
+    assert snapshot.total().num_shards == num_units
+    assert snapshot.total().num_documents == snapshot.num_documents_in
+    with phase("logitcask inspect"):
+        words = [sys.executable, "-m", "schemas.cli", "inspect", str(directory)]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def read(num_units: int) -> Tokenized:
+    """The plan, twice: from the records, and from the segment that they left."""
+    for source in ("records", "segment"):
+        with phase(f"plan {num_units:,} annotation units, from {source}"):
+            tokenized = read_tokenized(OUT, StubStore.token_units, FINGERPRINT)
+        assert len(tokenized.plan) == num_units
+    return tokenized
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--units", type=int, default=1_000_000)
+    with tempfile.TemporaryDirectory() as temporary:
+        run(parser.parse_args().units, Path(temporary))

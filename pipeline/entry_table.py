@@ -1,0 +1,60 @@
+"""The shards of a snapshot as columns: a million of them in two hundred megabytes, as entries only when looked at."""
+
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.dataset import ShardEntry, shard_path
+from schemas.records import UnitRecord
+
+# The path follows from split and name; a list of shards made here refers to no rules.
+_SCHEMA = pa.schema(
+    [
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("num_windows", pa.int64(), nullable=False),
+        pa.field("num_positions", pa.int64(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("footer_digest", pa.string(), nullable=False),
+    ]
+)
+_BATCH_ROWS = 10_000
+
+
+def entry_rows(records: Sequence[UnitRecord]) -> pa.Table:
+    """The rows of finished target shards, in their order."""
+    return pa.table({name: [getattr(record, name) for record in records] for name in _SCHEMA.names}, schema=_SCHEMA)
+
+
+class EntryTable(Sequence[ShardEntry]):
+    """Entries by split, and in the order of the tables within each."""
+
+    def __init__(self, tables: Sequence[pa.Table]) -> None:
+        table = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
+        splits = sorted(table["split"].unique().to_pylist())
+        self._table = pa.concat_tables([table.filter(pc.field("split") == split) for split in splits] or [table])
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    @overload
+    def __getitem__(self, index: int) -> ShardEntry: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ShardEntry]: ...
+    def __getitem__(self, index: int | slice) -> ShardEntry | list[ShardEntry]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return _entry(self._table.slice(index, 1).to_pylist()[0])
+
+    def __iter__(self) -> Iterator[ShardEntry]:
+        for batch in self._table.to_batches(max_chunksize=_BATCH_ROWS):
+            yield from map(_entry, batch.to_pylist())
+
+
+def _entry(row: dict) -> ShardEntry:
+    return ShardEntry(path=shard_path("targets", row["split"], row["name"]), **row)

@@ -1,0 +1,51 @@
+"""What must not be shown: credentials in URLs, and characters that would control a terminal. Light to import.
+
+Whatever reaches a manifest, a log, an error or the terminal and was not written by this project goes through here.
+"""
+
+import re
+
+# User and password, in URLs of any scheme, also chained ones (`zip://a::https://user:secret@host/x.zip`).
+_USER_INFO = re.compile(r"(?<=://)[^/?#\s@]*(?:@[^/?#\s@]*)*@")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+# Signed URLs carry their signature in the query. On these schemes a question mark is part of a name, or a glob, unless
+# what follows is a setting.
+_SCHEMES_WITHOUT_QUERY = frozenset({"s3", "s3a", "gs", "gcs", "memory", "file", "local", "hdfs", "abfs", "abfss", "az"})
+
+
+def redact(url: str) -> str:
+    """`url` without user, password, query and fragment: fit for a manifest, a log or an error."""
+    if "://" not in url:
+        return url
+    return "::".join(_without_query(_USER_INFO.sub("", link)) for link in url.split("::"))
+
+
+def has_credentials(url: str) -> bool:
+    """Whether `url` holds what `redact` takes out."""
+    return redact(url) != url
+
+
+def scrub(text: str) -> str:
+    """`text` with every URL in it redacted: for messages of libraries, which quote URLs whole."""
+    return _URL.sub(lambda match: redact(match[0]), text)
+
+
+def printable(text: str) -> str:
+    """`text` with control characters as escapes, but for new lines and tabs: fit for a terminal.
+
+    Names and messages come from files that somebody else wrote; an escape sequence in them could rewrite the screen.
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode()
+
+
+def _without_query(link: str) -> str:
+    scheme, separator, rest = link.partition("://")
+    if not separator:
+        return link
+    if scheme.lower() in _SCHEMES_WITHOUT_QUERY:
+        return re.split(r"\?(?=[^/]*=)", link, maxsplit=1)[0]
+    return scheme + separator + re.split(r"[?#]", rest, maxsplit=1)[0]

@@ -1,0 +1,28 @@
+"""docs/clusters.md says what is true: its commands are what the command line takes, and would be run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pipeline.commands import Annotate
+from pipeline.configuration import AnnotateConfig
+from pipeline.runner_settings import SUPPORTED_RUNNERS
+from schemas.cli import parse_command
+
+PAGE = (Path(__file__).parent.parent / "docs" / "clusters.md").read_text()
+COMMANDS = [shlex.split(line)[2:] for line in re.findall(r"^logitcask annotate .+$", PAGE, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=[str(number) for number in range(len(COMMANDS))])
+def test_a_command_is_one_that_would_run(words: list[str]) -> None:
+    config = parse_command(Annotate, "annotate", words)
+    assert isinstance(config, AnnotateConfig)
+    config.check()
+    config.runner_settings()
+
+
+def test_every_engine_has_a_command() -> None:
+    named = [words[words.index("--runner") + 1] if "--runner" in words else "local" for words in COMMANDS]
+    assert sorted(named) == sorted(SUPPORTED_RUNNERS)
