@@ -8,6 +8,7 @@ Options come from defaults, then the TOML file named by `--config`, then flags.
 import os
 import sys
 import tomllib
+import traceback
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from importlib.metadata import EntryPoint, entry_points, version
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
 from schemas.errors import LogitcaskError, UsageError
+from schemas.redaction import printable, scrub
 
 COMMAND_GROUP = "logitcask.commands"
 PACKAGES = ("pipeline", "teacher", "student", "schemas")
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_packages()
         return _dispatch(words)
     except LogitcaskError as error:
-        print(f"logitcask: error: {error}", file=sys.stderr)
+        print(f"logitcask: error: {printable(scrub(str(error)))}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print("logitcask: interrupted", file=sys.stderr)
@@ -45,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output went away (`| head`); keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception:
+        # A mistake of ours: the trace helps whoever mends it, and may quote URLs with credentials.
+        print(printable(scrub(traceback.format_exc())), file=sys.stderr)
         return 1
 
 
@@ -143,18 +149,32 @@ def _read_config(file: str, command: type) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"--config {file}: {error}") from error
     settings = {key.replace("-", "_"): value for key, value in settings.items()}
-    known = {field.name for field in fields(command)}
+    known = option_fields(command)
     unknown = sorted(settings.keys() - known)
     if unknown:
         raise UsageError(f"--config {file}: no option {unknown[0]!r}; options: {', '.join(sorted(known))}")
     return settings
 
 
+def option_fields(command: type) -> dict[str, str]:
+    """A command's options, with `_` for `-`, and the fields that they set: of the same name, but where a field's
+    annotation gives its option another one (`run` is the method of every command, so no field can be called so).
+    """
+    hints = get_type_hints(command, include_extras=True)
+    return {_option_name(hints[field.name]) or field.name: field.name for field in fields(command)}
+
+
+def _option_name(hint: Any) -> str | None:
+    names = [getattr(one, "name", None) for one in getattr(hint, "__metadata__", ())]
+    return next((name for name in names if isinstance(name, str)), None)
+
+
 def _apply_settings(command: type, settings: dict[str, Any]) -> tuple[Any, list[str]]:
     """Settings of positional arguments become defaults; all others become flags, so that one parser checks both."""
     import tyro
 
-    hints = get_type_hints(command, include_extras=True)
+    by_field = get_type_hints(command, include_extras=True)
+    hints = {option: by_field[name] for option, name in option_fields(command).items()}
     positional = {
         name: tuple(v) if isinstance(v, list) else v for name, v in settings.items() if _is_positional(hints[name])
     }
@@ -182,7 +202,16 @@ def _flags(name: str, value: Any, hint: Any) -> list[str]:
     if isinstance(value, bool):
         return [f"--{flag}" if value else f"--no-{flag}"]
     values = [str(one) for one in value] if isinstance(value, list) else [str(value)]
+    if _is_repeated(hint):
+        return [f"--{flag}={one}" for one in values]
     return [f"--{flag}", *([",".join(values)] if _is_one_word(hint) else values)]
+
+
+def _is_repeated(hint: Any) -> bool:
+    """Whether an option is given once for each of its values."""
+    import tyro
+
+    return tyro.conf.UseAppendAction[tuple[str]].__metadata__[0] in getattr(hint, "__metadata__", ())  # pyright: ignore
 
 
 def _is_one_word(hint: Any) -> bool:

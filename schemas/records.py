@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from schemas import storage
 from schemas.errors import CorruptShardError, UnknownFormatVersionError
+from schemas.extremes import Extremes, extremes_from_json
+from schemas.sources import SourceSummary, sources_from_json
 from schemas.statistics import Statistics
 
 RECORD_VERSION = 1
@@ -31,6 +33,8 @@ class UnitRecord:
         rejected: Reason to number of documents set aside by this unit.
         column_bytes: Compressed bytes of each column.
         statistics: Of the targets; None for token shards.
+        by_source: The same for each group of sources; empty where the groups are not known.
+        extremes: The shard's most unusual windows, by measure.
         environment: The numeric environment that made the bytes.
         timings: Seconds by phase, and the wall-clock time of the end (UTC, ISO 8601).
     """
@@ -48,6 +52,8 @@ class UnitRecord:
     rejected: dict[str, int] = field(default_factory=dict)
     column_bytes: dict[str, int] = field(default_factory=dict)
     statistics: Statistics | None = None
+    by_source: dict[str, SourceSummary] = field(default_factory=dict)
+    extremes: Extremes = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, Any] = field(default_factory=dict)
 
@@ -68,6 +74,9 @@ class UnitRecord:
             raise UnknownFormatVersionError(f"record version {version}; this release reads {RECORD_VERSION}")
         if fields["statistics"] is not None:
             fields["statistics"] = Statistics.from_json(fields["statistics"])
+        # Records of the first release lack these.
+        fields["by_source"] = sources_from_json(fields.get("by_source", {}))
+        fields["extremes"] = extremes_from_json(fields.get("extremes", {}))
         return cls(**fields)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from schemas.wide_statistics import WideStatistics
+
 if TYPE_CHECKING:
     # Only `of` computes with arrays; reading statistics must not cost the import.
     import numpy as np
@@ -84,45 +86,72 @@ class Statistics:
         targets: Rows with a target.
         head_entries: Stored entries over all rows.
         head_widths: Width to rows that have it.
+        sample_entries: Different drawn ids over all rows and replicas; what repeats is counted once.
+        sample_draws: Draws over all rows and replicas.
         tail_mass_steps: Sum of tail masses, in 1/STEPS_PER_MASS.
         entropy: Of the full distribution.
         tail: −log of the tail mass; infinite where the tail is empty.
         loss: −log p of the actual next token, over rows with a label: the teacher's loss on the corpus.
         top1_known: Rows with a label for which the teacher's most probable id is known.
         top1_hits: Those of them where it is the actual next token.
+        wide: Of a share of the windows, over the whole vocabulary; empty where nobody measured it.
     """
 
     positions_by_kind: dict[int, int] = field(default_factory=dict)
     targets: int = 0
     head_entries: int = 0
     head_widths: dict[int, int] = field(default_factory=dict)
+    sample_entries: int = 0
+    sample_draws: int = 0
     tail_mass_steps: int = 0
     entropy: Histogram = field(default_factory=Histogram)
     tail: Histogram = field(default_factory=Histogram)
     loss: Histogram = field(default_factory=Histogram)
     top1_known: int = 0
     top1_hits: int = 0
+    wide: WideStatistics = field(default_factory=WideStatistics)
 
     @classmethod
-    def of(cls, windows: "Windows", targets: "Targets") -> "Statistics":
-        """Statistics of exact targets (from the scorer) or decoded ones (from a shard; top-1 is then unknown)."""
+    def of(
+        cls,
+        windows: "Windows",
+        targets: "Targets",
+        *,
+        rows: "np.ndarray | None" = None,
+        wide: WideStatistics | None = None,
+    ) -> "Statistics":
+        """Statistics of exact targets (from the scorer) or decoded ones (from a shard; top-1 is then unknown).
+
+        Args:
+            windows, targets: T rows.
+            rows: Which of them count, bool [T]; all by default.
+            wide: Measured by whoever held all logits.
+        """
         import numpy as np
 
-        rows, labelled = targets.has_target(), targets.has_label()
-        widths = targets.head_widths()[rows]
-        log_tail = targets.log_tail[rows].astype(np.float64)
+        counted = np.ones(windows.num_positions, dtype=bool) if rows is None else rows
+        with_target, labelled = counted & targets.has_target(), counted & targets.has_label()
+        widths = targets.head_widths()[with_target]
+        log_tail = targets.log_tail[with_target].astype(np.float64)
         top1 = targets.top1_ids
+        drawn = [np.repeat(counted, np.diff(sample.offsets)) for sample in targets.tail_samples]
         return cls(
-            positions_by_kind=_counts(windows.kind),
-            targets=int(rows.sum()),
+            positions_by_kind=_counts(windows.kind[counted]),
+            targets=int(with_target.sum()),
             head_entries=int(widths.sum()),
             head_widths=_counts(widths),
+            sample_entries=sum(
+                int((sample.first_draws() & kept).sum())
+                for sample, kept in zip(targets.tail_samples, drawn, strict=True)
+            ),
+            sample_draws=sum(int(kept.sum()) for kept in drawn),
             tail_mass_steps=int(np.rint(np.exp(log_tail) * STEPS_PER_MASS).astype(np.int64).sum()),
-            entropy=Histogram() if targets.entropy is None else Histogram.of(targets.entropy[rows]),
+            entropy=Histogram() if targets.entropy is None else Histogram.of(targets.entropy[with_target]),
             tail=Histogram.of(-log_tail),
             loss=Histogram.of(-targets.log_next[labelled]),
             top1_known=0 if top1 is None else int(labelled.sum()),
             top1_hits=0 if top1 is None else int((top1 == windows.next_token())[labelled].sum()),
+            wide=WideStatistics() if wide is None else wide,
         )
 
     def __add__(self, other: "Statistics") -> "Statistics":
@@ -150,13 +179,16 @@ class Statistics:
             "targets": self.targets,
             "labels": self.loss.count,
             "teacher_loss_nats": self.loss.mean(),
+            "loss_nats": _mean_and_quantiles(self.loss),
             "top1_agreement": self.top1_hits / self.top1_known if self.top1_known else None,
             "entropy_nats": _mean_and_quantiles(self.entropy),
             "head_width": {"mean": per_target(self.head_entries), **self._head_width_quantiles()},
+            "tail_sample": {"draws": per_target(self.sample_draws), "different_ids": per_target(self.sample_entries)},
             "tail_mass": {
                 "mean": per_target(self.tail_mass_steps / STEPS_PER_MASS),
                 **self._tail_quantiles(),
             },
+            "wide": self.wide.summary(),
         }
 
     def _head_width_quantiles(self) -> dict[str, int | None]:
@@ -177,7 +209,9 @@ class Statistics:
             for name in ("entropy", "tail", "loss")
         }
         counts = {name: _int_keys(value[name]) for name in ("positions_by_kind", "head_widths")}
-        return cls(**{**value, **histograms, **counts})
+        # Records written before there were wide statistics lack them.
+        wide = WideStatistics.from_json(value["wide"]) if "wide" in value else WideStatistics()
+        return cls(**{**value, **histograms, **counts, "wide": wide})
 
 
 QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -204,10 +238,12 @@ def _kind_name(kind: int) -> str:
 
 
 def _counts(values: "np.ndarray") -> dict[int, int]:
+    """How often each of some small non-negative integers occurs."""
     import numpy as np
 
-    found, counts = np.unique(values, return_counts=True)
-    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+    counts = np.bincount(values)
+    found = np.flatnonzero(counts)
+    return dict(zip(found.tolist(), counts[found].tolist(), strict=True))
 
 
 def _add_counts(a: dict[int, int], b: dict[int, int]) -> dict[int, int]:

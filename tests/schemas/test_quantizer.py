@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from schemas import quantizer
+from schemas.targets import StoredTargets
 
 log_probs = hnp.arrays(np.float32, st.integers(1, 50), elements=st.floats(-50, 0, width=32))
 
@@ -85,3 +86,18 @@ def test_a_row_without_target_stays_without():
     head, tail = quantizer.decode_targets(no_head, np.zeros(2, np.int64), np.array([np.nan], np.float32))
     assert len(head) == 0
     assert np.isnan(tail).all()
+
+
+def test_stored_targets_decode_to_what_sums_to_one():
+    stored = StoredTargets(
+        head_ids=np.arange(3, dtype=np.int32),
+        head_q=np.array([0, 64, 255], np.uint8),
+        head_offsets=np.array([0, 2, 2, 3]),
+        log_tail=np.array([-1.0, np.nan, -np.inf], np.float32),
+        log_next=np.full(3, -1, np.float32),
+        entropy=None,
+    )
+    decoded = stored.decode()
+    masses = np.add.reduceat(np.exp(decoded.head_log_probs.astype(np.float64)), [0, 2])
+    np.testing.assert_allclose(masses + np.exp(decoded.log_tail[[0, 2]].astype(np.float64)), 1, rtol=1e-6)
+    assert decoded.has_target().tolist() == [True, False, True]

@@ -1,0 +1,62 @@
+"""Pictures of a report for the README: `python docs/screenshots.py REPORT.html`, or `make screenshots` after a demo.
+
+Needs Debian's chromium, or the one that CHROMIUM names.
+"""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+IMAGES = Path(__file__).parent / "images"
+DESKTOP = {"viewport": {"width": 1240, "height": 860}}
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, "device_scale_factor": 1.5}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("report", type=Path)
+    parser.add_argument("--window", type=int, default=0, help="which of the sampled windows is shown")
+    parser.add_argument("--token", type=int, default=40, help="which of its tokens is chosen")
+    parser.add_argument("--shade", default="Teacher loss", help="what the dark picture is shaded by")
+    settings = parser.parse_args()
+    IMAGES.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        executable = os.environ.get("CHROMIUM") or shutil.which("chromium")
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        light = opened(browser, settings, color_scheme="light", **DESKTOP)
+        choose(light, settings, "body")
+        light.screenshot(path=IMAGES / "report-light.png")
+        # As tall as the page: nothing scrolls, so the bar at the top lies over nothing.
+        light.set_viewport_size({"width": 1240, "height": 4000})
+        light.locator("#distributions").screenshot(path=IMAGES / "report-plots.png")
+        dark = opened(browser, settings, color_scheme="dark", **DESKTOP)
+        dark.get_by_text(settings.shade, exact=True).first.click()
+        choose(dark, settings, "#reader")
+        dark.screenshot(path=IMAGES / "report-dark.png")
+        phone = opened(browser, settings, color_scheme="light", **PHONE)
+        choose(phone, settings, "#text")
+        phone.screenshot(path=IMAGES / "report-phone.png")
+        browser.close()
+
+
+def opened(browser: Browser, settings: argparse.Namespace, **context: object) -> Page:
+    """The report with its window chosen."""
+    page = browser.new_context(**context).new_page()  # pyright: ignore[reportArgumentType]
+    page.goto(settings.report.resolve().as_uri())
+    page.locator("html[data-ready]").wait_for(state="attached")
+    page.locator("#window").select_option(str(settings.window))
+    return page
+
+
+def choose(page: Page, settings: argparse.Namespace, top: str) -> None:
+    """Keeps a token, and brings an element to the top of the view."""
+    page.locator(".token").nth(settings.token).click()
+    page.mouse.move(0, 0)
+    page.evaluate("top => document.querySelector(top).scrollIntoView({ behavior: 'instant' })", top)
+
+
+if __name__ == "__main__":
+    main()

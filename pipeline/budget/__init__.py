@@ -1,0 +1,1 @@
+"""What an annotation and what is trained from it will cost, before any money is spent."""

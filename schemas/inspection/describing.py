@@ -1,0 +1,161 @@
+"""What a snapshot says of its dataset, as one JSON value; docs/inspect-json.md explains every key.
+
+Everything comes from the snapshot alone: sums and histograms that the annotation made over all rows, exactly, and
+figures of the whole vocabulary from a share of the windows.
+"""
+
+from typing import Any
+
+from schemas import expectations, storage
+from schemas.dataset import Snapshot, SplitSummary
+from schemas.extremes import Extremes
+from schemas.running_costs import RunningCost
+from schemas.sources import SourceSummary
+from schemas.statistics import BINS_PER_NAT, Histogram, Statistics
+
+SCHEMA = "logitcask.inspect/1"
+# How far each figure can be trusted; part of what is printed.
+ACCURACY = {
+    "exact": "counts, sums, means, bytes, loss and top-1 agreement: over every row, before quantisation",
+    "binned": f"quantiles: within a bin of 1/{BINS_PER_NAT} nat; of head widths exact",
+    "sampled": "mass held by the k largest and different ids of N draws: every 64th window of each shard, all logits",
+    "estimated": "bytes by source: a source's share of the entries and rows of each column",
+}
+
+
+def describe(snapshot: Snapshot) -> dict[str, Any]:
+    """All that a snapshot says. Nats, bytes, seconds and counts; None where unknown."""
+    identity, total = snapshot.identity, snapshot.total()
+    window_tokens = identity.get("window_tokens")
+    return {
+        "schema": SCHEMA,
+        "dataset": storage.redact(snapshot.url),
+        "snapshot": snapshot.number,
+        "complete": snapshot.complete,
+        "missing_units": snapshot.num_missing_units,
+        "made_by": snapshot.made_by,
+        "teacher": identity.get("teacher"),
+        "tokenizer": {k: v for k, v in identity.get("tokenizer", {}).items() if k != "chat_template"},
+        "scheme": identity.get("scheme"),
+        "window_tokens": window_tokens,
+        "licences": {
+            "teacher": (identity.get("teacher") or {}).get("licence"),
+            "corpus": identity.get("corpus_licence"),
+        },
+        "documents": {
+            "in": snapshot.num_documents_in,
+            "annotated": total.num_documents,
+            "rejected": snapshot.num_rejected,
+            "rejected_by_reason": snapshot.rejected,
+            "removed_by_reason": snapshot.removed,
+        },
+        "total": _describe_split(total, window_tokens),
+        "splits": {name: _describe_split(part, window_tokens) for name, part in sorted(snapshot.splits.items())},
+        "sources": {
+            name: _describe_source(source, total) for name, source in sorted(total.by_source.items(), key=_largest)
+        },
+        "outliers": _describe_extremes(total.extremes),
+        "cost": _describe_costs(total, identity),
+        "accuracy": ACCURACY,
+    }
+
+
+def _largest(item: tuple[str, SourceSummary]) -> tuple[int, str]:
+    return -item[1].num_positions, item[0]
+
+
+def _describe_split(part: SplitSummary, window_tokens: int | None) -> dict[str, Any]:
+    room = part.num_windows * (window_tokens or 0)
+    return {
+        "shards": part.num_shards,
+        "windows": part.num_windows,
+        "tokens": part.num_positions,
+        "documents": part.num_documents,
+        "bytes": part.size_bytes,
+        "window_fill": part.num_positions / room if room else None,
+        "bytes_per_token": part.size_bytes / part.num_positions if part.num_positions else None,
+        "bytes_per_token_by_column": {
+            name: size / part.num_positions for name, size in part.column_bytes.items() if part.num_positions
+        },
+        **part.statistics.summary(),
+        "histograms": _histograms(part.statistics),
+    }
+
+
+def _describe_source(source: SourceSummary, total: SplitSummary) -> dict[str, Any]:
+    summary = source.statistics.summary()
+    del summary["wide"]
+    return {
+        "tokens": source.num_positions,
+        "documents": source.num_documents,
+        "estimated_bytes": _estimated_bytes(source, total),
+        **summary,
+    }
+
+
+def _estimated_bytes(source: SourceSummary, total: SplitSummary) -> int:
+    """A source's share of every column: by its entries where the column is a list, else by its rows."""
+    ours, all_ = source.statistics, total.statistics
+    shares = {
+        "entries": ours.head_entries / max(all_.head_entries, 1),
+        "draws": ours.sample_draws / max(all_.sample_draws, 1),
+        "rows": source.num_positions / max(total.num_positions, 1),
+    }
+    return round(sum(size * shares[_unit_of(column)] for column, size in total.column_bytes.items()))
+
+
+def _unit_of(column: str) -> str:
+    if column.startswith("tail_sample"):
+        return "draws"
+    return "entries" if column in ("ids", "id_gaps", "q") else "rows"
+
+
+def _describe_extremes(extremes: Extremes) -> dict[str, Any]:
+    return {
+        measure: [{"shard": one.shard, "window": one.window, "mean_nats": one.mean_nats} for one in found]
+        for measure, found in extremes.items()
+    }
+
+
+def _describe_costs(total: SplitSummary, identity: dict[str, Any]) -> dict[str, Any]:
+    """What was spent, beside what the formulas of `plan` expect of such a dataset."""
+    parameters = (identity.get("teacher") or {}).get("num_parameters")
+    return {
+        "devices": {device: _describe_cost(cost, parameters) for device, cost in total.costs.items()},
+        "bytes_per_token": total.size_bytes / total.num_positions if total.num_positions else None,
+        "expected_bytes_per_token": _expected_bytes(identity.get("scheme")),
+        "bytes_per_token_source": expectations.BYTES_SOURCE,
+    }
+
+
+def _describe_cost(cost: RunningCost, num_parameters: int | None) -> dict[str, Any]:
+    forward_seconds = cost.seconds("forward")
+    rate = cost.num_positions / forward_seconds if forward_seconds else None
+    return {
+        "units": cost.num_units,
+        "tokens": cost.num_positions,
+        "worker_seconds": cost.worker_seconds,
+        "seconds_by_phase": {phase: cost.seconds(phase) for phase in cost.milliseconds},
+        "tokens_per_second": rate,
+        "flop_per_second_lower_bound": 2 * num_parameters * rate if num_parameters and rate else None,
+    }
+
+
+def _expected_bytes(scheme: dict[str, Any] | None) -> float | None:
+    return None if scheme is None else expectations.bytes_per_token(scheme)
+
+
+def _histograms(statistics: Statistics) -> dict[str, Any]:
+    nats = {"entropy": statistics.entropy, "tail_neg_log_mass": statistics.tail, "teacher_loss": statistics.loss}
+    return {
+        **{name: {"bins_per_nat": BINS_PER_NAT, **_histogram(histogram)} for name, histogram in nats.items()},
+        "head_width": {"counts": {str(width): n for width, n in sorted(statistics.head_widths.items())}},
+    }
+
+
+def _histogram(histogram: Histogram) -> dict[str, Any]:
+    return {
+        "count": histogram.count,
+        "infinite": histogram.infinite,
+        "counts": {str(index): histogram.bins[index] for index in sorted(histogram.bins)},
+    }

@@ -1,0 +1,44 @@
+"""Found windows and documents, on a terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from schemas.inspection.phrases import printable
+from schemas.inspection.summary import summary_console
+
+
+def print_hits(found: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints what `searching.find_text` gives: a line a window."""
+    console = console or summary_console()
+    for hit in found["hits"]:
+        console.print(
+            Text.assemble(
+                (f"window {hit['window']:,}", "bold"),
+                (f"  row {hit['row']}  {printable(hit['document'])}  ", "dim"),
+                printable(hit["before"]),
+                (printable(found["text"]), "bold black on yellow"),
+                printable(hit["after"]),
+            ),
+            no_wrap=True,
+            overflow="ellipsis",
+            crop=True,
+        )
+    more = ", and stopped at --limit" if found["stopped_at_limit"] else ""
+    console.print(f"{len(found['hits']):,} windows of {found['windows_searched']:,} searched{more}", style="dim")
+
+
+def print_places(places: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints what `searching.locate_document` gives: a line a part."""
+    console = console or summary_console()
+    for part in places["parts"]:
+        console.print(
+            Text.assemble(
+                (f"window {part['window']:,}", "bold"),
+                f"  rows {part['first_row']}–{part['stop_row'] - 1}  {part['split']}  ",
+                f"from its token {part['offset']:,}  ",
+                (f"{part['shard']}:{part['window_in_shard']}  {printable(part['source'])}", "dim"),
+            )
+        )

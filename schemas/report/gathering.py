@@ -1,0 +1,84 @@
+"""All that a report shows, as one JSON value; docs/report-json.md explains every key.
+
+Figures of the whole dataset come from the snapshot, exactly as `inspect` has them. Text comes from sampled windows, of
+which each may be cut, so that a report of any dataset stays small.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schemas.dataset import Snapshot
+from schemas.errors import UsageError
+from schemas.inspection.describing import describe
+from schemas.inspection.phrases import scheme_words
+from schemas.report.curves import describe_run
+from schemas.report.sampling import sample_windows
+from schemas.report.windows import PieceTable, Student, describe_windows
+from schemas.vocabulary import Vocabulary
+
+SCHEMA = "logitcask.report/1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleSize:
+    """How much of the dataset's text a report carries.
+
+    Attributes:
+        num_windows: At most so many windows.
+        num_tokens: At most so many positions of all of them together; windows are cut to equal shares of it.
+        seed: Of the draw.
+    """
+
+    num_windows: int = 24
+    num_tokens: int = 16_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_windows <= self.num_tokens:
+            raise UsageError(
+                f"a report needs at least one window and a token for each, got --windows {self.num_windows} and "
+                f"--tokens {self.num_tokens}"
+            )
+
+
+def gather(
+    snapshot: Snapshot,
+    vocabulary: Vocabulary | None,
+    size: SampleSize,
+    *,
+    run: Path | None = None,
+    student: Student | None = None,
+) -> dict[str, Any]:
+    """The data of a report.
+
+    Args:
+        snapshot: What to report on.
+        vocabulary: Gives ids their text; without one they are shown as numbers.
+        size: Of the sample.
+        run: Directory of a training run.
+        student: Scores the windows.
+
+    Raises:
+        UsageError: `run` is none. MissingShardError, CorruptShardError: A shard cannot be read.
+    """
+    described = describe(snapshot)
+    sampled = sample_windows(snapshot, size.num_windows, size.seed)
+    table = PieceTable(vocabulary=vocabulary)
+    max_rows = size.num_tokens // max(len(sampled), 1)
+    windows = list(describe_windows(snapshot, sampled, table, max_rows=max_rows, student=student))
+    return {
+        "schema": SCHEMA,
+        "dataset": described,
+        "scheme_words": scheme_words(described["scheme"] or {}),
+        "sample": {
+            "windows": len(windows),
+            "windows_in_dataset": described["total"]["windows"],
+            "tokens": sum(len(window["token"]) for window in windows),
+            "max_tokens_per_window": max_rows,
+            "seed": size.seed,
+        },
+        "pieces": table.to_json(),
+        "windows": windows,
+        "run": None if run is None else describe_run(run),
+    }

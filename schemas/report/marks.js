@@ -1,0 +1,66 @@
+"use strict";
+// Elements, numbers and words. Whatever a corpus holds becomes a text node: nothing here parses markup.
+
+const REPORT = JSON.parse(document.getElementById("data").textContent);
+const SVG_TAGS = new Set(["svg", "g", "rect", "line", "path", "text", "circle"]);
+
+/** An element with attributes, listeners (`onclick`) and children; null children are left out. */
+function make(tag, attributes = {}, ...children) {
+  const element = SVG_TAGS.has(tag)
+    ? document.createElementNS("http://www.w3.org/2000/svg", tag)
+    : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") element.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+const byId = (id) => document.getElementById(id);
+
+/** A rectangle whose width is a share of its container's; through the style object, which the policy allows. */
+function meter(share, kind) {
+  const bar = make("span", { class: `meter ${kind}`, "aria-hidden": "true" });
+  bar.style.setProperty("--share", `${Math.max(0, Math.min(1, share)) * 100}%`);
+  return bar;
+}
+
+const known = (value) => value !== null && value !== undefined;
+const count = (value) => (known(value) ? Math.round(value).toLocaleString("en-US") : "–");
+const fixed = (value, digits = 2) =>
+  known(value) ? value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }) : "–";
+const nats = (value) => (known(value) ? `${fixed(value)} nats` : "–");
+
+/** A probability in per cent, with the digits that its size deserves. */
+function percent(value) {
+  if (!known(value)) return "–";
+  if (value === 0) return "0 %";
+  const hundred = 100 * value;
+  if (hundred < 0.001) return "< 0.001 %";
+  return `${hundred >= 99.95 ? hundred.toFixed(2) : hundred >= 10 ? hundred.toFixed(1) : hundred >= 0.1 ? hundred.toFixed(2) : hundred.toFixed(3)} %`;
+}
+
+function bytes(value) {
+  if (!known(value)) return "–";
+  const units = ["bytes", "kB", "MB", "GB", "TB", "PB"];
+  let unit = 0;
+  for (; value >= 999.5 && unit < units.length - 1; unit += 1) value /= 1000;
+  return unit ? `${Number(value.toPrecision(3))} ${units[unit]}` : `${Math.round(value)} bytes`;
+}
+
+/** "highest_loss" as words. */
+const words = (name) => name.replaceAll("_", " ");
+
+// Characters that would not be seen, or would reorder their neighbours, as escapes.
+const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+const escaped = (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
+
+/** Text as it is read: line ends are marked, what cannot be seen is escaped. */
+const readable = (text) => text.replace(UNSEEN, escaped).replaceAll("\n", "↵\n");
+
+/** A piece on one line: spaces at its borders and line ends are marked. */
+function named(text) {
+  if (text === "") return "∅";
+  return text.replace(UNSEEN, escaped).replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/^ +| +$/g, (s) => "␣".repeat(s.length));
+}

@@ -1,0 +1,58 @@
+"""One HTML file that needs nothing else: style, script and data stand in it.
+
+What a corpus holds is hostile until shown otherwise. It enters the page as JSON in which no `<`, `>` or `&` is left, so
+that no text can end the element it stands in; the script puts it on the page as text nodes only; and a Content Security
+Policy allows this style and this script, by their hashes, and no connection to anywhere.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+# Concatenated in this order.
+_SCRIPTS = ("marks.js", "plots.js", "reader.js", "report.js")
+_MARKER = re.compile(r"\{\{(\w+)\}\}")
+# U+2028 and U+2029 end a line in older scripts.
+_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+
+
+def render_page(report: Mapping[str, Any]) -> bytes:
+    """The page of what `gathering.gather` returns."""
+    style = _asset("report.css")
+    script = "\n".join(map(_asset, _SCRIPTS))
+    values = {
+        "policy": _policy(style, script),
+        "title": html.escape(f"{report['dataset']['dataset'].rstrip('/').rpartition('/')[2]} · logitcask report"),
+        "style": style,
+        "script": script,
+        "data": embed_json(report),
+    }
+    # In one pass: a marker in the data stays what it is.
+    page = _MARKER.sub(lambda match: values[match[1]], _asset("report.html"))
+    return page.encode(errors="replace")
+
+
+def embed_json(value: Any) -> str:
+    """JSON that cannot end or comment out the element it stands in."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.translate(_ESCAPES)
+
+
+def _policy(style: str, script: str) -> str:
+    return (
+        f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _source(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _asset(name: str) -> str:
+    return files("schemas.report").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,155 @@
+// Plots: small SVG, drawn here. A plotting library would weigh more than the whole page, which must open at once, and
+// these few need nothing of one. A plot is bars or a line over points {x0, x1, y, label}; what a point says is shown
+// above the plot, on hover, on touch, and by arrow keys once the plot has the focus.
+
+const PLOT = { width: 380, height: 178, left: 44, right: 10, top: 18, bottom: 34 };
+
+/** About so many round numbers from 0 to `most`. */
+function roundTicks(most, wanted = 4) {
+  if (!(most > 0)) return [0];
+  const rough = most / wanted;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((one) => one >= rough * 0.999);
+  const ticks = [];
+  for (let tick = 0; tick <= most * 1.001; tick += step) ticks.push(Number(tick.toPrecision(12)));
+  return ticks;
+}
+
+/** Powers of ten between two numbers, thinned to about six. */
+function powerTicks(least, most) {
+  const low = Math.ceil(Math.log10(least) - 1e-9), high = Math.floor(Math.log10(most) + 1e-9);
+  const step = Math.max(1, Math.ceil((high - low) / 5));
+  const ticks = [];
+  for (let power = low; power <= high; power += step) ticks.push(10 ** power);
+  return ticks;
+}
+
+const short = (value) =>
+  value >= 1e6 ? `${Number((value / 1e6).toPrecision(3))}M`
+    : value >= 1e4 ? `${Number((value / 1e3).toPrecision(3))}k`
+      : value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(0)
+        : String(Number(value.toPrecision(3)));
+
+/** A scale from values to places: linear from the least to the most, or logarithmic. */
+function scale(least, most, from, to, isLog) {
+  const map = isLog ? (v) => Math.log10(v) : (v) => v;
+  const low = map(least), span = map(most) - low || 1;
+  return (value) => from + ((map(value) - low) / span) * (to - from);
+}
+
+/**
+ * A figure with a plot.
+ * @param {object} plot
+ *   title, basis (how far the numbers can be trusted), summary (shown while no point is chosen),
+ *   points [{x0, x1, y, label}], marks "bars" or "line", xTitle, yTitle, xTicks [[value, text]], logX, logY, yFrom (least y),
+ *   level {y, text}: a line to compare with.
+ */
+function figure(plot) {
+  const readout = make("output", { class: "readout" }, plot.summary);
+  const svg = make("svg", {
+    viewBox: `0 0 ${PLOT.width} ${PLOT.height}`, tabindex: "0", role: "img",
+    "aria-label": `${plot.title}. ${plot.summary}. Arrow keys read the values.`,
+  });
+  const points = plot.points;
+  const xs = points.flatMap((p) => [p.x0, p.x1]);
+  const x = scale(Math.min(...xs), Math.max(...xs), PLOT.left, PLOT.width - PLOT.right, plot.logX);
+  const { y, ticks, floor } = verticalScale(plot);
+  drawAxes(svg, plot, x, y, ticks);
+  const shown = plot.marks === "bars" ? drawBars(svg, points, x, y, floor) : drawLine(svg, points, x, y);
+  if (plot.level) drawLevel(svg, plot.level, y);
+  attachReading(svg, readout, plot, shown, points.map((p) => (x(p.x0) + x(p.x1)) / 2));
+  return make("figure", { class: "plot" },
+    make("figcaption", {}, make("h3", {}, plot.title), make("span", { class: "basis" }, plot.basis)),
+    readout, svg, numbers(plot));
+}
+
+function verticalScale(plot) {
+  const values = [...plot.points.map((p) => p.y), ...(plot.level ? [plot.level.y] : [])].filter((v) => known(v) && (!plot.logY || v > 0));
+  const most = Math.max(...values, plot.logY ? 1e-12 : 0);
+  const least = plot.logY ? Math.min(...values, most) * 0.8 : plot.yFrom ?? 0;
+  const top = plot.yTo ?? (most > least ? most * (plot.logY ? 1.3 : 1.05) : least + 1);
+  const ticks = plot.logY ? powerTicks(least, top) : roundTicks(top).filter((tick) => tick >= least);
+  return { y: scale(least, top, PLOT.height - PLOT.bottom, PLOT.top, plot.logY), ticks, floor: least };
+}
+
+function drawAxes(svg, plot, x, y, ticks) {
+  const bottom = PLOT.height - PLOT.bottom;
+  for (const tick of ticks) {
+    svg.append(make("line", { class: "grid", x1: PLOT.left, x2: PLOT.width - PLOT.right, y1: y(tick), y2: y(tick) }));
+    svg.append(make("text", { x: PLOT.left - 6, y: y(tick) + 3.5, "text-anchor": "end" }, plot.yText ? plot.yText(tick) : short(tick)));
+  }
+  for (const [value, text] of plot.xTicks) {
+    svg.append(make("line", { class: "axis", x1: x(value), x2: x(value), y1: bottom, y2: bottom + 4 }));
+    svg.append(make("text", { x: x(value), y: bottom + 15, "text-anchor": "middle" }, text));
+  }
+  svg.append(make("line", { class: "axis", x1: PLOT.left, x2: PLOT.width - PLOT.right, y1: bottom, y2: bottom }));
+  if (plot.yTitle) svg.append(make("text", { x: PLOT.left - 6, y: 9, "text-anchor": "end" }, plot.yTitle));
+  svg.append(make("text", { class: "axis-title", x: PLOT.width - PLOT.right, y: PLOT.height - 4, "text-anchor": "end" }, plot.xTitle));
+}
+
+function drawBars(svg, points, x, y, floor) {
+  const bottom = PLOT.height - PLOT.bottom;
+  return points.map((point) => {
+    const left = x(point.x0), right = x(point.x1), height = point.y > floor ? Math.max(bottom - y(point.y), 0.75) : 0;
+    const gap = right - left > 4 ? 1 : 0.2;
+    const bar = make("rect", { class: "mark", x: Math.min(left, right) + gap / 2, y: bottom - height, width: Math.max(Math.abs(right - left) - gap, 0.4), height });
+    svg.append(bar);
+    return bar;
+  });
+}
+
+function drawLine(svg, points, x, y) {
+  const placed = points.map((p) => (known(p.y) ? [(x(p.x0) + x(p.x1)) / 2, y(p.y)] : null));
+  // A gap where nothing is known: the pen is lifted.
+  const path = placed.map((at, i) => (at ? `${i && placed[i - 1] ? "L" : "M"}${at[0].toFixed(1)},${at[1].toFixed(1)}` : "")).join("");
+  svg.append(make("path", { class: "curve", d: path }));
+  const dots = points.length <= 24;
+  return placed.map((at) => {
+    const dot = make("circle", { class: dots ? "dot" : "dot hidden", r: 3, cx: at ? at[0] : 0, cy: at ? at[1] : -10 });
+    svg.append(dot);
+    return dot;
+  });
+}
+
+function drawLevel(svg, level, y) {
+  svg.append(make("line", { class: "level", x1: PLOT.left, x2: PLOT.width - PLOT.right, y1: y(level.y), y2: y(level.y) }));
+  svg.append(make("text", { class: "level-text", x: PLOT.width - PLOT.right - 2, y: y(level.y) - 4, "text-anchor": "end" }, level.text));
+}
+
+/** Pointer and keys choose the nearest point; the readout says what it is. */
+function attachReading(svg, readout, plot, shown, places) {
+  let chosen = -1;
+  const choose = (index) => {
+    if (shown[chosen]) shown[chosen].classList.remove("chosen");
+    chosen = index;
+    if (shown[chosen]) shown[chosen].classList.add("chosen");
+    readout.textContent = plot.points[chosen]?.label ?? plot.summary;
+    readout.classList.toggle("reading", chosen >= 0);
+  };
+  const nearest = (event) => {
+    const box = svg.getBoundingClientRect();
+    const at = ((event.clientX - box.left) / box.width) * PLOT.width;
+    choose(places.reduce((best, place, i) => (Math.abs(place - at) < Math.abs(places[best] - at) ? i : best), 0));
+  };
+  svg.addEventListener("pointermove", nearest);
+  svg.addEventListener("pointerdown", nearest);
+  svg.addEventListener("pointerleave", () => choose(-1));
+  svg.addEventListener("blur", () => choose(-1));
+  svg.addEventListener("keydown", (event) => {
+    const last = places.length - 1;
+    const moves = { ArrowRight: Math.min(last, chosen + 1), ArrowLeft: Math.max(0, chosen - 1), Home: 0, End: last, Escape: -1 };
+    if (!(event.key in moves)) return;
+    event.preventDefault();
+    choose(moves[event.key]);
+  });
+}
+
+/** The same as a list, for who reads numbers. */
+function numbers(plot) {
+  const list = make("ul");
+  const details = make("details", {}, make("summary", {}, "Numbers"), list);
+  details.addEventListener("toggle", () => {
+    if (!list.firstChild) list.append(...plot.points.filter((p) => known(p.y)).map((p) => make("li", {}, p.label)));
+  });
+  return details;
+}

@@ -1,0 +1,102 @@
+"""`logitcask report`: a dataset, and a student that was trained on it, as one web page.
+
+Here and not beside `inspect`, because with --run it scores windows with the run's student; torch is imported only then.
+"""
+
+import json as json_format
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import tyro
+
+from schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    from schemas.dataset import Snapshot
+    from schemas.report.windows import Student
+    from schemas.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """Write a web page that shows a dataset: one file, without a network, small for a dataset of any size.
+
+    It shows distributions, sources, and sampled windows to read, each token with what the teacher expected in its place;
+    with --run also a run's curves and its student's errors. Exit status: 0 written, 1 bad data, 2 bad usage.
+
+    Example:
+        logitcask report OUT --html out.html --run RUN
+    """
+
+    out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]]
+    """Directory of the dataset: a path or any fsspec URL."""
+    html: str = "report.html"
+    """The page; an older one is replaced."""
+    snapshot: Optional[int] = None  # noqa: UP045 (tyro checks `int | None` with typeguard, whose import takes 0.1 s)
+    """Number of the snapshot; default: the latest."""
+    run_directory: Annotated[Optional[str], tyro.conf.arg(name="run", metavar="RUN")] = None  # noqa: UP045
+    """Directory of a training run on this dataset: its curves, and its student's error at every token shown."""
+    score: bool = True
+    """With --run: run the student over the sampled windows; --no-score shows the curves alone."""
+    windows: int = 24
+    """Windows to sample."""
+    tokens: int = 16_000
+    """Most tokens of all of them together; windows are cut to equal shares of it."""
+    seed: int = 0
+    """Of the draw."""
+    json: bool = False
+    """Print the report's data as JSON instead of writing a page; docs/report-json.md explains it."""
+
+    def run(self) -> int:
+        from schemas import storage
+        from schemas.dataset import load_snapshot
+        from schemas.report.gathering import SampleSize, gather
+        from schemas.report.page import render_page
+
+        size = SampleSize(num_windows=self.windows, num_tokens=self.tokens, seed=self.seed)
+        snapshot = load_snapshot(self.out, self.snapshot)
+        run = None if self.run_directory is None else Path(self.run_directory)
+        student = _student(run, snapshot) if run is not None and self.score else None
+        report = gather(snapshot, _vocabulary_if_any(snapshot), size, run=run, student=student)
+        if self.json:
+            print(json_format.dumps(report, indent=1, ensure_ascii=False))
+            return 0
+        page = render_page(report)
+        storage.replace(self.html, page)
+        print(_written(storage.redact(self.html), len(page), report["sample"]), file=sys.stderr)
+        return 0
+
+
+def _written(name: str, size_bytes: int, sample: dict[str, Any]) -> str:
+    shown = f"{sample['windows']:,} of {sample['windows_in_dataset']:,} windows, {sample['tokens']:,} tokens"
+    return f"{name}: {size_bytes / 1e6:.2f} MB, {shown}"
+
+
+def _vocabulary_if_any(snapshot: "Snapshot") -> "Vocabulary | None":
+    """The dataset's vocabulary, or None where an older release left it out: ids are shown then."""
+    from schemas.inspection.windows import dataset_vocabulary
+
+    try:
+        return dataset_vocabulary(snapshot)
+    except UsageError as error:
+        print(f"logitcask: note: {error}", file=sys.stderr)
+        return None
+
+
+def _student(run: Path, snapshot: "Snapshot") -> "Student | None":
+    """What scores windows with the run's student; None while it has none."""
+    from schemas.inspection.windows import numbered_shards
+    from schemas.snapshot_shard import open_shard
+
+    if not (run / "student").is_dir():
+        print(f"logitcask: note: {run}: no student there yet, so its errors are not shown", file=sys.stderr)
+        return None
+    shard = next(iter(numbered_shards(snapshot)), None)
+    if shard is None:
+        return None
+    from student.row_errors import student_errors
+
+    with open_shard(snapshot, shard.entry) as opened:
+        return student_errors(run, opened.metadata)

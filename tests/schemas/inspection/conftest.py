@@ -1,0 +1,105 @@
+"""A dataset with all that `inspect` shows: sources, outliers, timings, wide statistics, a vocabulary."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from schemas import dataset, storage
+from schemas.extremes import find_extremes
+from schemas.records import UnitRecord
+from schemas.scheme import Scheme
+from schemas.shard import ShardMetadata, encode_shard
+from schemas.sources import SourceGroups, summarize_by_source
+from schemas.statistics import Statistics
+from schemas.targets import Targets, Windows
+from schemas.vocabulary import write_vocabulary
+from schemas.wide_statistics import STEPS_PER_UNIT, WideStatistics
+
+ESCAPE_ID, BROKEN_ID = 7, 8
+GROUPS = SourceGroups(prefixes={"corpus/": "corpus", "news/": "news"})
+
+
+def pieces(vocab_size: int) -> list[bytes]:
+    """Words, one escape sequence of terminals, and one byte that is no UTF-8."""
+    words = [f" w{i}".encode() for i in range(vocab_size)]
+    words[ESCAPE_ID], words[BROKEN_ID] = b"\x1b[31m", b"\xff"
+    return words
+
+
+@pytest.fixture
+def write_dataset(metadata: ShardMetadata) -> Callable[..., dataset.Snapshot]:
+    """Writes a finished dataset of one shard for each (name, split, windows, targets)."""
+
+    def write(
+        out: str, shards: list[tuple[str, str, Windows, Targets]], *, vocabulary: bool = True, **scheme: Any
+    ) -> dataset.Snapshot:
+        described = dataclasses.replace(metadata, scheme=Scheme(**scheme))
+        identity = {
+            "teacher": dataclasses.asdict(described.teacher),  # pyright: ignore[reportArgumentType]
+            "tokenizer": dataclasses.asdict(described.tokenizer),
+            "scheme": Scheme(**scheme).to_json(),
+            "window_tokens": 64,
+        }
+        dataset.write_configuration(out, identity=identity, environment={})
+        if vocabulary:
+            write_vocabulary(out, pieces(described.vocab_size), described.tokenizer.vocabulary_fingerprint)
+        records = [commit(out, described, *shard) for shard in shards]
+        return dataset.write_snapshot(
+            out,
+            complete=True,
+            identity=identity,
+            records=records,
+            num_documents_in=sum(record.num_documents for record in records) + 2,
+            rejected={"empty": 2},
+        )
+
+    return write
+
+
+def commit(out: str, metadata: ShardMetadata, name: str, split: str, windows: Windows, targets: Targets) -> UnitRecord:
+    shard = encode_shard(windows, targets, dataclasses.replace(metadata, split=split))
+    steps = {1: STEPS_PER_UNIT * 100, 512: STEPS_PER_UNIT * 180}
+    record = UnitRecord(
+        name=name,
+        kind="targets",
+        split=split,  # pyright: ignore[reportArgumentType]
+        digest=shard.digest,
+        footer_digest=shard.footer_digest,
+        size_bytes=len(shard.data),
+        num_windows=shard.num_windows,
+        num_positions=shard.num_positions,
+        num_documents=windows.num_documents(),
+        column_bytes=shard.column_bytes,
+        statistics=Statistics.of(
+            windows, targets, wide=WideStatistics(rows=200, mass_steps=steps, unique_steps={1: STEPS_PER_UNIT * 200})
+        ),
+        by_source=summarize_by_source(windows, targets, GROUPS),
+        extremes=find_extremes(name, windows, targets),
+        environment={"device": {"kind": "cpu", "model": "a core"}},
+        timings={
+            "score_seconds": 2.0,
+            "forward_seconds": 1.5,
+            "encode_seconds": 0.5,
+            "finish_seconds": 0.25,
+            "ended_at": "2026-01-01T00:00:00+00:00",
+        },
+    )
+    storage.create(storage.join(out, dataset.shard_path("targets", split, name)), shard.data)
+    storage.create_json(storage.join(out, dataset.record_path("targets", split, name)), record.to_json())
+    return record
+
+
+@pytest.fixture
+def shards(windows: Windows, targets: Targets) -> list[tuple[str, str, Windows, Targets]]:
+    """Two shards: the windows, and the same with other tokens, whose documents are news."""
+    parts = tuple(dataclasses.replace(part, id=f"n-{part.id}", source="news/a.txt#1") for part in windows.parts)
+    others = dataclasses.replace(windows, token=(windows.token + 1) % 300, parts=parts)
+    return [("shard-0", "train", windows, targets), ("shard-1", "held-out", others, targets)]
+
+
+@pytest.fixture
+def seen(tmp_path, write_dataset, shards) -> dataset.Snapshot:
+    """The dataset of both shards."""
+    return write_dataset(str(tmp_path / "seen"), shards)

@@ -1,0 +1,96 @@
+"""Reading every row gives what a loop over rows would give, and notices a snapshot that says something else."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from schemas import cli
+from schemas.inspection.deep import look_deep
+from schemas.inspection.windows import dataset_vocabulary
+from schemas.reader import ShardReader
+
+
+@pytest.fixture
+def rows(seen):
+    """(label id or -1, loss, entropy, sorted head probabilities, most probable id) of every row with a target."""
+    found = []
+    for entry in seen.shards():
+        with ShardReader(seen.shard_url(entry)) as reader:
+            block = reader.read()
+        targets, labels = block.targets, block.windows.next_token()
+        for row in np.flatnonzero(targets.has_target()):
+            entries = slice(targets.head_offsets[row], targets.head_offsets[row + 1])
+            probs = np.exp(targets.head_log_probs[entries].astype(np.float64))
+            tops = set(targets.head_ids[entries][probs == probs.max()].tolist())
+            label = labels[row] if targets.has_label()[row] else -1
+            found.append((int(label), -targets.log_next[row], targets.entropy[row], np.sort(probs)[::-1], tops))
+    return found
+
+
+def test_the_mass_of_heads_cut_to_k_is_that_of_sorted_rows(seen, rows):
+    deep = look_deep(seen)
+    for k, mass in deep["mass_of_top_k_stored"].items():
+        assert mass == pytest.approx(np.mean([probs[: int(k)].sum() for *_, probs, _ in rows]), rel=1e-5)
+    wide_enough = np.mean([len(probs) >= 16 for *_, probs, _ in rows])
+    assert deep["share_of_heads_with_k"]["16"] == pytest.approx(wide_enough)
+
+
+def test_loss_is_laid_to_ids_and_entropy(seen, rows):
+    deep = look_deep(seen, dataset_vocabulary(seen))
+    labelled = [row for row in rows if row[0] >= 0]
+    losses, entropies = (np.array([row[i] for row in labelled], np.float64) for i in (1, 2))
+    assert deep["entropy_loss_correlation"] == pytest.approx(np.corrcoef(entropies, losses)[0, 1])
+    hardest = deep["hardest_ids"][0]
+    by_id = {}
+    for label, loss, *_ in labelled:
+        by_id[label] = by_id.get(label, 0) + float(loss)
+    assert hardest["id"] == max(by_id, key=by_id.__getitem__)
+    assert hardest["share_of_loss"] == pytest.approx(max(by_id.values()) / losses.sum())
+    ours = [row for row in labelled if row[0] == hardest["id"]]
+    assert (hardest["labels"], hardest["misses"]) == (len(ours), sum(row[0] not in row[4] for row in ours))
+
+
+def test_calibration_counts_hits_by_the_largest_probability(seen, rows):
+    deep = look_deep(seen)
+    labelled = [row for row in rows if row[0] >= 0]
+    assert sum(bucket["rows"] for bucket in deep["calibration"]) == len(labelled)
+    for bucket in deep["calibration"]:
+        inside = [row for row in labelled if bucket["from"] <= row[3][0] < bucket["to"]]
+        assert bucket["rows"] == len(inside)
+        assert bucket["hit_rate"] == pytest.approx(np.mean([row[0] in row[4] for row in inside]))
+
+
+def test_the_snapshot_s_figures_hold(seen):
+    checks = look_deep(seen)["checks"]
+    assert {check["what"] for check in checks} >= {"targets", "labels", "head entries", "mean entropy"}
+    assert all(check["holds"] for check in checks)
+
+
+def test_a_snapshot_that_says_something_else_is_noticed(seen, tmp_path, capsys):
+    file = tmp_path / "seen/snapshots/000001.json"
+    value = json.loads(file.read_text())
+    value["splits"]["train"]["statistics"]["head_entries"] += 1
+    file.write_text(json.dumps(value))
+    assert cli.main(["inspect", seen.url, "--deep"]) == 1
+    assert "head entries" in capsys.readouterr().out
+
+
+def test_every_row_is_reported_to_the_progress_bar(seen):
+    seen_rows = []
+    look_deep(seen, progress=seen_rows.append)
+    assert sum(seen_rows) == seen.total().num_positions
+
+
+def test_a_dataset_without_heads_has_no_mass_to_cut(tmp_path, write_dataset, shards):
+    name, split, windows, targets = shards[0]
+    empty = dataclasses.replace(
+        targets,
+        head_ids=np.zeros(0, np.int32),
+        head_log_probs=np.zeros(0, np.float32),
+        head_offsets=np.zeros_like(targets.head_offsets),
+    )
+    snapshot = write_dataset(str(tmp_path / "out"), [(name, split, windows, empty)])
+    deep = look_deep(snapshot)
+    assert (deep["mass_of_top_k_stored"], deep["calibration"], deep["expected_calibration_error"]) == ({}, [], None)

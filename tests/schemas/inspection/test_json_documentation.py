@@ -1,0 +1,69 @@
+"""docs/inspect-json.md names every key that is printed, and no other."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from schemas import cli
+
+PAGE = Path(__file__).parents[3] / "docs/inspect-json.md"
+ROWS = ("total", "splits.<split>", "sources.<source>")
+PREFIXES = {"rows": ROWS, "source": ("sources.<source>",), "files": ROWS[:2]}
+
+
+def documented(section: str) -> set[str]:
+    """Patterns of the keys of a section, with the prefixes that its tables stand for."""
+    (text,) = [part for part in PAGE.read_text().split("\n## ") if part.startswith(f"`{section}`")]
+    found = set()
+    for table in re.findall(r"^\| .*?(?=\n\n|\Z)", text, re.MULTILINE | re.DOTALL):
+        heading, *keys = re.findall(r"^\| `?([^`|]+?)`? \|", table, re.MULTILINE)
+        found |= {f"{prefix}{key}" for prefix in _prefixes(heading) for key in keys}
+    return found
+
+
+def _prefixes(heading: str) -> list[str]:
+    return [f"{prefix}." for prefix in PREFIXES.get(heading, ())] or [""]
+
+
+def leaves(value, path: str = "") -> set[str]:
+    if isinstance(value, dict) and value:
+        return {leaf for key, one in value.items() for leaf in leaves(one, f"{path}.{key}" if path else key)}
+    if isinstance(value, list) and value:
+        return {leaf for one in value for leaf in leaves(one, f"{path}[]")}
+    return {path}
+
+
+def matches(pattern: str, leaf: str) -> bool:
+    return bool(re.fullmatch(re.sub(r"<\w+>", ".+", re.escape(pattern).replace(r"\<", "<").replace(r"\>", ">")), leaf))
+
+
+@pytest.fixture
+def printed(seen, shards, capsys):
+    def run(*words: str):
+        cli.main(["inspect", seen.url, *words, "--json"])
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_every_printed_key_is_explained_and_every_explained_key_is_printed(printed, seen, shards):
+    outputs = [
+        printed("--deep"),
+        printed("--window", "6"),
+        printed("--find", " w4"),
+        printed("--document", shards[0][2].parts[0].id),
+        printed(seen.url),
+    ]
+    assert len({output["schema"] for output in outputs}) == 5
+    for output in outputs:
+        patterns, found = documented(output["schema"]), leaves(output)
+        unexplained = {leaf for leaf in found if not any(matches(pattern, leaf) for pattern in patterns)}
+        # Empty values: what a dataset need not have stands here without what would be below.
+        unexplained = {leaf for leaf in unexplained if not any(pattern.startswith(leaf) for pattern in patterns)}
+        assert not unexplained, output["schema"]
+        silent = {pattern for pattern in patterns if not any(matches(pattern, leaf) for leaf in found)}
+        assert silent <= {"documents.removed_by_reason.<reason>", "agreement"} | {
+            f"rows[].drawn[][].{key}" for key in ("id", "piece", "times")
+        }

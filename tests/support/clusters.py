@@ -1,0 +1,98 @@
+"""Clusters for tests, of real processes of this machine that are gone afterwards."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+_PYTHON_DIRECTORY = str(Path(sys.executable).parent)
+_WORKER_OPTIONS = ("--nthreads", "1", "--no-dashboard")
+
+
+@contextmanager
+def process(*words: str, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A Python process; afterwards it and all that it started are gone."""
+    settings = {**os.environ, "PATH": f"{_PYTHON_DIRECTORY}:{os.environ['PATH']}", **environment}
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    started = subprocess.Popen([sys.executable, *words], env=settings, start_new_session=True, **quiet)
+    try:
+        yield started
+    finally:
+        end_group(started)
+
+
+def end_group(started: "subprocess.Popen[Any]") -> None:
+    """Kills a process that leads a group, with the group."""
+    with suppress(ProcessLookupError):
+        os.killpg(started.pid, signal.SIGKILL)
+    started.wait(timeout=30)
+
+
+def wait_for(condition: Callable[[], object], limit_seconds: float = 90.0) -> None:
+    """Returns once the condition holds; there is nothing to be told by."""
+    deadline = time.monotonic() + limit_seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+@contextmanager
+def dask_scheduler(directory: Path) -> Iterator[list[str]]:
+    """A Dask scheduler without workers; yields the options that make a worker join it."""
+    file = directory / "scheduler.json"
+    where = ["--scheduler-file", str(file)]
+    # The default, three deaths of any kind, would give up a task that several workers died beside.
+    patience = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "20"}
+    with process("-m", "dask", "scheduler", *where, "--port", "0", "--no-dashboard", **patience):
+        wait_for(lambda: file.exists() and file.read_text())
+        yield where
+
+
+def dask_address(where: Sequence[str]) -> str:
+    """The address of the scheduler that these options lead to."""
+    return json.loads(Path(where[1]).read_text())["address"]
+
+
+@contextmanager
+def dask_workers(where: Sequence[str], directory: Path, *words: str, **environment: str) -> Iterator[None]:
+    """Dask workers that run one task at a time; more `words` say how many, or whether somebody starts them again."""
+    scratch = ("--local-directory", str(directory))
+    with process("-m", "dask", "worker", *where, *scratch, *_WORKER_OPTIONS, *words, **environment):
+        yield
+
+
+@contextmanager
+def job_service(directory: Path, **pool_environment: str) -> Iterator[dict[str, str]]:
+    """Beam's own job service and a pool that starts workers, each in a process; yields the settings for them."""
+    port_file = directory / "port"
+    pool_port = _free_port()
+    service = ("-m", "apache_beam.runners.portability.local_job_service_main", "--port_file", str(port_file))
+    pool = ("-m", "apache_beam.runners.worker.worker_pool_main", "--service_port", str(pool_port))
+    with ExitStack() as stack:
+        stack.enter_context(process(*service))
+        stack.enter_context(process(*pool, **pool_environment))
+        wait_for(lambda: port_file.exists() and port_file.read_text().strip() and _is_listening(pool_port))
+        yield {
+            "runner": "portable",
+            "job_endpoint": f"localhost:{port_file.read_text().strip()}",
+            "environment_type": "EXTERNAL",
+            "environment_config": f"localhost:{pool_port}",
+        }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def _is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("localhost", port)) == 0

@@ -1,0 +1,144 @@
+"""A small dataset that tries what a report has to bear: markup as text, characters in pieces, rows without targets."""
+
+import dataclasses
+
+import numpy as np
+
+from schemas import dataset, storage
+from schemas.extremes import find_extremes
+from schemas.records import UnitRecord
+from schemas.scheme import Scheme
+from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
+from schemas.sources import SourceGroups, summarize_by_source
+from schemas.statistics import Statistics
+from schemas.targets import Kind, Part, Targets, Windows
+from schemas.vocabulary import write_vocabulary
+from schemas.wide_statistics import STEPS_PER_UNIT, WideStatistics
+
+VOCAB_SIZE = 120
+HOSTILE = "</script><img src=x onerror=alert(1)><!--"
+HOSTILE_ID, NEWLINE_ID, FIRST_HALF, SECOND_HALF, REVERSED_ID = 5, 6, 7, 8, 9
+WINDOW_TOKENS = 48
+TOKENIZER = TokenizerInfo(
+    name="words", fingerprint="f0", vocabulary_fingerprint="f1", vocab_size=VOCAB_SIZE, bos_id=2, eos_id=1
+)
+TEACHER = TeacherInfo(
+    name="random/teacher",
+    fingerprint="f2",
+    vocab_size=VOCAB_SIZE,
+    dtype="float32",
+    architecture="RandomForCausalLM",
+    num_parameters=10_000,
+    licence="apache-2.0",
+)
+METADATA = ShardMetadata(
+    kind="targets",
+    split="train",
+    window_tokens=WINDOW_TOKENS,
+    tokenizer=TOKENIZER,
+    teacher=TEACHER,
+    scheme=Scheme(),
+    has_entropy=True,
+)
+
+
+def pieces() -> list[bytes]:
+    """Words; one is markup, one ends a line, two are the halves of é, one turns the direction of writing."""
+    found = [f" word{i}".encode() for i in range(VOCAB_SIZE)]
+    found[HOSTILE_ID], found[NEWLINE_ID] = HOSTILE.encode(), b"\n"
+    found[FIRST_HALF], found[SECOND_HALF] = "é".encode()[:1], "é".encode()[1:]
+    found[REVERSED_ID] = "\u202e".encode()
+    return found
+
+
+def random_windows(rng: np.random.Generator, num_windows: int, name: str) -> Windows:
+    """Windows of two parts each; the first of all begins with markup, é in halves and two rows without a target."""
+    lengths = [WINDOW_TOKENS - index % 3 for index in range(num_windows)]
+    token = rng.integers(10, VOCAB_SIZE, sum(lengths)).astype(np.int32)
+    token[:6] = [20, HOSTILE_ID, FIRST_HALF, SECOND_HALF, NEWLINE_ID, REVERSED_ID]
+    kind = np.zeros(len(token), np.uint8)
+    kind[24:26] = Kind.PROMPT
+    part = np.concatenate([2 * index + (np.arange(n) >= 24) for index, n in enumerate(lengths)])
+    return Windows(
+        token=token,
+        kind=kind,
+        part=part.astype(np.int32),
+        window_offsets=np.cumsum([0, *lengths]),
+        parts=tuple(
+            Part(id=f"{name}-{index}{HOSTILE}", source=f"corpus/{name}.txt#{index}", offset=0)
+            for index in range(2 * num_windows)
+        ),
+    )
+
+
+def random_targets(rng: np.random.Generator, windows: Windows) -> Targets:
+    """Softmaxes of random logits; heads of 1 to 24 of the largest probabilities."""
+    logits = 3 * rng.standard_normal((windows.num_positions, VOCAB_SIZE))
+    log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    has_target = windows.has_target()
+    widths = np.where(has_target, rng.integers(1, 25, windows.num_positions), 0)
+    heads = [np.sort(np.argsort(-row)[:width]) for row, width in zip(log_probs, widths, strict=True)]
+    mass = [np.exp(row[head]).sum() for row, head in zip(log_probs, heads, strict=True)]
+    label = np.take_along_axis(log_probs, np.maximum(windows.next_token(), 0)[:, None], 1)[:, 0]
+    return Targets(
+        head_ids=np.concatenate(heads).astype(np.int32),
+        head_log_probs=np.concatenate([row[head] for row, head in zip(log_probs, heads, strict=True)]).astype("f4"),
+        head_offsets=np.cumsum([0, *widths]).astype(np.int64),
+        log_tail=np.where(has_target, np.log1p(-np.array(mass)), np.nan).astype(np.float32),
+        log_next=np.where(windows.has_label(), label, np.nan).astype(np.float32),
+        entropy=np.where(has_target, -(np.exp(log_probs) * log_probs).sum(1), np.nan).astype(np.float32),
+        top1_ids=np.where(has_target, log_probs.argmax(1), -1).astype(np.int32),
+    )
+
+
+def write_dataset(out: str, *, windows_per_shard: int = 6, vocabulary: bool = True) -> dataset.Snapshot:
+    """A finished dataset of a train and a held-out shard."""
+    rng = np.random.default_rng(8)
+    identity = {
+        "teacher": dataclasses.asdict(TEACHER),
+        "tokenizer": dataclasses.asdict(TOKENIZER),
+        "scheme": Scheme().to_json(),
+        "window_tokens": WINDOW_TOKENS,
+        "corpus_licence": "PSF-2.0",
+    }
+    if vocabulary:
+        write_vocabulary(out, pieces(), TOKENIZER.vocabulary_fingerprint)
+    records = [_write_shard(rng, out, split, windows_per_shard) for split in ("train", "held-out")]
+    return dataset.write_snapshot(
+        out,
+        complete=True,
+        identity=identity,
+        records=records,
+        num_documents_in=sum(record.num_documents for record in records) + 1,
+        rejected={"malformed_json": 1},
+    )
+
+
+def _write_shard(rng: np.random.Generator, out: str, split: str, num_windows: int) -> UnitRecord:
+    windows = random_windows(rng, num_windows, split)
+    targets = random_targets(rng, windows)
+    shard = encode_shard(windows, targets, dataclasses.replace(METADATA, split=split))  # pyright: ignore
+    groups = SourceGroups(prefixes={f"corpus/{split}": split})
+    wide = WideStatistics(
+        rows=100,
+        mass_steps={k: STEPS_PER_UNIT * (30 + 10 * i) for i, k in enumerate((1, 4, 16, 64))},
+        unique_steps={n: int(STEPS_PER_UNIT * 100 * n**0.8) for n in (1, 5, 25, 100)},
+    )
+    record = UnitRecord(
+        name=f"shard-{split}",
+        kind="targets",
+        split=split,  # pyright: ignore[reportArgumentType]
+        digest=shard.digest,
+        footer_digest=shard.footer_digest,
+        size_bytes=len(shard.data),
+        num_windows=shard.num_windows,
+        num_positions=shard.num_positions,
+        num_documents=windows.num_documents(),
+        column_bytes=shard.column_bytes,
+        statistics=Statistics.of(windows, targets, wide=wide),
+        by_source=summarize_by_source(windows, targets, groups),
+        extremes=find_extremes(f"shard-{split}", windows, targets),
+    )
+    storage.create(storage.join(out, dataset.shard_path("targets", split, record.name)), shard.data)
+    storage.create_json(storage.join(out, dataset.record_path("targets", split, record.name)), record.to_json())
+    return record
