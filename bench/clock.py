@@ -1,7 +1,7 @@
 """Processor time of one thread, so that other work on the machine counts little."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,3 +17,12 @@ def timed(work: Callable[[], Any], repeats: int = 3) -> tuple[Any, float]:
         if best > 2:
             break
     return result, best
+
+
+def in_turns(works: Mapping[str, Callable[[], Any]], rounds: int = 3) -> dict[str, float]:
+    """The least processor time of each, run in turns: what else the machine does then hits all of them alike."""
+    best = dict.fromkeys(works, np.inf)
+    for _ in range(rounds):
+        for name, work in works.items():
+            best[name] = min(best[name], timed(work, repeats=1)[1])
+    return best

@@ -1,80 +1,41 @@
-"""`logitcask train` and `logitcask student init`. Nothing heavy is imported until they run."""
+"""`logitcask train`, `logitcask eval` and `logitcask student init`. Nothing heavy is imported until they run."""
 
+import json
+import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from schemas.errors import UsageError
+from student.settings import DecoderSizes, TrainSettings
 
 if TYPE_CHECKING:
     from student.evaluation import Evaluation
     from student.run import TrainResult
 
 
+TEACHER_LOSS = "teacher loss (nats)"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Train:
+class Train(TrainSettings):
     """Train a student from the stored targets of a dataset; no teacher is loaded.
 
     Evaluates on the held-out shards before and after, and leaves the trained student in RUN/student, which plain
-    `transformers` loads.
+    `transformers` loads. With --online a live teacher takes the place of the stored targets, for comparison.
 
     Example:
         logitcask train OUT --student STUDENT --out RUN --steps 200 --batch-windows 8
     """
 
-    dataset: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]]
-    """Directory of the dataset: a path or any fsspec URL."""
-    student: str
-    """Directory of the student, as `logitcask student init` makes it."""
-    out: str
-    """Directory of the run."""
-    steps: int | None = None
-    """Optimiser steps; default: one epoch."""
-    batch_windows: int = 8
-    """Windows in a step, over all processes and accumulated micro-batches."""
-    micro_batch_windows: int = 1
-    """Windows in one forward pass of one process."""
-    lr: float = 5e-4
-    """Peak learning rate."""
-    warmup_steps: int = 0
-    """Steps over which the learning rate rises."""
-    alpha: float = 1.0
-    """Weight of the KL to the teacher; 1 - alpha is the weight of the cross-entropy with the text."""
-    tail: Literal["other", "renormalise", "raw", "residual", "label", "sample", "blend"] = "other"
-    """What becomes of the teacher's mass outside the stored head. other: one bucket. renormalise, raw: forgotten, two
-    biased baselines. residual: given to the actual next token. label: a bucket, and one more for the next token.
-    sample: carried by sampled ids, unbiased. blend: partly by them, partly by the bucket."""
-    divergence: Literal["forward", "reverse", "jsd"] = "forward"
-    """Between teacher and student: KL(teacher, student), KL(student, teacher), or Jensen-Shannon."""
-    jsd_beta: float = 0.5
-    """The teacher's share in the mixture of jsd."""
-    sample_share: float = 0.5
-    """The share of the tail that sampled ids carry, with --tail blend."""
-    temperature: float = 1.0
-    """Of the divergence; loss and gradient are multiplied by its square."""
-    tempering: Literal["exact", "head"] = "exact"
-    """exact: needs shards annotated with that temperature. head: tempers inside the head only."""
-    seed: int = 0
-    """Of the order of the windows and of dropout."""
-    save_every: int = 0
-    """Steps between checkpoints; 0: none."""
-    resume: bool = False
-    """Continue from the newest checkpoint in RUN."""
-    eval_windows: int | None = None
-    """Held-out windows to evaluate on; default: all."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the forward and backward pass; weights and optimiser stay in float32."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto: the GPU if there is one."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
-    snapshot: int | None = None
-    """Number of the dataset's snapshot; default: the latest."""
+    def __post_init__(self) -> None:
+        # Checked when it runs: the parser would put what is wrong into words of its own.
+        pass
 
     def run(self) -> int:
-        from student.run import TrainSettings, train
+        from student.run import train
 
         result = train(TrainSettings(**asdict(self)))
         if os.environ.get("RANK", "0") == "0":  # under torchrun every process comes here
@@ -82,13 +43,59 @@ class Train:
         return 0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Eval:
+    """Measure a student on held-out shards: loss, perplexity, KL to the teacher, agreement, calibration.
+
+    The KL is over the stored buckets, a lower bound of the full one; with --online a live teacher gives that too. Exit
+    status: 0 measured, 1 bad data, 2 bad usage.
+
+    Example:
+        logitcask eval RUN --shards OUT
+    """
+
+    student: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
+    """Directory of a finished run, or of a student."""
+    shards: str
+    """Directory of the dataset: a path or any fsspec URL."""
+    split: Literal["held-out", "train"] = "held-out"
+    """Which of the dataset's windows."""
+    snapshot: int | None = None
+    """Number of the snapshot; default: the latest."""
+    online: str | None = None
+    """Directory, .gguf file or hub id of the teacher, for the exact KL."""
+    windows: int | None = None
+    """Measure on so many windows; default: all."""
+    batch_windows: int = 1
+    """Windows in one forward pass."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward pass."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run; auto: the GPU if there is one."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> int:
+        from student.measuring import measure
+
+        evaluation = measure(self)
+        if self.json:
+            print(json.dumps(evaluation.to_json(), indent=1))
+        else:
+            for name, value in _named(evaluation):
+                print(f"{name:<32}{_figure(value):>12}")
+            counted = f"{evaluation.num_targets:,} targets and {evaluation.num_labels:,} labels"
+            print(f"over {counted} in {evaluation.num_windows:,} windows")
+        return 0
+
+
 def _print_result(result: "TrainResult") -> None:
     """The held-out evaluation before and after, on stdout."""
     if result.before and result.after:
-        print(f"{'held-out':<28}{'before':>12}{'after':>12}")
+        print(f"{'held-out':<32}{'before':>12}{'after':>12}")
         for name, before, after in _compared(result.before, result.after):
-            print(f"{name:<28}{_figure(before):>12}{_figure(after):>12}")
-        print(f"{'teacher loss (nats)':<28}{'':>12}{_figure(result.after.teacher_loss_nats):>12}")
+            print(f"{name:<32}{_figure(before):>12}{_figure(after):>12}")
+        print(f"{TEACHER_LOSS:<32}{'':>12}{_figure(result.after.teacher_loss_nats):>12}")
     print(f"student: {result.student}")
 
 
@@ -97,16 +104,27 @@ def _figure(value: float) -> str:
 
 
 def _compared(before: "Evaluation", after: "Evaluation") -> list[tuple[str, float, float]]:
-    return [
-        ("KL to the teacher (nats)", before.kl_nats, after.kl_nats),
-        ("next-token loss (nats)", before.loss_nats, after.loss_nats),
-        ("perplexity", before.perplexity, after.perplexity),
-        ("top-1 agreement with text", before.top1_agreement, after.top1_agreement),
+    pairs = zip(_named(before), _named(after), strict=True)
+    return [(name, first, second) for (name, first), (_, second) in pairs if name != TEACHER_LOSS]
+
+
+def _named(evaluation: "Evaluation") -> list[tuple[str, float]]:
+    """All figures that exist, with the names people read."""
+    figures = [
+        ("KL to the teacher (nats)", evaluation.kl_nats),
+        ("full KL to the teacher (nats)", evaluation.full_kl_nats),
+        ("next-token loss (nats)", evaluation.loss_nats),
+        ("perplexity", evaluation.perplexity),
+        ("top-1 agreement with text", evaluation.top1_agreement),
+        ("top-1 agreement with teacher", evaluation.teacher_agreement),
+        ("calibration error (15 bins)", evaluation.calibration_error),
+        (TEACHER_LOSS, evaluation.teacher_loss_nats),
     ]
+    return [(name, value) for name, value in figures if not math.isnan(value)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StudentInit:
+class StudentInit(DecoderSizes):
     """Make a student: layers of the teacher, a checkpoint, or random weights.
 
     With --teacher and --keep-layers or --layers the student is cut from the teacher; with --teacher and --scratch it
@@ -126,20 +144,12 @@ class StudentInit:
     """Layers of the teacher to keep: 0,5,10."""
     layers: int | None = None
     """Keep so many layers, evenly spaced; with --scratch: the depth."""
+    keep_mlp_width: int | None = None
+    """Keep so many neurons of each of the teacher's feed-forward layers: those whose weights are largest."""
     scratch: bool = False
     """Random weights: Gemma-2-style by the sizes below, or as --model-config says."""
     model_config: str | None = None
     """With --scratch: a config.json of transformers instead of sizes."""
-    width: int = 320
-    """With --scratch: width of the residual stream."""
-    heads: int = 5
-    """With --scratch: attention heads."""
-    kv_heads: int = 1
-    """With --scratch: key and value heads."""
-    head_width: int = 64
-    """With --scratch: width of a head."""
-    mlp_width: int = 960
-    """With --scratch: width of the gate."""
     seed: int = 0
     """With --scratch: of the weights."""
 
@@ -154,7 +164,9 @@ class StudentInit:
         else:
             assert self.teacher is not None, "checked"
             keep = None if self.keep_layers is None else parse_layers(self.keep_layers)
-            model = making.prune_teacher(self.teacher, self.out, keep_layers=keep, layers=self.layers)
+            model = making.prune_teacher(
+                self.teacher, self.out, keep_layers=keep, layers=self.layers, mlp_width=self.keep_mlp_width
+            )
         depth = model.config.get_text_config().num_hidden_layers
         print(f"student: {self.out} ({type(model).__name__}, {depth} layers, {model.num_parameters():,} parameters)")
         return 0
@@ -162,28 +174,29 @@ class StudentInit:
     def _check(self) -> None:
         if (self.teacher is None) == (self.from_checkpoint is None):
             raise UsageError("give either --teacher (to cut layers from it, or with --scratch) or --from CHECKPOINT")
-        if self.from_checkpoint is not None and (self.keep_layers or self.layers or self.scratch):
+        cuts = [self.keep_layers, self.layers, self.keep_mlp_width]
+        if self.from_checkpoint is not None and (self.scratch or any(cut is not None for cut in cuts)):
             raise UsageError("--from takes a checkpoint as it is; to cut layers from it, use --teacher")
         if self.model_config is not None and not self.scratch:
             raise UsageError("--model-config is for --scratch")
-        if self.teacher is not None and not self.scratch and (self.keep_layers is None) == (self.layers is None):
-            raise UsageError("say which layers to keep (--keep-layers 0,5,10) or how many (--layers 6), or --scratch")
-        if self.scratch and self.keep_layers is not None:
-            raise UsageError("--keep-layers cuts a teacher; with --scratch give --layers N")
+        if self.keep_layers is not None and self.layers is not None:
+            raise UsageError("say which layers to keep (--keep-layers 0,5,10) or how many (--layers 6), not both")
+        if self.teacher is not None and not self.scratch and all(cut is None for cut in cuts):
+            raise UsageError(
+                "say what to keep of the teacher (--keep-layers, --layers, --keep-mlp-width), or --scratch"
+            )
+        if self.scratch and (self.keep_layers is not None or self.keep_mlp_width is not None):
+            raise UsageError(
+                "--keep-layers and --keep-mlp-width cut a teacher; with --scratch give --layers, --mlp-width"
+            )
 
     def _from_scratch(self):
         from student.init import making
-        from student.init.scratch import Gemma2Sizes
+        from student.init.scratch import ScratchSizes
 
         assert self.teacher is not None, "checked"
-        sizes = Gemma2Sizes(
-            layers=self.layers or Gemma2Sizes().layers,
-            width=self.width,
-            heads=self.heads,
-            kv_heads=self.kv_heads,
-            head_width=self.head_width,
-            mlp_width=self.mlp_width,
-        )
+        named = {field.name: getattr(self, field.name) for field in fields(DecoderSizes)}
+        sizes = ScratchSizes(**named, layers=self.layers or ScratchSizes().layers)
         return making.from_scratch(self.teacher, self.out, sizes=sizes, config_file=self.model_config, seed=self.seed)
 
 

@@ -1,6 +1,6 @@
 """Random access to the windows of a snapshot, over any number of shards.
 
-Window i is counted over the snapshot's shards in order of their names. A shard is opened when a window of it is
+Window i is counted over the snapshot's shards in their order there. A shard is opened when a window of it is
 first asked for, and read by row groups (eight windows of 1,024 or so), which a bounded cache keeps.
 """
 
@@ -14,11 +14,15 @@ from torch.utils.data import Dataset
 
 from schemas import storage
 from schemas.dataset import ShardEntry, complete_snapshot, require_split
-from schemas.errors import CorruptShardError, FingerprintMismatchError
-from schemas.reader import Block, ShardReader
+from schemas.errors import FingerprintMismatchError
+from schemas.identities import differences, targets_identity
+from schemas.reader import StoredBlock
 from schemas.shard import ShardMetadata, Split
-from schemas.targets import Targets, Windows
+from schemas.snapshot_shard import SnapshotShard, open_shard
+from schemas.targets import StoredTargets, Targets, Windows
 from student.block_cache import WeightedLru
+from student.local_copies import LocalCopies
+from student.order import WindowSource
 
 CACHE_BYTES = 256 << 20
 OPEN_SHARDS = 64
@@ -30,7 +34,7 @@ class WindowSample:
 
     index: int
     windows: Windows
-    targets: Targets
+    targets: Targets | StoredTargets
     epoch: int = 0
 
 
@@ -44,6 +48,7 @@ class SoftTargetDataset(Dataset[WindowSample]):
         split: "train" or "held-out".
         snapshot: Number of the snapshot; None: the latest, which must be complete.
         cache_bytes: Decoded row groups kept in memory, by each process.
+        copies: Where whole shards of a remote dataset are kept on this machine; None: they are read where they are.
 
     Raises:
         IncompleteDatasetError: There is no such snapshot, or it is not complete.
@@ -53,21 +58,39 @@ class SoftTargetDataset(Dataset[WindowSample]):
     """
 
     def __init__(
-        self, url: str, split: Split = "train", *, snapshot: int | None = None, cache_bytes: int = CACHE_BYTES
+        self,
+        url: str,
+        split: Split = "train",
+        *,
+        snapshot: int | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        copies: LocalCopies | None = None,
     ) -> None:
         self.snapshot = complete_snapshot(url, snapshot)
         require_split(self.snapshot, split)
         self.split = split
-        self._cache_bytes = cache_bytes
+        self._cache_bytes, self._copies = cache_bytes, copies
         self._shards = [entry for entry in self.snapshot.shards(split) if entry.num_windows]
         self._starts = [0, *accumulate(entry.num_windows for entry in self._shards)]
         self._open_caches()
-        self.metadata: ShardMetadata = self._reader(0).metadata
+        # One snapshot may hold corpora under different terms; all of them go with what is learned from it.
+        licence = self.snapshot.identity.get("corpus_licence")
+        first: ShardMetadata = self._reader(0).metadata
+        self.metadata = replace(first, corpus_licence=licence or first.corpus_licence)
 
     @property
     def vocab_size(self) -> int:
         """V of the teacher's distribution; all ids are below it."""
         return self.metadata.vocab_size
+
+    @property
+    def url(self) -> str:
+        """Where the dataset lies, without credentials."""
+        return storage.redact(self.snapshot.url)
+
+    def sources(self) -> tuple[WindowSource, ...]:
+        """What the order of the windows depends on."""
+        return (WindowSource(shard_windows=tuple(entry.num_windows for entry in self._shards)),)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -91,41 +114,40 @@ class SoftTargetDataset(Dataset[WindowSample]):
         shard = bisect_right(self._starts, index) - 1
         return shard, index - self._starts[shard]
 
-    def _block(self, shard: int, window: int) -> tuple[int, Block]:
+    def _block(self, shard: int, window: int) -> tuple[int, StoredBlock]:
         """The row group that holds a window, and its first window."""
         reader = self._reader(shard)
         start, stop = reader.block_of(window)
-        return start, self._blocks.get((shard, start), lambda: reader.read(start, stop))
+        return start, self._blocks.get((shard, start), lambda: reader.read_stored(start, stop))
 
-    def _reader(self, shard: int) -> ShardReader:
+    def _reader(self, shard: int) -> SnapshotShard:
         if self._process != os.getpid():
             # A forked copy shares file positions with its parent: open anew.
             self._open_caches()
         return self._readers.get(shard, lambda: self._open(self._shards[shard]))
 
-    def _open(self, entry: ShardEntry) -> ShardReader:
-        url = self.snapshot.shard_url(entry)
-        reader = ShardReader(url, footer_digest=entry.footer_digest)
-        if reader.num_windows != entry.num_windows:
-            raise CorruptShardError(
-                f"{storage.redact(url)}: {reader.num_windows} windows, but snapshot {self.snapshot.number} "
-                f"counts {entry.num_windows}; restore the file, or remove it and annotate again"
-            )
-        self._check_same_teacher(reader)
-        return reader
+    def _open(self, entry: ShardEntry) -> SnapshotShard:
+        copy = self._copies.path(self.snapshot.shard_url(entry), entry.digest) if self._copies else None
+        shard = open_shard(self.snapshot, entry, copy=copy)
+        self._check_same_teacher(shard)
+        return shard
 
-    def _check_same_teacher(self, reader: ShardReader) -> None:
+    def _check_same_teacher(self, shard: SnapshotShard) -> None:
         first: ShardMetadata | None = getattr(self, "metadata", None)
-        if first is not None and reader.metadata != first:
+        if first is None:
+            return
+        ours, theirs = (targets_identity(metadata.to_json()) for metadata in (first, shard.metadata))
+        lines = list(differences(ours, theirs, where=("in the first shard", "here")))
+        if lines:
             raise FingerprintMismatchError(
-                f"{storage.redact(reader.url)}: made with other settings (teacher, tokenizer or scheme) than the "
-                f"first shard of snapshot {self.snapshot.number}; annotate both with the same, in one directory each"
+                f"{storage.redact(shard.url)}: made with other settings than the first shard of snapshot "
+                f"{self.snapshot.number} ({'; '.join(lines)}); annotate both with the same, in one directory each"
             )
 
     def _open_caches(self) -> None:
         self._process = os.getpid()
-        self._readers = WeightedLru[int, ShardReader](OPEN_SHARDS, lambda reader: 1, ShardReader.close)
-        self._blocks = WeightedLru[tuple[int, int], Block](self._cache_bytes, _num_bytes)
+        self._readers = WeightedLru[int, SnapshotShard](OPEN_SHARDS, lambda shard: 1, SnapshotShard.close)
+        self._blocks = WeightedLru[tuple[int, int], StoredBlock](self._cache_bytes, _num_bytes)
 
     def __getstate__(self) -> dict:
         return {name: value for name, value in self.__dict__.items() if name not in ("_readers", "_blocks")}
@@ -138,18 +160,18 @@ class SoftTargetDataset(Dataset[WindowSample]):
 class EpochWindows(Dataset[WindowSample]):
     """A dataset indexed by (window, epoch), as a run takes its windows."""
 
-    def __init__(self, windows: SoftTargetDataset) -> None:
+    def __init__(self, windows: "Dataset[WindowSample]") -> None:
         self._windows = windows
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return len(self._windows)  # type: ignore[arg-type]
 
     def __getitem__(self, index: tuple[int, int]) -> WindowSample:
         window, epoch = index
         return replace(self._windows[window], epoch=epoch)
 
 
-def _num_bytes(block: Block) -> int:
+def _num_bytes(block: StoredBlock) -> int:
     """Bytes of the arrays of a block."""
     parts = [part for part in (block.windows, block.targets) if part is not None]
     columns = [getattr(part, field.name) for part in parts for field in fields(part)]

@@ -1,10 +1,12 @@
 """A trained student as a directory that plain `transformers` loads: weights, tokenizer, provenance."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from schemas.shard import ShardMetadata
@@ -20,8 +22,9 @@ def export_student(
     source: Path,
     directory: Path,
     *,
-    dataset: ShardMetadata,
+    datasets: Sequence[ShardMetadata],
     training: dict[str, Any],
+    state: dict[str, Tensor] | None = None,
 ) -> None:
     """Writes a student's directory.
 
@@ -29,25 +32,33 @@ def export_student(
         model: The trained student.
         source: The directory it was made in; tokenizer files are copied from there.
         directory: Made if need be; an older export in it is replaced.
-        dataset: Of the shards it learned from: teacher and licences travel with the weights.
-        training: Dataset, snapshot and settings, for the record.
+        datasets: Of the shards it learned from: teachers and licences travel with the weights.
+        training: Datasets, snapshots and settings, for the record.
+        state: Its weights, where the model holds but a shard of them.
     """
     directory.mkdir(parents=True, exist_ok=True)
     model.config.use_cache = True  # the trainer switches it off; generation wants it
-    model.save_pretrained(directory)
+    model.save_pretrained(directory, state_dict=state)
     for file in _tokenizer_files(source):
         shutil.copyfile(file, directory / file.name)
     identity = StudentIdentity.read(source)
-    teacher = dataset.teacher
+    teachers = {one.teacher.fingerprint: one.teacher for one in datasets if one.teacher}
     replace(
         identity,
-        training={**training, "teacher": asdict(teacher) if teacher else None},
+        training={**training, "teachers": [asdict(teacher) for teacher in teachers.values()]},
         licences={
             **identity.licences,
-            "teacher": teacher.licence if teacher else None,
-            "corpus": dataset.corpus_licence,
+            "teacher": _joined([teacher.licence for teacher in teachers.values()]),
+            "corpus": _joined([one.corpus_licence for one in datasets]),
         },
     ).write(directory)
+
+
+def _joined(licences: Sequence[str | None]) -> str | None:
+    """One expression for the terms that hold together; None where none is known."""
+    if not any(licences):
+        return None
+    return " AND ".join(sorted({licence or "not stated" for licence in licences}))
 
 
 def _tokenizer_files(source: Path) -> list[Path]:

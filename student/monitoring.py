@@ -1,12 +1,16 @@
 """What a run shows while it runs: a metrics file of JSON lines, and one progress bar on stderr."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations.integration_utils import TensorBoardCallback
+
+from schemas.errors import UsageError
 
 
 class MetricsFile(TrainerCallback):
@@ -37,6 +41,19 @@ def _step_of(line: str) -> int:
         return json.loads(line)["step"]
     except ValueError:
         return -1
+
+
+def tensorboard_callback(directory: Path) -> TrainerCallback:
+    """Writes the metrics for TensorBoard into a directory.
+
+    Raises:
+        UsageError: TensorBoard is not installed.
+    """
+    if find_spec("tensorboard") is None:
+        raise UsageError("--tensorboard needs the package tensorboard: pip install 'logitcask[tensorboard]'")
+    from torch.utils.tensorboard import SummaryWriter
+
+    return TensorBoardCallback(SummaryWriter(log_dir=str(directory)))
 
 
 class ProgressBar(TrainerCallback):

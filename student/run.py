@@ -5,80 +5,39 @@ RUN/metrics.jsonl     one line a step
 RUN/checkpoint-N/     to resume from
 RUN/student/          the trained student, for `transformers`
 RUN/results.json      held-out evaluation before and after
+RUN/tensorboard/      the metrics once more, where they are asked for
 """
 
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from schemas import storage
 from schemas.dataset import SplitSummary
 from schemas.errors import ForeignOutputError, UsageError
+from schemas.shard import Split
 from student import resumption
 from student.dataset import SoftTargetDataset
 from student.evaluation import Evaluation
 from student.export import export_student
 from student.identity import StudentIdentity
-from student.loss_settings import DivergenceName, LossSettings, Tail, Tempering
-from student.monitoring import ProgressBar
+from student.local_copies import LocalCopies
+from student.loss_settings import LossSettings
+from student.mixture import MixedDataset, TrainingWindows, datasets_of
+from student.monitoring import ProgressBar, tensorboard_callback
+from student.settings import GIB, LossFields, TrainSettings
 from student.trainer import SoftTargetTrainer
 
 SETTINGS_NAME = "train.json"
 RESULTS_NAME = "results.json"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainSettings:
-    """Settings of a run; see `logitcask train --help`. `steps` None means one epoch."""
-
-    dataset: str
-    student: str
-    out: str
-    steps: int | None = None
-    batch_windows: int = 8
-    micro_batch_windows: int = 1
-    lr: float = 5e-4
-    warmup_steps: int = 0
-    schedule: str = "cosine"
-    alpha: float = 1.0
-    tail: Tail = "other"
-    divergence: DivergenceName = "forward"
-    jsd_beta: float = 0.5
-    sample_share: float = 0.5
-    temperature: float = 1.0
-    tempering: Tempering = "exact"
-    seed: int = 0
-    save_every: int = 0
-    resume: bool = False
-    eval_windows: int | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    gradient_checkpointing: bool = False
-    snapshot: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("batch_windows", "micro_batch_windows"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1; found {getattr(self, name)}")
-        if self.steps is not None and self.steps < 1:
-            raise UsageError(f"steps must be at least 1; found {self.steps}")
-        if not self.lr > 0:
-            raise UsageError(f"lr must be above 0; found {self.lr}")
-        self.loss  # noqa: B018 - refuses what cannot be meant
-
-    @property
-    def loss(self) -> LossSettings:
-        """The settings that name the loss."""
-        return LossSettings(**{field.name: getattr(self, field.name) for field in fields(LossSettings)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,32 +61,61 @@ def train(settings: TrainSettings) -> TrainResult:
     """
     source, run = Path(settings.student), Path(settings.out)
     identity = StudentIdentity.read(source)
-    dataset = SoftTargetDataset(settings.dataset, "train", snapshot=settings.snapshot)
-    # Named once: the whole run, and its resumption, use this snapshot.
-    settings = replace(settings, snapshot=dataset.snapshot.number)
+    dataset = open_datasets(settings, "train")
+    # Named once: the whole run, and its resumption, use these snapshots.
+    settings = replace(settings, snapshot=tuple(one.snapshot.number for one in datasets_of(dataset)))
     held_out = _held_out(settings, dataset)
     _check_directory(run, settings)
-    trainer = SoftTargetTrainer(
-        _load_student(source),
+    trainer = _trainer_class(settings, dataset)(
+        load_student(source),
         training_arguments(settings, run),
         train_dataset=dataset,
         eval_dataset=held_out,
-        alpha=settings.alpha,
-        loss=settings.loss,
+        alpha=settings.alpha_course,
+        loss=loss_settings(settings),
         tokenizer=identity.tokenizer,
         eval_windows=settings.eval_windows,
+        shuffle_windows=settings.shuffle_windows,
     )
     if trainer.is_world_process_zero():
         run.mkdir(parents=True, exist_ok=True)
-        _write_json(run / SETTINGS_NAME, {**asdict(settings), "dataset": storage.redact(settings.dataset)})
+        if settings.tensorboard:
+            trainer.add_callback(tensorboard_callback(run / "tensorboard"))
+        _write_json(run / SETTINGS_NAME, {**asdict(settings), "datasets": [one.url for one in datasets_of(dataset)]})
     before = trainer.evaluate_on(held_out) if held_out else None
     with _bar_closed(trainer):
         trainer.train(resume_from_checkpoint=settings.resume)
     after = trainer.evaluate_on(held_out) if held_out else None
     result = TrainResult(before=before, after=after, student=run / "student", steps=trainer.state.global_step)
+    state = trainer.whole_state()
     if trainer.is_world_process_zero():
-        _finish(trainer, settings, result, dataset)
+        _finish(trainer, settings, result, dataset, state)
     return result
+
+
+def open_datasets(settings: TrainSettings, split: Split) -> TrainingWindows:
+    """One split of the run's datasets."""
+    copies = LocalCopies(settings.copies, int(settings.copies_gib * GIB)) if settings.copies else None
+    snapshots = settings.snapshot or [None] * len(settings.datasets)
+    parts = [
+        SoftTargetDataset(url, split, snapshot=snapshot, copies=copies)
+        for url, snapshot in zip(settings.datasets, snapshots, strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else MixedDataset(parts, settings.weights or None)
+
+
+def loss_settings(settings: TrainSettings) -> LossSettings:
+    """The settings that name the loss."""
+    return LossSettings(**{field.name: getattr(settings, field.name) for field in fields(LossFields)})
+
+
+def _trainer_class(settings: TrainSettings, dataset: TrainingWindows) -> Callable[..., SoftTargetTrainer]:
+    if settings.online is None:
+        return SoftTargetTrainer
+    # One of the two rooms for a live teacher: not entered unless one is asked for.
+    from student.online.run import online_trainer
+
+    return online_trainer(settings, dataset)
 
 
 def training_arguments(settings: TrainSettings, run: Path) -> TrainingArguments:
@@ -147,7 +135,8 @@ def training_arguments(settings: TrainSettings, run: Path) -> TrainingArguments:
         gradient_accumulation_steps=settings.batch_windows // per_step,
         learning_rate=settings.lr,
         warmup_steps=settings.warmup_steps,
-        lr_scheduler_type=settings.schedule,
+        lr_scheduler_type={"wsd": "warmup_stable_decay"}.get(settings.schedule, settings.schedule),
+        lr_scheduler_kwargs={"num_decay_steps": settings.decay_steps} if settings.schedule == "wsd" else {},
         weight_decay=0.1,
         adam_beta2=0.95,
         seed=settings.seed,
@@ -160,16 +149,33 @@ def training_arguments(settings: TrainSettings, run: Path) -> TrainingArguments:
         save_total_limit=2,
         eval_strategy="no",
         report_to="none",
+        dataloader_num_workers=settings.workers,
         disable_tqdm=False,
+        **_sharding(settings, ranks),
     )
 
 
-def _held_out(settings: TrainSettings, dataset: SoftTargetDataset) -> SoftTargetDataset | None:
-    summary = dataset.snapshot.splits.get("held-out", SplitSummary())
-    if not summary.num_windows:
-        print(f"{storage.redact(settings.dataset)} has no held-out windows: nothing to evaluate on", file=sys.stderr)
+def _sharding(settings: TrainSettings, ranks: int) -> dict[str, Any]:
+    if not settings.fsdp:
+        return {}
+    if ranks < 2:
+        raise UsageError("--fsdp shards over processes; start several: `torchrun --nproc-per-node N --no-python ...`")
+    return {"fsdp": True, "fsdp_config": {"version": 2}}
+
+
+def _held_out(settings: TrainSettings, dataset: TrainingWindows) -> TrainingWindows | None:
+    """The held-out windows of all datasets that have any."""
+    with_any = [
+        number
+        for number, one in enumerate(datasets_of(dataset))
+        if one.snapshot.splits.get("held-out", SplitSummary()).num_windows
+    ]
+    if not with_any:
+        named = ", ".join(one.url for one in datasets_of(dataset))
+        print(f"{named}: no held-out windows, nothing to evaluate on", file=sys.stderr)
         return None
-    return SoftTargetDataset(settings.dataset, "held-out", snapshot=settings.snapshot)
+    chosen = {name: tuple(getattr(settings, name)[number] for number in with_any) for name in ("datasets", "snapshot")}
+    return open_datasets(replace(settings, weights=(), **chosen), "held-out")
 
 
 def _check_directory(run: Path, settings: TrainSettings) -> None:
@@ -183,7 +189,12 @@ def _check_directory(run: Path, settings: TrainSettings) -> None:
         print(f"{run}: no checkpoint to resume from; starting from the beginning", file=sys.stderr)
 
 
-def _load_student(directory: Path) -> PreTrainedModel:
+def load_student(directory: Path) -> PreTrainedModel:
+    """A student's weights in float32.
+
+    Raises:
+        UsageError: `transformers` cannot load them.
+    """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
@@ -206,21 +217,23 @@ def _bar_closed(trainer: SoftTargetTrainer) -> Iterator[None]:
 
 
 def _finish(
-    trainer: SoftTargetTrainer, settings: TrainSettings, result: TrainResult, dataset: SoftTargetDataset
+    trainer: SoftTargetTrainer,
+    settings: TrainSettings,
+    result: TrainResult,
+    dataset: TrainingWindows,
+    state: dict[str, torch.Tensor] | None,
 ) -> None:
-    model = trainer.accelerator.unwrap_model(trainer.model)
     training = {
-        "dataset": storage.redact(settings.dataset),
-        "snapshot": dataset.snapshot.number,
-        "shards_digest": dataset.snapshot.shards_digest,
+        "datasets": [one.url for one in datasets_of(dataset)],
+        **trainer.identity(),
         "steps": result.steps,
-        "batch_windows": settings.batch_windows,
-        "alpha": settings.alpha,
-        "loss": asdict(settings.loss),
         "lr": settings.lr,
-        "seed": settings.seed,
+        "schedule": settings.schedule,
+        "online": settings.online,
     }
-    export_student(model, Path(settings.student), result.student, dataset=dataset.metadata, training=training)
+    metadata = [one.metadata for one in datasets_of(dataset)]
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    export_student(model, Path(settings.student), result.student, datasets=metadata, training=training, state=state)
     held_out = {"before": _json_or_none(result.before), "after": _json_or_none(result.after)}
     _write_json(result.student.parent / RESULTS_NAME, {**training, "held_out": held_out})
 

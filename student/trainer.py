@@ -5,13 +5,15 @@ library's. Ours are the loss, its denominators, the order of the batches, the ev
 
 * The loss is a sum over positions divided once by the number of positions in the *global* batch: KL by rows with a
   target, cross-entropy by rows with a label. One step of four windows equals four accumulated ones, to rounding.
-* Global batch g depends on the dataset, the seed and the batch size alone, so a resumed run sees equal batches.
+* Global batch g depends on the datasets, the seed and the batch size alone, so a resumed run sees equal batches.
 * A loss or gradient that is not finite stops the run before the step, naming the windows.
 """
 
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +26,27 @@ from transformers.trainer_callback import PrinterCallback
 from schemas.errors import NonFiniteError, UsageError
 from schemas.shard import TokenizerInfo
 from student import resumption
+from student.alpha import AlphaSchedule
 from student.batches import BatchPlan, RankBatches
 from student.collator import Batch, collate, count_positions
-from student.dataset import EpochWindows, SoftTargetDataset
+from student.dataset import EpochWindows
 from student.evaluation import Evaluation, evaluate
 from student.identity import StudentIdentity, check_fits, check_vocabulary_size
 from student.linear_losses import LinearLoss
 from student.loss_settings import LossSettings
+from student.mixture import TrainingWindows, datasets_of
 from student.model import check_projection, output_projection
 from student.monitoring import MetricsFile, ProgressBar
 from student.objective import run_through, soft_target_loss
+from student.online.full_kl import BatchTeacher
+from student.order import WindowOrder
 
 # Places in the running sums between two log lines.
 _KL, _CROSS_ENTROPY, _TARGETS, _LABELS, _POSITIONS = range(5)
 
 
 class SoftTargetTrainer(Trainer):
-    """Trains a causal language model on a `SoftTargetDataset`.
+    """Trains a causal language model on a `SoftTargetDataset`, or on several by weight (`MixedDataset`).
 
     The loss is `alpha` · KL(teacher ‖ student) + (1 − `alpha`) · cross-entropy, each a mean over its positions.
     `per_device_train_batch_size` windows go through the model at a time; times `gradient_accumulation_steps` and the
@@ -52,10 +58,11 @@ class SoftTargetTrainer(Trainer):
         args: As for any `Trainer`; without `max_steps` it is set from `num_train_epochs`.
         train_dataset: Windows to learn from.
         eval_dataset: Held-out windows, for `evaluate` and `eval_strategy`.
-        alpha: Weight of the KL, 0 to 1.
+        alpha: Weight of the KL, 0 to 1, or its course over the run.
         loss: Which loss stands for the KL; None: the forward KL with the other bucket.
         tokenizer: What the student's ids mean; None: as its directory says (`logitcask.json`).
         eval_windows: How many held-out windows to evaluate on; None: all.
+        shuffle_windows: None: an epoch is shuffled whole; else by blocks and then within so many (`WindowOrder`).
         **options: Passed on to `Trainer` (callbacks, optimizers, ...).
 
     Raises:
@@ -65,6 +72,7 @@ class SoftTargetTrainer(Trainer):
             needs what the shards do not hold.
     """
 
+    live_teacher: BatchTeacher | None = None
     # `compute_loss` divides by the positions of the whole accumulated batch itself.
     loss_is_scaled_for_ga = True
 
@@ -73,30 +81,37 @@ class SoftTargetTrainer(Trainer):
         model: PreTrainedModel,
         args: TrainingArguments,
         *,
-        train_dataset: SoftTargetDataset,
-        eval_dataset: SoftTargetDataset | None = None,
-        alpha: float = 1.0,
+        train_dataset: TrainingWindows,
+        eval_dataset: TrainingWindows | None = None,
+        alpha: float | AlphaSchedule = 1.0,
         loss: LossSettings | None = None,
         tokenizer: TokenizerInfo | None = None,
         eval_windows: int | None = None,
+        shuffle_windows: int | None = None,
         **options: Any,
     ) -> None:
-        _check_arguments(args, alpha)
+        _check_arguments(args)
         tokenizer = tokenizer or StudentIdentity.read(Path(model.name_or_path or "")).tokenizer
         check_fits(tokenizer, train_dataset.metadata)
         check_vocabulary_size(output_projection(model).weight.shape[0], train_dataset.metadata)
-        self.alpha, self.eval_windows = alpha, eval_windows
+        self.alpha_schedule = alpha if isinstance(alpha, AlphaSchedule) else AlphaSchedule(alpha=alpha)
+        self.eval_windows = eval_windows
         self.loss_settings = loss or LossSettings()
-        self.loss_settings.check_shards(train_dataset[0].targets)
-        self.plan = _plan(args, len(train_dataset))
+        self._check_shards(train_dataset)
+        self.plan = _plan(args, train_dataset, shuffle_windows)
         args.max_steps = self.plan.num_batches
         super().__init__(model, args, train_dataset=train_dataset, eval_dataset=eval_dataset, **options)  # pyright: ignore[reportArgumentType]
         check_projection(model)
-        self._windows: SoftTargetDataset = train_dataset
+        self._windows = train_dataset
         self._sums = torch.zeros(5, dtype=torch.float64, device=args.device)
         self._last_log_seconds = time.monotonic()
         self._latest_windows: list[int] = []
         self._replace_callbacks()
+
+    def _check_shards(self, windows: TrainingWindows) -> None:
+        """Refuses shards that lack what the loss needs."""
+        for dataset in datasets_of(windows):
+            self.loss_settings.check_shards(dataset[0].targets)
 
     def _replace_callbacks(self) -> None:
         self.remove_callback(PrinterCallback)
@@ -104,6 +119,16 @@ class SoftTargetTrainer(Trainer):
         if not self.args.disable_tqdm:
             self.add_callback(ProgressBar())
         self.add_callback(MetricsFile(self.run_directory / "metrics.jsonl"))
+
+    @property
+    def alpha(self) -> float:
+        """Weight of the KL at the step that is being taken."""
+        return self.alpha_schedule.at(self.state.global_step, self.plan.num_batches)
+
+    @property
+    def metric(self) -> str:
+        """What the mean loss is called in logs."""
+        return self.loss_settings.metric
 
     @property
     def run_directory(self) -> Path:
@@ -149,21 +174,30 @@ class SoftTargetTrainer(Trainer):
         # Data parallelism averages gradients over the processes; the denominators are already global.
         weights = self.args.world_size / counts.clamp(min=1).double()
         student = self.accelerator.unwrap_model(model)
-
-        def forward() -> LinearLoss:
-            return soft_target_loss(
-                student,
-                inputs,
-                vocab_size=self._windows.vocab_size,
-                kl_weight=self.alpha * weights[0],
-                cross_entropy_weight=(1 - self.alpha) * weights[1],
-                settings=self.loss_settings,
-            )
-
         with self.accelerator.autocast():
-            result = run_through(model, student, forward)
+            loss, kl, cross_entropy = run_through(
+                model,
+                student,
+                lambda: _tensors(
+                    self.batch_loss(student, inputs, self.alpha * weights[0], (1 - self.alpha) * weights[1])
+                ),
+            )
+        result = LinearLoss(loss=loss, kl=kl, cross_entropy=cross_entropy)
         self._add_to_sums(result, inputs)
         return (result.loss, result) if return_outputs else result.loss
+
+    def batch_loss(
+        self, student: PreTrainedModel, batch: Batch, kl_weight: Tensor, cross_entropy_weight: Tensor
+    ) -> LinearLoss:
+        """kl_weight · Σ KL + cross_entropy_weight · Σ cross-entropy over a micro-batch."""
+        return soft_target_loss(
+            student,
+            batch,
+            vocab_size=self._windows.vocab_size,
+            kl_weight=kl_weight,
+            cross_entropy_weight=cross_entropy_weight,
+            settings=self.loss_settings,
+        )
 
     def training_step(self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:
         """Forward and backward of one micro-batch.
@@ -192,16 +226,20 @@ class SoftTargetTrainer(Trainer):
 
     # Evaluation and logs
 
-    def evaluate_on(self, dataset: SoftTargetDataset) -> Evaluation:
+    def evaluate_on(self, dataset: TrainingWindows) -> Evaluation:
         """Evaluates the student as it is, on at most `eval_windows` windows."""
+        student = self.accelerator.unwrap_model(self.model)
         return evaluate(
-            self.accelerator.unwrap_model(self.model),
+            student,
             dataset,
             num_windows=self.eval_windows,
             batch_windows=self.args.per_device_eval_batch_size,
             rank=self.args.process_index,
             num_ranks=self.args.world_size,
             precision=self.accelerator.autocast(),
+            teacher=self.live_teacher,
+            # Sharded weights are put together by hooks of the forward pass.
+            through=partial(run_through, student, student),
         )
 
     def evaluate(
@@ -212,7 +250,7 @@ class SoftTargetTrainer(Trainer):
     ) -> dict[str, float]:
         """KL to the teacher, loss and top-1 agreement on held-out windows, logged under `metric_key_prefix`."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if not isinstance(dataset, SoftTargetDataset):
+        if not isinstance(dataset, TrainingWindows):
             raise UsageError("evaluation needs eval_dataset=SoftTargetDataset(..., 'held-out')")
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluate_on(dataset).to_json().items()}
         self.log(dict(metrics))  # type: ignore[arg-type]
@@ -237,24 +275,31 @@ class SoftTargetTrainer(Trainer):
         sums, seconds = self._sums.tolist(), time.monotonic() - self._last_log_seconds
         self._sums.zero_()
         self._last_log_seconds = time.monotonic()
-        means = {self.loss_settings.metric: sums[_KL] / max(sums[_TARGETS], 1)}
-        if self.alpha < 1:
+        means = {self.metric: sums[_KL] / max(sums[_TARGETS], 1)}
+        if self.alpha_schedule.uses_cross_entropy:
             means["cross_entropy_nats"] = sums[_CROSS_ENTROPY] / max(sums[_LABELS], 1)
+        if self.alpha_schedule.shape != "constant":
+            # Logged after the step: that step's weight, not the next one's.
+            means["alpha"] = self.alpha_schedule.at(self.state.global_step - 1, self.plan.num_batches)
         return {**means, "tokens": int(sums[_POSITIONS]), "tokens_per_second": sums[_POSITIONS] / seconds}
 
     # Checkpoints
+
+    def whole_state(self) -> dict[str, Tensor] | None:
+        """The weights put together from all processes, which must all call this; None where nothing is sharded."""
+        return self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None  # pyright: ignore
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
         """As `Trainer.train`; True resumes from the newest whole checkpoint in `output_dir`, if there is one.
 
         Raises:
-            ConfigurationMismatchError: The checkpoint belongs to another dataset, seed or batch size.
+            ConfigurationMismatchError: The checkpoint belongs to another dataset, order, batch size or loss.
             NonFiniteError: The loss or the gradient is not finite.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = resumption.last_checkpoint(self.run_directory)
         if resume_from_checkpoint:
-            resumption.check(resume_from_checkpoint, self.plan, self._windows.snapshot)
+            resumption.check(resume_from_checkpoint, self.identity())
         self._last_log_seconds = time.monotonic()
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **options)
 
@@ -262,12 +307,32 @@ class SoftTargetTrainer(Trainer):
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
             directory = self.run_directory / f"checkpoint-{self.state.global_step}"
-            resumption.write(directory, self.plan, self._windows.snapshot, self.state.global_step)
+            resumption.write(directory, self.identity(), self.state.global_step)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the steps of a run, as JSON: a resumed run must agree with it."""
+        snapshots = [dataset.snapshot for dataset in datasets_of(self._windows)]
+        order, alpha = self.plan.order, self.alpha_schedule
+        return {
+            "snapshots": [snapshot.number for snapshot in snapshots],
+            "shards_digests": [snapshot.shards_digest for snapshot in snapshots],
+            "num_windows": [source.num_windows for source in order.sources],
+            "weights": [source.weight for source in order.sources],
+            "shuffle_windows": order.buffer_windows,
+            "seed": order.seed,
+            "batch_size_windows": self.plan.batch_size_windows,
+            "loss": asdict(self.loss_settings),
+            "alpha": asdict(alpha),
+            # Another length is another run only where the weight of the loss depends on it.
+            **({"num_steps": self.plan.num_batches} if alpha.depends_on_length else {}),
+        }
 
 
-def _check_arguments(args: TrainingArguments, alpha: float) -> None:
-    if not 0 <= alpha <= 1:
-        raise UsageError(f"alpha is the weight of the KL, from 0 to 1; found {alpha}")
+def _tensors(result: LinearLoss) -> tuple[Tensor, Tensor, Tensor]:
+    return result.loss, result.kl, result.cross_entropy
+
+
+def _check_arguments(args: TrainingArguments) -> None:
     if args.n_gpu > 1:
         raise UsageError(f"{args.n_gpu} GPUs in one process; start one process each: `torchrun --nproc-per-node`")
     if args.label_smoothing_factor:
@@ -276,14 +341,17 @@ def _check_arguments(args: TrainingArguments, alpha: float) -> None:
         raise UsageError("auto_find_batch_size would change the batches; set per_device_train_batch_size")
 
 
-def _plan(args: TrainingArguments, num_windows: int) -> BatchPlan:
+def _plan(args: TrainingArguments, windows: TrainingWindows, shuffle_windows: int | None) -> BatchPlan:
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * num_windows / batch)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * len(windows) / batch)
     return BatchPlan(
-        num_windows=num_windows,
+        order=WindowOrder(
+            sources=windows.sources(),
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            buffer_windows=shuffle_windows,
+        ),
         batch_size_windows=batch,
         micro_batch_windows=args.per_device_train_batch_size,
-        seed=args.seed if args.data_seed is None else args.data_seed,
         num_batches=steps,
         num_ranks=args.world_size,
     )

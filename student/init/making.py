@@ -9,27 +9,43 @@ from transformers import PreTrainedModel
 from schemas.errors import ForeignOutputError, UsageError
 from student.identity import StudentIdentity
 from student.init.pruning import evenly_spaced, num_layers, prune_layers
-from student.init.scratch import Gemma2Sizes, random_student, read_config
+from student.init.scratch import ScratchSizes, random_student, read_config
+from student.init.width import prune_feed_forward
 from teacher.loading import describe_teacher, export_model, load_model
 from teacher.tokenizers import load_tokenizer
 
 
 def prune_teacher(
-    teacher: str, out: str | Path, *, keep_layers: Sequence[int] | None = None, layers: int | None = None
+    teacher: str,
+    out: str | Path,
+    *,
+    keep_layers: Sequence[int] | None = None,
+    layers: int | None = None,
+    mlp_width: int | None = None,
 ) -> PreTrainedModel:
-    """A student of some of the teacher's layers: the given ones, or so many, evenly spaced.
+    """A student of some of the teacher's layers: the given ones, or so many, evenly spaced; without either all.
+
+    Args:
+        teacher: Directory, hub id or GGUF.
+        out: The student's directory.
+        keep_layers, layers: Which layers, or how many.
+        mlp_width: Keep so many neurons of each feed-forward layer; None: all.
 
     Raises:
-        UsageError: Layers that the teacher does not have.
+        UsageError: Layers or neurons that the teacher does not have.
         TeacherError, TokenizerError: The teacher cannot be loaded, or has no tokenizer.
         ForeignOutputError: `out` is not empty.
     """
     directory = _new_directory(out)
     model = load_model(teacher, "float32", "cpu")
-    kept = list(keep_layers) if keep_layers is not None else evenly_spaced(num_layers(model), layers or 0)
-    depth = num_layers(model)
+    depth, width = num_layers(model), getattr(model.config.get_text_config(), "intermediate_size", None)
+    kept = list(keep_layers) if keep_layers is not None else evenly_spaced(depth, depth if layers is None else layers)
     prune_layers(model, kept)
-    _write(model, teacher, directory, {"method": "depth-pruned", "kept_layers": kept, "of_layers": depth})
+    made = {"method": "pruned", "kept_layers": kept, "of_layers": depth}
+    if mlp_width is not None:
+        prune_feed_forward(model, mlp_width)
+        made |= {"mlp_width": mlp_width, "of_mlp_width": width}
+    _write(model, teacher, directory, made)
     return model
 
 
@@ -45,7 +61,7 @@ def from_scratch(
     teacher: str,
     out: str | Path,
     *,
-    sizes: Gemma2Sizes | None = None,
+    sizes: ScratchSizes | None = None,
     config_file: str | Path | None = None,
     seed: int = 0,
 ) -> PreTrainedModel:
@@ -54,7 +70,7 @@ def from_scratch(
     Args:
         teacher: Gives tokenizer and vocabulary; its weights are only described.
         out: The student's directory.
-        sizes: Of a Gemma-2-style decoder.
+        sizes: Of a Gemma-2- or Llama-style decoder.
         config_file: A configuration of `transformers`, instead of sizes.
         seed: Of the random weights.
     """
@@ -63,7 +79,7 @@ def from_scratch(
     if config_file is not None:
         config = read_config(Path(config_file), info.vocab_size)
     else:
-        config = (sizes or Gemma2Sizes()).config(info.vocab_size, tokenizer)
+        config = (sizes or ScratchSizes()).config(info.vocab_size, tokenizer)
     model = random_student(config, seed)
     _write(model, teacher, directory, {"method": "scratch", "seed": seed}, weights_from_source=False)
     return model

@@ -1,51 +1,86 @@
-"""A student with random weights: Gemma-2-style from a few sizes, or any architecture from a configuration file."""
+"""A student with random weights: Gemma-2- or Llama-style from a few sizes, or any configuration of `transformers`."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, Gemma2Config, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    ArceeConfig,
+    AutoConfig,
+    AutoModelForCausalLM,
+    Gemma2Config,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from schemas.errors import UsageError
 from schemas.shard import TokenizerInfo
+from student.settings import DecoderSizes
+
+# Activation of each feed-forward layer; the gated ones apply it to the gate alone.
+_GATED = {"geglu": "gelu_pytorch_tanh", "swiglu": "silu", "reglu": "relu"}
+_UNGATED = {"gelu": "gelu_pytorch_tanh", "relu": "relu"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Gemma2Sizes:
-    """The sizes of a Gemma-2-style decoder; defaults are a model of about 10M parameters beside its embeddings.
+class ScratchSizes(DecoderSizes):
+    """A decoder from scratch; see `DecoderSizes`.
 
     Attributes:
-        layers: Even ones attend locally, odd ones globally.
-        width: D of the residual stream.
-        heads, kv_heads, head_width: Attention; the query is scaled by head_width^−½.
-        mlp_width: Of the gate (and of the up projection).
-        sliding_window_tokens: Reach of the local layers, the token itself counted.
+        layers: The depth; in Gemma 2 even layers attend locally, odd ones globally.
+        sliding_window_tokens: Reach of Gemma 2's local layers, the token itself counted.
+
+    Raises:
+        UsageError: A feed-forward layer that the family does not have, or a width that cannot be matched.
     """
 
     layers: int = 8
-    width: int = 320
-    heads: int = 5
-    kv_heads: int = 1
-    head_width: int = 64
-    mlp_width: int = 960
     sliding_window_tokens: int = 4096
 
-    def config(self, vocab_size: int, tokenizer: TokenizerInfo) -> Gemma2Config:
-        """The configuration: soft-caps 50 and 30, GeGLU, pre- and post-norms, tied embeddings, as Gemma 2 has them."""
+    def __post_init__(self) -> None:
+        if self.family == "gemma2" and self.feed_forward not in _GATED:
+            raise UsageError(
+                f"Gemma 2's feed-forward layer has a gate; for {self.feed_forward} without one use --family llama, "
+                "where nothing else differs from the gated variants"
+            )
+        if self.feed_forward in _UNGATED and self.mlp_width % 2:
+            raise UsageError(
+                f"without a gate the layer is 3/2 as wide, and 3/2 of {self.mlp_width} is no whole number; give an "
+                "even --mlp-width"
+            )
+
+    def config(self, vocab_size: int, tokenizer: TokenizerInfo) -> PreTrainedConfig:
+        """The configuration of a model that plain `transformers` loads; embeddings are tied."""
+        sizes = {
+            "vocab_size": vocab_size,
+            "hidden_size": self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_width,
+            "bos_token_id": tokenizer.bos_id,
+            "eos_token_id": tokenizer.eos_id,
+            "pad_token_id": None,
+            "tie_word_embeddings": True,
+        }
+        if self.family == "gemma2":
+            return self._gemma2(sizes)
+        if self.feed_forward in _UNGATED:
+            # Arcee is Llama with two matrices in place of three; as wide again by half, it has as many parameters.
+            activation = _UNGATED[self.feed_forward]
+            return ArceeConfig(**sizes, intermediate_size=self.mlp_width * 3 // 2, hidden_act=activation)
+        return LlamaConfig(**sizes, intermediate_size=self.mlp_width, hidden_act=_GATED[self.feed_forward])
+
+    def _gemma2(self, sizes: dict[str, Any]) -> PreTrainedConfig:
+        """Soft-caps 50 and 30, pre- and post-norms, the query scaled by head_width^−½, as Gemma 2 has them."""
         return Gemma2Config(
-            vocab_size=vocab_size,
-            hidden_size=self.width,
+            **sizes,
             intermediate_size=self.mlp_width,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            num_key_value_heads=self.kv_heads,
-            head_dim=self.head_width,
             query_pre_attn_scalar=self.head_width,
             sliding_window=self.sliding_window_tokens,
-            bos_token_id=tokenizer.bos_id,
-            eos_token_id=tokenizer.eos_id,
-            pad_token_id=None,
-            tie_word_embeddings=True,
+            hidden_activation=_GATED[self.feed_forward],
         )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 
 from schemas import storage
-from schemas.dataset import shard_path, write_snapshot
+from schemas.dataset import record_path, shard_path, write_snapshot
 from schemas.records import UnitRecord
 from schemas.scheme import Scheme
 from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
@@ -204,6 +204,7 @@ def _write_dataset(
                     num_windows=shard.num_windows, num_positions=shard.num_positions,
                 )
             )  # fmt: skip
+            storage.create_json(str(out / record_path("targets", split, name)), records[-1].to_json())
     write_snapshot(str(out), complete=True, identity={}, records=records, num_documents_in=0, rejected={})
     return str(out)
 

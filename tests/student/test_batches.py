@@ -1,57 +1,56 @@
-"""The order of windows: a pure function of seed, batch number and batch size."""
+"""Global batches: a pure function of the order, the batch's number and size, however it is cut."""
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from schemas.errors import UsageError
-from student.batches import BatchPlan, RankBatches, batch_windows, epoch_permutation
+from student.batches import BatchPlan, RankBatches
+from student.collator import collate
+from student.dataset import EpochWindows, SoftTargetDataset
+from student.order import WindowOrder, WindowSource
 
 
-def plan(**changes) -> BatchPlan:
-    fields = {"num_windows": 13, "batch_size_windows": 4, "micro_batch_windows": 1, "seed": 3, "num_batches": 7}
+def plan(num_windows: int = 13, **changes) -> BatchPlan:
+    order = WindowOrder(sources=(WindowSource(shard_windows=(num_windows,)),), seed=3)
+    fields = {"order": order, "batch_size_windows": 4, "micro_batch_windows": 1, "num_batches": 7}
     return BatchPlan(**{**fields, **changes})
-
-
-@given(num_windows=st.integers(1, 200), seed=st.integers(0, 2**63), epoch=st.integers(0, 1000))
-def test_an_epoch_has_every_window_once(num_windows, seed, epoch):
-    order = epoch_permutation(num_windows, seed, epoch)
-    np.testing.assert_array_equal(np.sort(order), np.arange(num_windows))
-
-
-def test_epochs_and_seeds_have_orders_of_their_own():
-    orders = [epoch_permutation(100, seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)]
-    assert len({tuple(order) for order in orders}) == 4
-
-
-def test_the_order_never_changes_between_releases():
-    assert epoch_permutation(8, 0, 0).tolist() == [0, 1, 6, 3, 5, 4, 2, 7]
-    assert batch_windows(8, 4, 7, 3).tolist() == [4, 1, 3, 5]
-
-
-@given(num_windows=st.integers(1, 30), batch_size=st.integers(1, 40), seed=st.integers(0, 99))
-def test_batches_run_through_epoch_after_epoch(num_windows, batch_size, seed):
-    num_batches = 3 * num_windows // batch_size + 1
-    sequence = np.concatenate([batch_windows(num_windows, batch_size, seed, batch) for batch in range(num_batches)])
-    for epoch in range(len(sequence) // num_windows):
-        one = sequence[epoch * num_windows : (epoch + 1) * num_windows]
-        np.testing.assert_array_equal(one, epoch_permutation(num_windows, seed, epoch))
 
 
 @pytest.mark.parametrize(("num_ranks", "micro"), [(1, 1), (1, 4), (2, 1), (2, 2), (4, 1)])
 def test_ranks_and_micro_batches_share_out_the_same_global_batch(num_ranks, micro):
-    whole = batch_windows(13, 4, 3, 5)
+    whole = plan().order.take(20, 24)
     cut = plan(num_ranks=num_ranks, micro_batch_windows=micro)
     pieces = [cut.micro_batches(rank, 5) for rank in range(num_ranks)]
-    np.testing.assert_array_equal(np.concatenate([piece.ravel() for piece in pieces]), whole)
-    assert all(piece.shape == (cut.micro_batches_per_rank, micro) for piece in pieces)
+    for column in range(2):  # windows, epochs
+        np.testing.assert_array_equal(np.concatenate([piece[column].ravel() for piece in pieces]), whole[column])
+    assert all(piece[0].shape == (cut.micro_batches_per_rank, micro) for piece in pieces)
+
+
+@given(consumed=st.integers(0, 7), ranks=st.sampled_from([(1, 2), (2, 4), (4, 1)]))
+def test_a_run_that_goes_on_with_more_or_fewer_processes_takes_equal_windows(consumed, ranks):
+    before, after = (plan(num_ranks=number) for number in ranks)
+    taken = [_global_batches(before)[batch] for batch in range(consumed)]
+    taken += [_global_batches(after)[batch] for batch in range(consumed, 7)]
+    assert taken == _global_batches(plan())
+
+
+def _global_batches(cut: BatchPlan) -> list[list[tuple[int, int]]]:
+    """What the ranks' samplers yield, put together again."""
+    steps = cut.micro_batches_per_rank
+    ranks = [list(RankBatches(cut, rank)) for rank in range(cut.num_ranks)]
+    return [
+        [pair for rank in ranks for micro in rank[batch * steps : (batch + 1) * steps] for pair in micro]
+        for batch in range(cut.num_batches)
+    ]
 
 
 def test_the_sampler_yields_every_micro_batch_of_the_run():
     batches = list(RankBatches(plan(micro_batch_windows=2), rank=0))
     assert len(batches) == len(RankBatches(plan(micro_batch_windows=2), rank=0)) == 14
-    assert [window for window, _ in batches[2] + batches[3]] == batch_windows(13, 4, 3, 1).tolist()
+    assert [window for window, _ in batches[2] + batches[3]] == plan().windows(1)[0].tolist()
 
 
 def test_the_sampler_names_the_epoch_of_each_window():
@@ -62,3 +61,15 @@ def test_the_sampler_names_the_epoch_of_each_window():
 def test_a_batch_that_cannot_be_cut_is_refused():
     with pytest.raises(UsageError, match="multiple of 6"):
         plan(num_ranks=2, micro_batch_windows=3)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_every_window_of_an_epoch_is_read_once_whoever_reads_it(dataset_url, num_workers):
+    dataset = SoftTargetDataset(dataset_url)
+    epoch = plan(len(dataset), order=WindowOrder(sources=dataset.sources(), seed=3), num_batches=3)
+    loader = DataLoader(
+        EpochWindows(dataset), batch_sampler=RankBatches(epoch, 0), collate_fn=collate, num_workers=num_workers
+    )
+    found = [int(index) for batch in loader for index in batch["window_indices"]]
+    assert sorted(found) == list(range(12))
+    assert found == epoch.order.take(0, 12)[0].tolist()

@@ -11,7 +11,8 @@ from schemas.errors import ForeignOutputError, UsageError
 from student.identity import StudentIdentity
 from student.init import making
 from student.init.pruning import evenly_spaced, prune_layers
-from student.init.scratch import Gemma2Sizes
+from student.init.scratch import ScratchSizes
+from student.init.width import prune_feed_forward
 from teacher.loading import load_model
 from teacher.tokenizers import load_tokenizer
 
@@ -88,7 +89,7 @@ def test_the_students_tokenizer_and_provenance_are_its_teachers(tiny_teacher, tm
 
 
 def test_a_student_from_scratch_has_the_teachers_vocabulary_and_is_reproducible(tiny_teacher, tmp_path):
-    sizes = Gemma2Sizes(layers=3, width=32, heads=2, kv_heads=1, head_width=16, mlp_width=64)
+    sizes = ScratchSizes(layers=3, width=32, heads=2, kv_heads=1, head_width=16, mlp_width=64)
     one, same, other = (
         making.from_scratch(str(tiny_teacher), tmp_path / name, sizes=sizes, seed=seed)
         for name, seed in (("one", 0), ("same", 0), ("other", 1))
@@ -109,6 +110,84 @@ def test_a_student_from_a_configuration_file_is_of_that_architecture(tiny_teache
     model = making.from_scratch(str(tiny_teacher), tmp_path / "out", config_file=tmp_path / "llama.json")
     assert isinstance(model, LlamaForCausalLM)
     assert model.config.vocab_size == 1000
+
+
+def test_neurons_that_do_nothing_are_the_first_to_go(tiny_teacher, tmp_path):
+    model = load_model(tiny_teacher, "float32", "cpu")
+    generator = torch.Generator().manual_seed(0)
+    for layer in model.model.layers:
+        layer.mlp.down_proj.weight[:, torch.randperm(128, generator=generator)[:28]] = 0
+    before = logits_of(model)
+    prune_feed_forward(model, 100)
+    torch.testing.assert_close(logits_of(model), before)
+
+
+def test_a_student_pruned_in_depth_and_width_loads_and_is_as_small_as_it_says(tiny_teacher, tmp_path):
+    teacher = load_model(tiny_teacher, "float32", "cpu")
+    made = making.prune_teacher(str(tiny_teacher), tmp_path / "student", keep_layers=[0, 1], mlp_width=96)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
+    torch.testing.assert_close(logits_of(loaded), logits_of(made))
+    dropped = [parameter.numel() for layer in teacher.model.layers[2:] for parameter in layer.parameters()]
+    expected = teacher.num_parameters() - sum(dropped) - 2 * 3 * 64 * (128 - 96)
+    assert loaded.num_parameters() == expected
+    assert loaded.config.intermediate_size == 96
+    assert StudentIdentity.read(tmp_path / "student").initialisation["of_mlp_width"] == 128
+
+
+@pytest.mark.parametrize("num_kept", [0, 129])
+def test_neurons_that_do_not_exist_cannot_be_kept(tiny_teacher, num_kept):
+    with pytest.raises(UsageError, match=f"cannot keep {num_kept} of 128 neurons"):
+        prune_feed_forward(load_model(tiny_teacher, "float32", "cpu"), num_kept)
+
+
+VARIANTS = [("llama", name) for name in ("geglu", "swiglu", "reglu", "gelu", "relu")]
+
+
+def test_feed_forward_variants_have_equal_parameters_and_load_in_plain_transformers(tiny_teacher, tmp_path):
+    sizes = {"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "head_width": 16, "mlp_width": 48}
+    counts = set()
+    for family, feed_forward in VARIANTS:
+        out = tmp_path / feed_forward
+        chosen = ScratchSizes(**sizes, family=family, feed_forward=feed_forward)
+        made = making.from_scratch(str(tiny_teacher), out, sizes=chosen)
+        loaded = AutoModelForCausalLM.from_pretrained(out)
+        torch.testing.assert_close(logits_of(loaded), logits_of(made))
+        counts.add(sum(parameter.numel() for parameter in loaded.parameters()))
+    attention = 2 * 32 * (2 * 16) + 2 * 32 * 16
+    assert counts == {1000 * 32 + 2 * (attention + 3 * 32 * 48 + 2 * 32) + 32}
+
+
+@pytest.mark.parametrize(
+    ("family", "feed_forward", "activation"),
+    [(family, *pair) for family in ("gemma2", "llama") for pair in
+     (("geglu", "gelu"), ("swiglu", "silu"), ("reglu", "relu"))],
+)  # fmt: skip
+def test_a_gated_layer_is_down_of_activated_gate_times_up(tiny_teacher, tmp_path, family, feed_forward, activation):
+    sizes = ScratchSizes(
+        layers=1, width=32, heads=2, head_width=16, mlp_width=48, family=family, feed_forward=feed_forward
+    )
+    mlp = making.from_scratch(str(tiny_teacher), tmp_path / "out", sizes=sizes).model.layers[0].mlp
+    x = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    functions = {"gelu": lambda z: torch.nn.functional.gelu(z, approximate="tanh"), "silu": torch.nn.functional.silu,
+                 "relu": torch.relu}  # fmt: skip
+    gate, up, down = mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight
+    torch.testing.assert_close(mlp(x), (functions[activation](x @ gate.T) * (x @ up.T)) @ down.T)
+
+
+def test_a_layer_without_a_gate_is_down_of_activated_up(tiny_teacher, tmp_path):
+    sizes = ScratchSizes(layers=1, width=32, heads=2, head_width=16, mlp_width=48, family="llama", feed_forward="relu")
+    mlp = making.from_scratch(str(tiny_teacher), tmp_path / "out", sizes=sizes).model.layers[0].mlp
+    assert mlp.up_proj.weight.shape == (72, 32)
+    x = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mlp(x), torch.relu(x @ mlp.up_proj.weight.T) @ mlp.down_proj.weight.T)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"family": "gemma2"}, "--family llama"), ({"family": "llama", "mlp_width": 49}, "even")]
+)
+def test_a_layer_without_a_gate_that_cannot_be_had_is_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        ScratchSizes(feed_forward="relu", **changes)
 
 
 def test_an_unreadable_configuration_file_is_refused(tiny_teacher, tmp_path):

@@ -79,14 +79,14 @@ def test_the_trained_student_loads_in_plain_transformers_and_generates_text(fini
 def test_the_trained_student_names_its_teacher_its_data_and_their_licences(finished, dataset):
     identity = json.loads((finished / "student" / "logitcask.json").read_text())
     assert identity["licences"] == {"initial_weights": None, "teacher": "apache-2.0", "corpus": "PSF-2.0"}
-    assert identity["training"]["teacher"]["name"] == "random"
-    assert identity["training"]["shards_digest"] == load_snapshot(dataset).shards_digest
+    assert identity["training"]["teachers"][0]["name"] == "random"
+    assert identity["training"]["shards_digests"] == [load_snapshot(dataset).shards_digest]
     assert identity["initialisation"]["kept_layers"] == [0, 3]
 
 
 def test_the_resolved_settings_are_written_with_the_run(finished):
     settings = json.loads((finished / "train.json").read_text())
-    assert settings["snapshot"] == 1
+    assert settings["snapshot"] == [1]
     assert settings["lr"] == 5e-4
 
 
@@ -134,11 +134,73 @@ def test_a_student_with_another_vocabulary_is_refused(dataset_url, student, tmp_
 
 
 @pytest.mark.parametrize(
-    "flags", [["--batch-windows", "3", "--micro-batch-windows", "2"], ["--lr", "0"], ["--steps", "0"]]
+    "flags",
+    [
+        ["--batch-windows", "3", "--micro-batch-windows", "2"],
+        ["--lr", "0"],
+        ["--steps", "0"],
+        ["--fsdp"],
+        ["--schedule", "wsd"],
+        ["--weights", "1", "2"],
+        ["--alpha-schedule", "wsd"],
+    ],
 )
 def test_settings_that_cannot_be_meant_are_usage_errors(dataset, student, tmp_path, flags):
     assert cli.main([*arguments(dataset, student, tmp_path / "run"), *flags]) == 2
     assert not (tmp_path / "run").exists()
+
+
+def test_eval_measures_what_the_run_measured(finished, dataset, capsys):
+    assert cli.main(["eval", str(finished), "--shards", dataset, "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    after = json.loads((finished / "results.json").read_text())["held_out"]["after"]
+    assert measured.pop("full_kl_nats") is after.pop("full_kl_nats") is None
+    assert measured == pytest.approx(after, rel=1e-5)
+
+
+def test_eval_prints_a_table_of_the_split_it_is_asked_for(finished, dataset, capsys):
+    assert cli.main(["eval", str(finished / "student"), "--shards", dataset, "--split", "train", "--windows", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "calibration error (15 bins)" in out
+    assert "full KL" not in out
+    assert out.splitlines()[-1].endswith("in 1 windows")
+
+
+def test_eval_refuses_shards_of_another_vocabulary(finished, dataset_url, capsys):
+    assert cli.main(["eval", str(finished), "--shards", dataset_url]) == 1
+    assert "a" * 32 in capsys.readouterr().err
+
+
+def test_eval_refuses_a_directory_without_a_student(dataset, tmp_path, capsys):
+    assert cli.main(["eval", str(tmp_path), "--shards", dataset]) == 2
+    assert "not a student's description" in capsys.readouterr().err
+
+
+def test_tensorboard_gets_the_metrics_too(dataset, student, tmp_path):
+    assert cli.main(arguments(dataset, student, tmp_path / "run", "--tensorboard", "--eval-windows", "1")) == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    written = [event.value for event in events.Scalars("train/loss")]
+    assert written == pytest.approx([line["loss"] for line in lines if "loss" in line])
+
+
+def test_a_run_takes_several_datasets_by_weight(
+    dataset, richer_dataset, student, tmp_path, write_dataset, tiny_teacher
+):
+    other = write_dataset(
+        tmp_path / "other", {"train": [3]}, seed=4, tokenizer=load_tokenizer(tiny_teacher).info, vocab_size=1000
+    )
+    words = arguments(
+        dataset, student, tmp_path / "run", "--weights", "3", "1", "--schedule", "wsd", "--decay-steps", "1"
+    )
+    assert cli.main([words[0], other, *words[1:]]) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["weights"] == [3.0, 1.0]
+    assert results["num_windows"] == [3, 6]
+    assert results["held_out"]["after"]["num_windows"] == 2  # only one of the two has any
 
 
 def test_a_dataset_without_held_out_windows_trains_without_evaluation(
@@ -146,7 +208,7 @@ def test_a_dataset_without_held_out_windows_trains_without_evaluation(
 ):
     url = write_dataset(tmp_path / "data", {"train": [2]}, tokenizer=load_tokenizer(tiny_teacher).info, vocab_size=1000)
     settings = TrainSettings(
-        dataset=url, student=str(student), out=str(tmp_path / "run"), batch_windows=1, device="cpu"
+        datasets=(url,), student=str(student), out=str(tmp_path / "run"), batch_windows=1, device="cpu"
     )
     result = train(settings)
     assert result.before is None

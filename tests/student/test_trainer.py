@@ -19,9 +19,12 @@ from schemas.errors import (
     VocabularyError,
 )
 from student import resumption
+from student.alpha import AlphaSchedule
 from student.collator import collate, targets_of
 from student.dataset import SoftTargetDataset
+from student.loss_settings import LossSettings
 from student.losses import truncated_kl
+from student.mixture import MixedDataset
 from student.model import hidden_states
 from student.objective import soft_target_loss
 from student.trainer import SoftTargetTrainer
@@ -36,7 +39,10 @@ def dataset(dataset_url) -> SoftTargetDataset:
 def make_trainer(dataset, tiny_student, tokenizer_info, tmp_path):
     """`make_trainer(name, alpha=…, model=…, **training_arguments)`: a trainer in a directory of its own."""
 
-    def make(name="run", *, alpha=0.7, model=None, train_dataset=None, tokenizer=None, **arguments):
+    def make(
+        name="run", *, alpha=0.7, loss=None, shuffle_windows=None, model=None, train_dataset=None, tokenizer=None,
+        **arguments,
+    ):  # fmt: skip
         settings = {
             "max_steps": 2,
             "save_strategy": "no",
@@ -52,6 +58,8 @@ def make_trainer(dataset, tiny_student, tokenizer_info, tmp_path):
             ),
             train_dataset=train_dataset or dataset,
             alpha=alpha,
+            loss=loss,
+            shuffle_windows=shuffle_windows,
             tokenizer=tokenizer or tokenizer_info(),
         )  # fmt: skip
 
@@ -122,7 +130,7 @@ def test_four_windows_at_once_equal_four_accumulated(make_trainer):
 
 def test_kl_is_divided_by_targets_and_cross_entropy_by_labels(make_trainer, dataset):
     trainer = make_trainer(per_device_train_batch_size=3, max_steps=1, alpha=0.7)
-    batch = collate([dataset[index] for index in trainer.plan.micro_batches(0, 0)[0].tolist()])
+    batch = collate([dataset[index] for index in trainer.plan.micro_batches(0, 0)[0][0].tolist()])
     with torch.no_grad():
         parts = soft_target_loss(
             trainer.model, batch, vocab_size=dataset.vocab_size, kl_weight=1, cross_entropy_weight=1
@@ -180,12 +188,66 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(make_trainer):
         trainer.train(resume_from_checkpoint=str(run / "checkpoint-4"))
 
 
-def test_resuming_with_another_order_is_refused(make_trainer):
-    trainer = make_trainer(max_steps=2, save_strategy="steps", save_steps=2)
+@pytest.fixture(scope="module")
+def begun(dataset_url, tiny_student, tokenizer_info, tmp_path_factory) -> Path:
+    """The directory of a run with a checkpoint after its first step."""
+    directory = tmp_path_factory.mktemp("begun")
+    arguments = TrainingArguments(
+        output_dir=str(directory), max_steps=2, save_strategy="steps", save_steps=1, save_total_limit=1,
+        report_to="none", disable_tqdm=True, use_cpu=True,
+    )  # fmt: skip
+    SoftTargetTrainer(
+        tiny_student(), arguments, train_dataset=SoftTargetDataset(dataset_url), alpha=0.7, tokenizer=tokenizer_info()
+    ).train()
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 9}, r"seed \(was 42, now 9\)"),
+        ({"per_device_train_batch_size": 4}, r"batch_size_windows \(was 8, now 4\)"),
+        ({"alpha": 0.9}, r"alpha \(was .*0\.7.*0\.9"),
+        ({"alpha": AlphaSchedule(shape="linear", alpha=0.7)}, r"alpha \(was .*num_steps \(was None, now 2\)"),
+        ({"loss": LossSettings(tail="renormalise")}, r"loss \(was .*other.*renormalise"),
+        ({"shuffle_windows": 8}, r"shuffle_windows \(was None, now 8\)"),
+    ],
+)
+def test_resuming_with_another_order_or_loss_is_refused(make_trainer, begun, changes, message):
+    other = make_trainer(**{"per_device_train_batch_size": 8, **changes})
+    with pytest.raises(ConfigurationMismatchError, match=message):
+        other.train(resume_from_checkpoint=str(begun / "checkpoint-2"))
+
+
+def test_a_constant_alpha_lets_a_run_go_on_for_longer(make_trainer, begun):
+    longer = make_trainer(max_steps=3, per_device_train_batch_size=8)
+    longer.train(resume_from_checkpoint=str(begun / "checkpoint-2"))
+    assert longer.state.global_step == 3
+
+
+def test_alpha_follows_its_schedule(make_trainer):
+    trainer = make_trainer(max_steps=3, alpha=AlphaSchedule(shape="linear", alpha=1.0, end=0.0))
     trainer.train()
-    other = make_trainer(max_steps=2, seed=9)
-    with pytest.raises(ConfigurationMismatchError, match=r"seed \(was 42, now 9\)"):
-        other.train(resume_from_checkpoint=True)
+    lines = [line for line in metrics(trainer) if "loss" in line]
+    assert [line["alpha"] for line in lines] == [1.0, 0.5, 0.0]
+    for line in lines:
+        mixed = line["alpha"] * line["kl_nats"] + (1 - line["alpha"]) * line["cross_entropy_nats"]
+        assert line["loss"] == pytest.approx(mixed, rel=1e-5)
+
+
+def test_a_mixture_trains_and_resumes_like_a_single_dataset(make_trainer, dataset_url, write_dataset, tmp_path):
+    parts = [dataset_url, write_dataset(tmp_path / "other", {"train": [3]}, seed=5)]
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
+
+    def mixed(name: str) -> SoftTargetTrainer:
+        datasets = MixedDataset([SoftTargetDataset(url) for url in parts], [2.0, 1.0])
+        return make_trainer(name, train_dataset=datasets, **settings)
+
+    whole, resumed = mixed("whole"), mixed("resumed")
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(Path(whole.args.output_dir) / "checkpoint-2"))
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_windows(make_trainer, dataset):
@@ -195,10 +257,30 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_windows(m
     before = weights(trainer)
     with pytest.raises(NonFiniteError, match=r"step 1: the loss is nan on .* window \d+; no step was taken") as error:
         trainer.train()
-    first = int(trainer.plan.micro_batches(0, 0)[0, 0])
+    first = int(trainer.plan.micro_batches(0, 0)[0][0, 0])
     assert dataset.describe(first) in str(error.value)
     for name, tensor in weights(trainer).items():
         torch.testing.assert_close(tensor, before[name], equal_nan=True, rtol=0, atol=0)
+
+
+def test_a_run_that_stopped_keeps_its_last_checkpoint_good(make_trainer):
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    stopped = make_trainer("stopped", **settings)
+
+    class Poison(TrainerCallback):
+        def on_step_begin(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 2:
+                with torch.no_grad():
+                    next(model.parameters())[5] = math.nan
+
+    stopped.add_callback(Poison())
+    with pytest.raises(NonFiniteError, match=r"step 3: .* the last checkpoint is good"):
+        stopped.train()
+    assert [path.name for path in stopped.run_directory.glob("checkpoint-*")] == ["checkpoint-2"]
+    whole, resumed = make_trainer("whole", **settings), make_trainer("stopped", **settings)
+    whole.train()
+    resumed.train(resume_from_checkpoint=True)
+    assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_step(make_trainer):

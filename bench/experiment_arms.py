@@ -1,0 +1,189 @@
+"""The arms of the quality experiment: datasets made of one recorded teacher, and the losses trained on them."""
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from experiment_teacher import RecordedTeacher
+
+from schemas import storage
+from schemas.dataset import shard_path, write_snapshot
+from schemas.draws import window_uniforms
+from schemas.records import UnitRecord
+from schemas.scheme import Scheme
+from schemas.shard import ShardMetadata, encode_shard
+from schemas.targets import TailSample, Targets, Windows
+from student.collator import Batch
+from student.loss_settings import LossSettings
+from student.online.full_kl import TeacherRows
+from teacher.heads import Heads, select_heads
+
+SHARD_WINDOWS = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arm:
+    """One way to learn from the teacher.
+
+    Attributes:
+        name: As it stands in the table.
+        scheme: Name of the dataset it reads; None: the recorded teacher itself.
+        loss: What it minimises.
+        alpha: Weight of that; 0: cross-entropy with the text.
+        published: The language-model loss that Anshumann et al. (ACL 2025) report for its counterpart, 3B → 300M.
+        published_share: And which share of the way from cross-entropy to full distillation that is.
+    """
+
+    name: str
+    scheme: str | None
+    loss: LossSettings = field(default_factory=LossSettings)
+    alpha: float = 1.0
+    published: float | None = None
+    published_share: float | None = None
+
+
+ARMS = (
+    Arm(name="cross-entropy", scheme="top-12", alpha=0.0, published=2.81),
+    Arm(name="top-12 renormalised", scheme="top-12", loss=LossSettings(tail="renormalise"), published=2.87),
+    Arm(name="top-50 renormalised", scheme="top-50", loss=LossSettings(tail="renormalise"), published=2.80),
+    Arm(name="top-50 + other", scheme="top-50", published=2.77, published_share=0.59),
+    Arm(
+        name="top-50, residual to label",
+        scheme="top-50",
+        loss=LossSettings(tail="residual"),
+        published=2.76,
+        published_share=0.83,
+    ),
+    Arm(name="top-50 ∪ {label} + other", scheme="top-50", loss=LossSettings(tail="label")),
+    Arm(name="adaptive + other (default)", scheme="adaptive"),
+    Arm(
+        name="RS-KD, 12 unique ids",
+        scheme="random-sampling",
+        loss=LossSettings(tail="sample"),
+        published=2.75,
+        published_share=1.0,
+    ),
+    Arm(name="threshold-sampled", scheme="threshold-sampling", loss=LossSettings(tail="sample")),
+    Arm(name="full distillation, live", scheme=None, published=2.75, published_share=1.0),
+)
+
+
+class RecordedRows:
+    """A recorded teacher in the place of a live one, for one split's dataset."""
+
+    def __init__(self, teacher: RecordedTeacher, split: str) -> None:
+        self._teacher, self._split = teacher, split
+
+    @property
+    def vocab_size(self) -> int:
+        return self._teacher.teacher.vocab_size
+
+    def rows_of(self, batch: Batch) -> TeacherRows:
+        windows, length = self._teacher.windows[self._split], batch["input_ids"].shape[1]
+        place, inside = np.divmod(batch["scored_rows"].cpu().numpy(), length)
+        rows = windows.window_offsets[batch["window_indices"].cpu().numpy()[place]] + inside
+        return lambda start, stop: self._teacher.rows(self._split, rows[start:stop])
+
+
+def schemes(teacher: RecordedTeacher) -> dict[str, Scheme]:
+    """The datasets' schemes: RS-KD at 12 unique ids a token, threshold sampling at the same bytes."""
+    part = teacher.windows["train"].select(0, 4)
+    draws = _first_to_reach(
+        12, lambda n: _entries(teacher, part, Scheme(kind="random-sampling", draws=n)), range(8, 48)
+    )
+    sampled = Scheme(kind="random-sampling", draws=draws)
+    size = _bytes_a_token(teacher, part, sampled)
+    nth = _first_to_reach(
+        size, lambda n: _bytes_a_token(teacher, part, Scheme(kind="threshold-sampling", theta=1 / n)), range(4, 64)
+    )
+    return {
+        "top-12": Scheme(kind="topk", k=12),
+        "top-50": Scheme(kind="topk", k=50),
+        "adaptive": Scheme(kind="threshold", tau=1e-3, k=128),
+        "random-sampling": sampled,
+        "threshold-sampling": Scheme(kind="threshold-sampling", theta=1 / nth),
+    }
+
+
+def _first_to_reach(wanted: float, measure: Callable[[int], float], candidates: range) -> int:
+    """The first of the candidates whose measure, which rises with them, is at least what is wanted."""
+    return candidates[bisect_left(candidates, wanted, key=measure)]
+
+
+def _entries(teacher: RecordedTeacher, windows: Windows, scheme: Scheme) -> float:
+    """Unique ids of a row's sample, on average."""
+    (sample,) = targets_of(teacher, "train", windows, slice(0, windows.num_positions), scheme).tail_samples
+    rows = np.repeat(np.arange(windows.num_positions), np.diff(sample.offsets))
+    return len(np.unique(rows * teacher.teacher.vocab_size + sample.ids)) / windows.num_positions
+
+
+def _bytes_a_token(teacher: RecordedTeacher, windows: Windows, scheme: Scheme) -> float:
+    targets = targets_of(teacher, "train", windows, slice(0, windows.num_positions), scheme)
+    return len(encode_shard(windows, targets, _metadata(teacher, "train", scheme)).data) / windows.num_positions
+
+
+def targets_of(teacher: RecordedTeacher, split: str, windows: Windows, rows: slice, scheme: Scheme) -> Targets:
+    """What `logitcask annotate` would store for some windows, before it is quantised."""
+    next_ids, uniforms = windows.next_token(), window_uniforms(windows, scheme)
+    blocks = []
+    for start in range(0, windows.num_positions, 256):
+        chunk = slice(start, min(start + 256, windows.num_positions))
+        logits_TV = teacher.rows(split, slice(rows.start + chunk.start, rows.start + chunk.stop))
+        blocks.append(
+            select_heads(
+                logits_TV, scheme, torch.from_numpy(next_ids[chunk]), uniforms_TRN=torch.from_numpy(uniforms[chunk])
+            )
+        )
+    heads = Heads.concatenate(blocks)
+    sample_ids_RM, sample_offsets = heads.sample_ids.T.contiguous(), _offsets(heads.sample_widths)
+    return Targets(
+        head_ids=heads.ids.numpy(),
+        head_log_probs=heads.log_probs.numpy(),
+        head_offsets=_offsets(heads.widths),
+        log_tail=heads.log_tail.numpy(),
+        log_next=heads.log_next.numpy(),
+        entropy=heads.entropy.numpy(),
+        top1_ids=heads.top1_ids.numpy(),
+        tail_samples=tuple(TailSample(ids=ids.numpy(), offsets=sample_offsets) for ids in sample_ids_RM),
+    )
+
+
+def _offsets(widths: torch.Tensor) -> np.ndarray:
+    return np.concatenate([np.zeros(1, np.int64), widths.cumsum(0).numpy()])
+
+
+def write_dataset(teacher: RecordedTeacher, scheme: Scheme, out: Path) -> str:
+    """A dataset of both splits, once; returns its URL."""
+    if (out / "snapshots").exists():
+        return str(out)
+    records = []
+    for split, windows in teacher.windows.items():
+        metadata = _metadata(teacher, split, scheme)
+        for start in range(0, windows.num_windows, SHARD_WINDOWS):
+            part = windows.select(start, min(start + SHARD_WINDOWS, windows.num_windows))
+            first = int(windows.window_offsets[start])
+            rows = slice(first, first + part.num_positions)
+            shard = encode_shard(part, targets_of(teacher, split, part, rows, scheme), metadata)
+            name = f"{start:06d}-{split}"
+            storage.create(str(out / shard_path("targets", split, name)), shard.data)
+            records.append(_record(name, split, shard))
+    write_snapshot(str(out), complete=True, identity={}, records=records, num_documents_in=0, rejected={})
+    return str(out)
+
+
+def _record(name: str, split: Any, shard: Any) -> UnitRecord:
+    return UnitRecord(
+        name=name, kind="targets", split=split, digest=shard.digest, footer_digest=shard.footer_digest,
+        size_bytes=len(shard.data), num_windows=shard.num_windows, num_positions=shard.num_positions,
+    )  # fmt: skip
+
+
+def _metadata(teacher: RecordedTeacher, split: Any, scheme: Scheme) -> ShardMetadata:
+    return ShardMetadata(
+        kind="targets", split=split, window_tokens=256, tokenizer=teacher.tokenizer, teacher=teacher.teacher,
+        scheme=scheme,
+    )  # fmt: skip

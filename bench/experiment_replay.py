@@ -1,0 +1,128 @@
+"""Whether soft targets keep teaching when the labels are exhausted: the same steps as 1, 4 and 16 epochs of a corpus.
+
+    python bench/experiment_replay.py [--teacher smollm] [--seeds 5] [--json FILE] [--plot FILE.svg]
+
+The whole corpus once, a quarter of it four times, a sixteenth sixteen times: equal steps, equal tokens, equal first
+weights; cross-entropy beside cached distillation (adaptive + other). Intervals are 95 % bootstrap intervals over seeds.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from experiment_arms import ARMS, Arm, write_dataset
+from experiment_quality import interval, train_and_measure
+from experiment_teacher import CACHE, RecordedTeacher, recorded_teacher
+from transformers.utils import logging as transformers_logging
+
+from schemas.fingerprints import fingerprint
+from schemas.scheme import Scheme
+
+EPOCHS = (1, 4, 16)
+DISTILLED = "adaptive + other (default)"
+LEARNING_RATE = 2e-3
+
+
+def shortened(teacher: RecordedTeacher, epochs: int) -> RecordedTeacher:
+    """The same teacher of the first part of the corpus."""
+    windows = teacher.windows["train"]
+    return replace(teacher, windows={**teacher.windows, "train": windows.select(0, windows.num_windows // epochs)})
+
+
+def results(arm: Arm, epochs: int, seeds: int, teacher: RecordedTeacher, home: Path) -> list[dict[str, float]]:
+    """Held-out figures of each seed; runs that are kept are not made again."""
+    part, steps = shortened(teacher, epochs), teacher.windows["train"].num_windows
+    url = write_dataset(part, Scheme(), home / f"corpus-{epochs}")
+    found = []
+    for seed in range(seeds):
+        kept = home / "runs" / f"{steps}-{epochs}-{seed}-{fingerprint(arm.name)[:12]}.json"
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            figures = train_and_measure(
+                arm, seed, part, {"adaptive": url}, steps=steps, batch_windows=1, learning_rate=LEARNING_RATE
+            )
+            kept.write_text(json.dumps(figures))
+        found.append(json.loads(kept.read_text()))
+        print(f"{arm.name:<28} {epochs:>2} epochs  seed {seed}", found[-1], flush=True)
+    return found
+
+
+def summarise(by_arm: dict[str, dict[int, list[dict[str, float]]]]) -> list[dict]:
+    """A row for each number of epochs: losses, and the paired gain of distillation with its interval."""
+    rows = []
+    for epochs in EPOCHS:
+        text, soft = (
+            np.array([figures["loss_nats"] for figures in by_arm[name][epochs]]) for name in (ARMS[0].name, DISTILLED)
+        )
+        rows.append(
+            {
+                "epochs": epochs,
+                "cross_entropy": float(text.mean()),
+                "cross_entropy_interval": interval(text),
+                "distilled": float(soft.mean()),
+                "distilled_interval": interval(soft),
+                "gain": float((text - soft).mean()),
+                "gain_interval": interval(text - soft),
+            }
+        )
+    return rows
+
+
+def plot(rows: list[dict], file: Path) -> None:
+    """Held-out loss against epochs, one line for each way to learn."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for name, label in (("cross_entropy", "cross-entropy"), ("distilled", "cached distillation")):
+        middle = np.array([row[name] for row in rows])
+        bounds = np.array([row[f"{name}_interval"] for row in rows]).T
+        axes.errorbar(EPOCHS, middle, yerr=np.abs(bounds - middle), marker="o", capsize=4, label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(EPOCHS, [str(epochs) for epochs in EPOCHS])
+    axes.set_xlabel("epochs (equal steps: the corpus shrinks as they grow)")
+    axes.set_ylabel("held-out next-token loss, nats")
+    axes.legend()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file)
+
+
+def print_table(rows: list[dict]) -> None:
+    """As Markdown."""
+    print("| epochs | cross-entropy | cached distillation | gain [95 %] |\n|---|---|---|---|")
+    for row in rows:
+        low, high = row["gain_interval"]
+        gain = f"{row['gain']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        print(f"| {row['epochs']} | {row['cross_entropy']:.3f} | {row['distilled']:.3f} | {gain} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", default="smollm", help="smollm, gemma, a directory, a .gguf file or a hub id")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--plot", type=Path, help="draw them into this file")
+    options = parser.parse_args()
+    transformers_logging.set_verbosity_error()
+    teacher = recorded_teacher(options.teacher)
+    home = (
+        CACHE / f"replay-{fingerprint([teacher.teacher.fingerprint, teacher.windows['train'].content_hashes()])[:12]}"
+    )
+    arms = [arm for arm in ARMS if arm.name in (ARMS[0].name, DISTILLED)]
+    by_arm = {
+        arm.name: {
+            epochs: results(replace(arm, scheme="adaptive"), epochs, options.seeds, teacher, home) for epochs in EPOCHS
+        }
+        for arm in arms
+    }
+    rows = summarise(by_arm)
+    print_table(rows)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    if options.plot:
+        plot(rows, options.plot)
+
+
+if __name__ == "__main__":
+    main()

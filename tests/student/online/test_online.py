@@ -1,0 +1,177 @@
+"""A live teacher as the reference of cached runs: equal within quantisation where the scheme is the same."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import BloomConfig, BloomForCausalLM, TrainingArguments
+
+from schemas import cli, storage
+from schemas.dataset import shard_path, write_snapshot
+from schemas.errors import UsageError, VocabularyError
+from schemas.records import UnitRecord
+from schemas.scheme import Scheme
+from schemas.shard import ShardMetadata, encode_shard
+from schemas.targets import Kind, Part, Windows
+from student.collator import collate
+from student.dataset import SoftTargetDataset
+from student.evaluation import evaluate
+from student.init import making
+from student.loss_settings import LossSettings
+from student.online.teacher import LiveTeacher
+from student.online.trainer import FullDistillationTrainer, LiveTargetsTrainer
+from student.trainer import SoftTargetTrainer
+from teacher.loading import describe_teacher, load_model
+from teacher.scorer import HuggingFaceScorer
+from teacher.tokenizers import load_tokenizer
+
+SCHEME = Scheme(kind="topk", k=40)
+
+
+def random_windows(number: int, length: int = 24) -> Windows:
+    """Windows of two parts; the second one's first row has no target."""
+    generator = np.random.default_rng(number)
+    kind = np.full(length, Kind.TRAIN, np.uint8)
+    kind[length // 2] = Kind.PROMPT
+    return Windows(
+        token=generator.integers(4, 1000, length).astype(np.int32),
+        kind=kind,
+        part=(np.arange(length) >= length // 2).astype(np.int32),
+        window_offsets=np.array([0, length]),
+        parts=tuple(Part(id=f"{number}-{part}", source="made up", offset=0) for part in range(2)),
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset_url(tiny_teacher, tmp_path_factory) -> str:
+    """The tiny teacher's own targets: four windows to train on, two held out."""
+    out = tmp_path_factory.mktemp("annotated")
+    scorer = HuggingFaceScorer(load_model(tiny_teacher, "float32", "cpu"), SCHEME)
+    records = []
+    for split, numbers in (("train", range(4)), ("held-out", range(4, 6))):
+        windows = Windows.concatenate([random_windows(number) for number in numbers])
+        metadata = ShardMetadata(
+            kind="targets", split=split, window_tokens=24, tokenizer=load_tokenizer(tiny_teacher).info,
+            teacher=describe_teacher(str(tiny_teacher), "float32"), scheme=SCHEME,
+        )  # fmt: skip
+        shard = encode_shard(windows, scorer.score(windows), metadata)
+        storage.create(str(out / shard_path("targets", split, split)), shard.data)
+        records.append(
+            UnitRecord(
+                name=split, kind="targets", split=split, digest=shard.digest, footer_digest=shard.footer_digest,
+                size_bytes=len(shard.data), num_windows=shard.num_windows, num_positions=shard.num_positions,
+            )
+        )  # fmt: skip
+    write_snapshot(str(out), complete=True, identity={}, records=records, num_documents_in=0, rejected={})
+    return str(out)
+
+
+@pytest.fixture(scope="module")
+def student(tiny_teacher, tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("student") / "student"
+    making.prune_teacher(str(tiny_teacher), directory, keep_layers=[0, 3])
+    return directory
+
+
+@pytest.fixture
+def train(dataset_url, student, tiny_teacher, tmp_path):
+    """`train(trainer class, **options)`: three steps; the trainer and the losses."""
+
+    def run(trainer_class=SoftTargetTrainer, alpha=0.8, **options):
+        from student.run import load_student
+
+        directory = tmp_path / trainer_class.__name__
+        trainer = trainer_class(
+            load_student(student),
+            TrainingArguments(
+                output_dir=str(directory), max_steps=3, per_device_train_batch_size=2, learning_rate=1e-3,
+                logging_steps=1, report_to="none", use_cpu=True, disable_tqdm=True, save_strategy="no",
+            ),
+            train_dataset=SoftTargetDataset(dataset_url),
+            alpha=alpha,
+            tokenizer=load_tokenizer(tiny_teacher).info,
+            **options,
+        )  # fmt: skip
+        trainer.train()
+        lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+        return trainer, [line for line in lines if "loss" in line]
+
+    return run
+
+
+def test_with_the_shards_scheme_a_live_teacher_gives_the_losses_of_the_shards(train, tiny_teacher):
+    _, cached = train()
+    scorer = HuggingFaceScorer(load_model(tiny_teacher, "float32", "cpu"), SCHEME)
+    _, live = train(LiveTargetsTrainer, scorer=scorer)
+    # A quantised target differs by 1e-4 nats of KL on average (FORMAT.md).
+    assert [line["loss"] for line in live] == pytest.approx([line["loss"] for line in cached], rel=2e-3)
+
+
+def test_full_distillation_is_above_the_lower_bound_that_the_buckets_give(train, tiny_teacher):
+    _, cached = train(alpha=1.0)
+    _, full = train(FullDistillationTrainer, alpha=1.0, teacher=LiveTeacher.load(tiny_teacher, "float32", "cpu"))
+    assert all(line["full_kl_nats"] == pytest.approx(line["loss"], rel=1e-5) for line in full)
+    assert full[0]["full_kl_nats"] > cached[0]["kl_nats"]
+
+
+def test_full_distillation_refuses_losses_it_does_not_have(train, tiny_teacher):
+    with pytest.raises(UsageError, match="--online-targets stored"):
+        train(FullDistillationTrainer, loss=LossSettings(tail="residual"), teacher=LiveTeacher.load(tiny_teacher))
+
+
+def test_a_live_teacher_gives_the_models_own_logits(dataset_url, tiny_teacher):
+    model = load_model(tiny_teacher, "float32", "cpu")
+    sample = SoftTargetDataset(dataset_url)[1]
+    rows = LiveTeacher(model).rows_of(collate([sample]))(0, 22)
+    own = []
+    for start in (0, 12):  # each part alone
+        ids = torch.tensor(sample.windows.token[start : start + 12].tolist()).unsqueeze(0)
+        with torch.no_grad():
+            own.append(model(input_ids=ids, use_cache=False).logits[0])
+    scored = sample.targets.has_target()
+    torch.testing.assert_close(rows, torch.cat(own)[torch.from_numpy(scored)][:22], atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_whose_parts_see_each_other_cannot_teach_live():
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=64, hidden_size=16, n_layer=2, n_head=2, initializer_range=0.5))
+    with pytest.raises(UsageError, match="train from shards"):
+        LiveTeacher(bloom.eval())
+
+
+def test_the_exact_kl_of_a_student_is_above_the_buckets(dataset_url, tiny_teacher, student):
+    from student.run import load_student
+
+    dataset, model = SoftTargetDataset(dataset_url, "held-out"), load_student(student)
+    found = evaluate(model, dataset, teacher=LiveTeacher.load(tiny_teacher, "float32", "cpu"))
+    assert found.full_kl_nats > found.kl_nats > 0
+    itself = evaluate(
+        load_model(tiny_teacher, "float32", "cpu"), dataset, teacher=LiveTeacher.load(tiny_teacher, "float32", "cpu")
+    )
+    assert itself.full_kl_nats == pytest.approx(0, abs=1e-5)
+    assert itself.kl_nats < 2e-4
+    assert itself.teacher_agreement == 1
+    assert itself.loss_nats == pytest.approx(itself.teacher_loss_nats, abs=1e-3)
+
+
+def test_the_commands_take_a_live_teacher(dataset_url, tiny_teacher, student, tmp_path, capsys):
+    run = tmp_path / "run"
+    words = ["train", dataset_url, "--student", str(student), "--out", str(run), "--steps", "1", "--batch-windows", "2"]
+    assert cli.main([*words, "--device", "cpu", "--online", str(tiny_teacher)]) == 0
+    assert "full KL to the teacher" in capsys.readouterr().out
+    assert cli.main(["eval", str(run), "--shards", dataset_url, "--online", str(tiny_teacher), "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    after = json.loads((run / "results.json").read_text())["held_out"]["after"]
+    assert measured == pytest.approx(after, rel=1e-4)
+    assert measured["full_kl_nats"] > measured["kl_nats"]
+    words[words.index(str(run))] = str(tmp_path / "stored")
+    assert cli.main([*words, "--device", "cpu", "--online", str(tiny_teacher), "--online-targets", "stored"]) == 0
+
+
+def test_a_live_teacher_of_another_size_is_refused(dataset_url, tiny_teacher, train):
+    teacher = LiveTeacher.load(tiny_teacher, "float32", "cpu")
+    teacher._head = replace(teacher._head, weight=teacher._head.weight[:990])
+    with pytest.raises(VocabularyError, match="990 ids, the dataset's 1000"):
+        train(FullDistillationTrainer, teacher=teacher)
