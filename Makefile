@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TEACHER ?= smollm
 BENCH_TEACHER ?= gemma
+EXPERIMENT_TEACHER ?= smollm
 DEMO ?= demo
 
-.PHONY: demo test test-slow bench-format bench-loss lint format env clean
+.PHONY: demo test test-slow bench-annotate bench-format bench-loss bench-train experiment-quality experiment-replay soak bench-scale screenshots lint format env clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --teacher $(TEACHER) --out $(DEMO)
@@ -16,7 +17,10 @@ test: $(VENV)/.dev
 	$(BIN)/pytest -m "not slow and not gpu" -n 2
 
 test-slow: $(VENV)/.dev
-	$(BIN)/pytest -m "slow and not gpu" --durations=10
+	$(BIN)/pytest -m "slow and not gpu" -n 2 --durations=20
+
+bench-annotate: $(VENV)/.runtime
+	$(BIN)/python bench/annotate.py --teacher $(BENCH_TEACHER)
 
 # More text: apt-get install anarchism jargon-text bible-kjv-text bible-kjv fortunes debian-reference-en
 bench-format: $(VENV)/.runtime
@@ -24,6 +28,30 @@ bench-format: $(VENV)/.runtime
 
 bench-loss: $(VENV)/.bench
 	$(BIN)/python bench/loss.py
+
+bench-train: $(VENV)/.runtime
+	$(BIN)/python bench/train.py
+
+# One to two hours on a core; an interrupted experiment goes on where it was.
+experiment-quality: $(VENV)/.bench
+	$(BIN)/python bench/experiment_quality.py --teacher $(EXPERIMENT_TEACHER)
+
+experiment-replay: $(VENV)/.bench
+	$(BIN)/python bench/experiment_replay.py --teacher $(EXPERIMENT_TEACHER) --plot docs/replay.svg
+
+# Hundreds of kills at random: hours on two cores.
+soak: $(VENV)/.runtime
+	$(BIN)/python bench/soak.py --kills 200 --units 200
+
+# A million units, stubbed: plan, resume, snapshot, in memory that is measured.
+bench-scale: $(VENV)/.runtime
+	$(BIN)/python bench/scale.py --units 1000000
+
+# Of a demo that `make demo` has finished, for the README.
+screenshots: $(VENV)/.dev
+	mkdir -p .cache
+	$(BIN)/logitcask report $(DEMO)/$(TEACHER)/shards --run $(DEMO)/$(TEACHER)/run --html .cache/report.html
+	$(BIN)/python docs/screenshots.py .cache/report.html
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

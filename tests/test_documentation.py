@@ -2,12 +2,11 @@
 
 import re
 import shlex
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from schemas.cli import registered_commands
+from schemas.cli import option_fields, registered_commands
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "FORMAT.md", "CONTRIBUTING.md"]
@@ -23,7 +22,7 @@ def options_of(words: list[str]) -> set[str]:
     """The options of the command that `words` call."""
     commands = registered_commands()
     name = next(name for name in (" ".join(words[:2]), words[0]) if name in commands)
-    names = {field.name.replace("_", "-") for field in fields(commands[name].load())}
+    names = {option.replace("_", "-") for option in option_fields(commands[name].load())}
     return {f"--{name}" for name in names} | {f"--no-{name}" for name in names} | {"--config", "--help"}
 
 
