@@ -73,7 +73,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(PIP) install --quiet --constraint constraints.txt --group dev --editable ".[dask,tensorboard]"
+	$(PIP) install --quiet --constraint constraints.txt --group dev --editable ".[dask,prometheus,tensorboard]"
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev

@@ -25,7 +25,7 @@ class AnnotationPlan(Sequence[AnnotationUnit]):
     """One unit a token shard, in the order of the shards."""
 
     def __init__(self, shards: pa.Table, settings_fingerprint: str) -> None:
-        self.shards = shards.combine_chunks()
+        self.shards = shards
         self._settings_fingerprint = settings_fingerprint
 
     def __len__(self) -> int:

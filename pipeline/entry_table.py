@@ -1,5 +1,6 @@
 """The shards of a snapshot as columns: a million of them in two hundred megabytes, as entries only when looked at."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import overload
 
@@ -30,12 +31,11 @@ def entry_rows(records: Sequence[UnitRecord]) -> pa.Table:
 
 
 class EntryTable(Sequence[ShardEntry]):
-    """Entries by split, and in the order of the tables within each."""
+    """Entries by split, and in the order of the tables within each. Nothing is copied: there may be a million."""
 
     def __init__(self, tables: Sequence[pa.Table]) -> None:
-        table = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
-        splits = sorted(table["split"].unique().to_pylist())
-        self._table = pa.concat_tables([table.filter(pc.field("split") == split) for split in splits] or [table])
+        self._table = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
+        self._splits = sorted(self._table["split"].unique().to_pylist())
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -46,14 +46,15 @@ class EntryTable(Sequence[ShardEntry]):
     def __getitem__(self, index: slice) -> list[ShardEntry]: ...
     def __getitem__(self, index: int | slice) -> ShardEntry | list[ShardEntry]:
         if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
+            return list(itertools.islice(self, *index.indices(len(self))))
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return _entry(self._table.slice(index, 1).to_pylist()[0])
+        return next(itertools.islice(self, index, None))
 
     def __iter__(self) -> Iterator[ShardEntry]:
-        for batch in self._table.to_batches(max_chunksize=_BATCH_ROWS):
-            yield from map(_entry, batch.to_pylist())
+        for split in self._splits:
+            for batch in self._table.to_batches(max_chunksize=_BATCH_ROWS):
+                yield from map(_entry, batch.filter(pc.field("split") == split).to_pylist())
 
 
 def _entry(row: dict) -> ShardEntry:

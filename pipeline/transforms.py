@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
+from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 
 from pipeline.annotating import AnnotationSpec, annotate_unit

@@ -1,8 +1,9 @@
 """Head ids as gaps between ranks: the layout "compact", a fifth fewer bytes for ids, and slower to read.
 
 A rank is a number for an id such that ids which are often in heads have low ones: the frequent ids of a shard, listed
-in its footer, come first in their order; all others follow in the order of their ids. The entries of a row are sorted by
-rank; stored is the first rank, and then what each is larger than the one before. Most gaps fit into one or two bytes.
+in its footer, come first in their order; all others follow in the order of their ids. The entries of a row are sorted
+by rank; stored is the first rank, and then what each is larger than the one before. Most gaps fit into one or two
+bytes.
 
 Shapes: N entries of T rows, V ids.
 """

@@ -7,6 +7,7 @@ from them. A shorter window is filled up with a part of its own, which no other 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def _target_columns(samples: Sequence[WindowSample], scored: np.ndarray) -> Batc
 
     The other rows own no head entries and no draws, so the flat columns stay as they are.
     """
-    kind: type[TargetRows] = type(samples[0].targets)
+    kind = cast(type[TargetRows], type(samples[0].targets))
     targets = kind.concatenate([_replica_of_epoch(sample) for sample in samples])
     rows = {"log_tail": targets.log_tail, "log_next": targets.log_next}
     rows |= {f"{_TEMPERED}{t:g}": tail for t, tail in targets.tempered_log_tails.items()}

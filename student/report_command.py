@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Report:
     """Write a web page that shows a dataset: one file, without a network, small for a dataset of any size.
 
-    It shows distributions, sources, and sampled windows to read, each token with what the teacher expected in its place;
+    It shows distributions, sources, and sampled windows to read, each token with what the teacher expected there;
     with --run also a run's curves and its student's errors. Exit status: 0 written, 1 bad data, 2 bad usage.
 
     Example:

@@ -278,7 +278,7 @@ class HuggingFaceScorer:
                 self._head = None
             if self._head is None:
                 _logger.warning(
-                    "%s does not project hidden states by one matrix in memory: its own are used, which take more",
+                    "%s does not project hidden states by one matrix here: its own logits are used, with more memory",
                     name,
                 )
             if not self._gives(expected_TV, self._forward(token_BS, position_BS)[5:]):

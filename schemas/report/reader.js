@@ -7,7 +7,7 @@ const SHADES = [
   { key: "entropy", title: "Entropy", unit: "how unsure the teacher was before the token", of: (w) => w.entropy },
   { key: "student", title: "Student’s error", unit: "KL of teacher to student over the stored buckets, a lower bound", of: (w) => w.student?.kl ?? [] },
 ];
-const reader = { window: 0, shade: null, cells: [], elements: [], pinned: -1, shown: -1, hits: new Map() };
+const reader = { window: 0, shade: null, cells: [], elements: [], pinned: -1, shown: -1, hits: [] };
 
 const pieceText = (piece) => REPORT.pieces.text[piece] ?? `‹${REPORT.pieces.id[piece]}›`;
 
@@ -291,7 +291,7 @@ function findAll(query) {
 
 function search(query) {
   const found = query.trim() ? findAll(query) : [];
-  reader.hits = Map.groupBy ? Map.groupBy(found, (hit) => hit.window) : new Map();
+  reader.hits = found;
   const list = byId("hits");
   list.hidden = !query.trim();
   const more = found.length > MOST_HITS ? `, the first ${MOST_HITS} listed` : "";
@@ -311,6 +311,6 @@ function hitButton(hit) {
 
 function markHits() {
   for (const element of reader.elements) element.classList.remove("hit-token");
-  for (const hit of reader.hits.get(reader.window) ?? [])
+  for (const hit of reader.hits.filter((one) => one.window === reader.window))
     for (let i = hit.first; i <= hit.last; i += 1) reader.elements[i].classList.add("hit-token");
 }

@@ -31,9 +31,12 @@ function drawSummary() {
   ];
   byId("identity").append(...identity.map(([title, facts]) =>
     make("div", {}, make("dt", {}, title), make("dd", {}, readable(facts.filter(Boolean).join(" · "))))));
-  const sample = REPORT.sample;
+  const { sample, windows } = REPORT;
+  const reasons = [...new Set(windows.map((window) => window.reason))].filter((reason) => reason !== "random").map(words);
+  const drawn = `drawn at random with seed ${sample.seed}`;
   byId("sample-basis").textContent =
-    `A sample: ${count(sample.windows)} of ${count(sample.windows_in_dataset)} windows (${count(sample.tokens)} tokens), drawn at random with seed ${sample.seed}, and among them the windows of the highest and lowest loss and the highest entropy.`;
+    `A sample: ${count(sample.windows)} of ${count(sample.windows_in_dataset)} windows (${count(sample.tokens)} tokens), ` +
+    (reasons.length ? `the outliers of the dataset (${reasons.join(", ")}) and others ${drawn}.` : `${drawn}.`);
 }
 
 // ---- distributions ----------------------------------------------------------------------------------------------
@@ -180,21 +183,29 @@ function drawRun() {
   if (run.held_out) drawHeldOut(run.held_out);
 }
 
+/** Four digits, of very small numbers in powers of ten. */
+function significant(value) {
+  if (!known(value)) return "–";
+  return value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(2) : value.toLocaleString("en-US", { maximumSignificantDigits: 4 });
+}
+
 function runFigure(name, step, ys) {
-  const unit = CURVE_UNITS[name] ? ` ${CURVE_UNITS[name]}` : "", show = (value) => (known(value) ? Number(value.toPrecision(4)).toLocaleString("en-US", { maximumSignificantDigits: 4 }) : "–");
+  const unit = CURVE_UNITS[name] ? ` ${CURVE_UNITS[name]}` : "", show = significant;
   const points = step.map((x, i) => ({ x0: x, x1: x, y: ys[i], label: `step ${count(x)}: ${show(ys[i])}${unit}` }));
   const end = REPORT.run.held_out?.after;
-  const level = name === "loss" || name !== "kl_nats" || !known(end?.kl_nats) ? null : { y: end.kl_nats, text: `held out, after: ${show(end.kl_nats)}` };
-  return figure({ title: CURVE_TITLES[name] ?? words(name), basis: "every logged step", summary: `last ${show(ys.findLast(known))}${unit}`, points, marks: "line", level,
+  const level = name !== "kl_nats" || !known(end?.kl_nats) ? null : { y: end.kl_nats, text: `held out, after: ${show(end.kl_nats)}` };
+  return figure({ title: CURVE_TITLES[name] ?? words(name), basis: REPORT.run.steps_per_point > 1 ? "means of steps" : "every logged step", summary: `last ${show(ys.findLast(known))}${unit}`, points, marks: "line", level,
     yTitle: CURVE_UNITS[name], xTitle: "step", xTicks: roundTicks(step.at(-1), 5).filter((tick) => tick >= step[0]).map((tick) => [tick, short(tick)]) });
 }
+
+const HELD_OUT_TITLES = { kl_nats: "KL to the teacher, nats (a lower bound)", full_kl_nats: "full KL to the teacher, nats", loss_nats: "next-token loss, nats", teacher_loss_nats: "the teacher’s own loss, nats", top1_agreement: "top-1 agreement with the text", teacher_agreement: "top-1 agreement with the teacher", calibration_error: "calibration error" };
 
 function drawHeldOut({ before, after }) {
   const names = Object.keys(after).filter((name) => known(after[name]) && !name.startsWith("num_"));
   byId("held-out").append(
     make("caption", {}, `Held-out evaluation, ${count(after.num_targets)} targets in ${count(after.num_windows)} windows`),
     make("thead", {}, make("tr", {}, ["", "before", "after"].map((title, i) => make("th", { scope: "col", class: i ? "number" : null }, title)))),
-    make("tbody", {}, names.map((name) => make("tr", {}, make("th", { scope: "row" }, words(name)), [before, after].map((one) => make("td", { class: "number" }, fixed(one[name], 3)))))));
+    make("tbody", {}, names.map((name) => make("tr", {}, make("th", { scope: "row" }, HELD_OUT_TITLES[name] ?? words(name)), [before, after].map((one) => make("td", { class: "number" }, significant(one[name])))))));
 }
 
 // ---- the page ---------------------------------------------------------------------------------------------------

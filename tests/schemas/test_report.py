@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from schemas.report.gathering import SampleSize, gather
 from schemas.report.sampling import RANDOM, sample_windows
 from schemas.report.windows import StudentRows
 
+PAGE = Path(__file__).parents[2] / "docs/report-json.md"
 EVERYTHING = SampleSize(num_windows=12, num_tokens=12 * 48)
 
 
@@ -183,6 +186,38 @@ def test_what_is_not_finite_leaves_a_gap(write_run):
 def test_a_directory_without_metrics_is_no_run(tmp_path):
     with pytest.raises(UsageError, match=r"no metrics\.jsonl"):
         describe_run(tmp_path)
+
+
+def leaves(value, path=""):
+    """Keys of a JSON value, as docs/report-json.md writes them."""
+    if isinstance(value, dict) and value:
+        return {leaf for key, one in value.items() for leaf in leaves(one, f"{path}.{key}".lstrip("."))}
+    if isinstance(value, list) and value:
+        return {leaf for one in value for leaf in leaves(one, f"{path}[]")}
+    return {path}
+
+
+def test_every_key_is_explained_and_every_explained_key_is_there(snapshot, write_run):
+    def student(windows, targets):
+        rows = np.zeros(windows.num_positions)
+        return StudentRows(kl_nats=rows, loss_nats=rows, probabilities=np.exp(targets.head_log_probs))
+
+    figures = {"kl_nats": 1.0}
+    run = write_run(['{"step": 1, "loss": 2.0}'], {"held_out": {"before": figures, "after": figures}})
+    report = gather(snapshot, dataset_vocabulary(snapshot), EVERYTHING, run=run, student=student)
+    keys = re.findall(r"^\| `(.+?)` \|", PAGE.read_text(), re.MULTILINE)
+    patterns = {key: re.sub(r"<[a-z]+>", ".+", re.escape(key)) for key in keys}
+    found = leaves(report)
+    assert {leaf for leaf in found if not any(re.fullmatch(one, leaf) for one in patterns.values())} <= {
+        # Empty lists: rows without a head, windows whose rows are all of one kind, a scheme that does not sample.
+        "windows[].top[]",
+        "windows[].student.p[]",
+        "windows[].kind",
+        "windows[].drawn",
+        "windows[].joined",
+    }
+    silent = {key for key, one in patterns.items() if not any(re.fullmatch(one, leaf) for leaf in found)}
+    assert silent == {"windows[].drawn[][]"}
 
 
 def test_the_command_writes_the_same_bytes_each_time(snapshot, tmp_path, capsys):

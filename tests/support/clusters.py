@@ -17,7 +17,7 @@ _WORKER_OPTIONS = ("--nthreads", "1", "--no-dashboard")
 
 
 @contextmanager
-def process(*words: str, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
+def process(*words: str, **environment: str) -> Iterator["subprocess.Popen[Any]"]:
     """A Python process; afterwards it and all that it started are gone."""
     settings = {**os.environ, "PATH": f"{_PYTHON_DIRECTORY}:{os.environ['PATH']}", **environment}
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

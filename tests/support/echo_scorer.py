@@ -63,9 +63,15 @@ def load_scorer(spec: Any) -> EchoScorer:
     return EchoScorer(spec.batch_tokens)
 
 
-def processes_with_it(directory: Path) -> str:
-    """A PYTHONPATH whose processes have it installed. Python imports a module named `sitecustomize` at start."""
+def processes_with_it(directory: Path, *imports: str) -> str:
+    """A PYTHONPATH whose processes have it installed. Python imports a module named `sitecustomize` at start.
+
+    Args:
+        directory: Where that module is put.
+        imports: What else they import at start, and so not when a unit waits for it.
+    """
     directory.mkdir(exist_ok=True)
-    (directory / "sitecustomize.py").write_text("import echo_scorer\n\necho_scorer.install()\n")
+    names = "".join(f"import {name}\n" for name in (*imports, "echo_scorer"))
+    (directory / "sitecustomize.py").write_text(f"{names}\necho_scorer.install()\n")
     others = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
     return os.pathsep.join([str(directory), str(Path(__file__).parent), *others])

@@ -109,7 +109,7 @@ def test_a_teacher_with_a_device_map_has_the_same_targets_and_says_how_it_was_sp
     places = {"model": "cpu", "lm_head": "disk"}
     mapped = load_model(untied_teacher, device="cpu", device_map=json.dumps(places))
     scorers = [HuggingFaceScorer(model, Scheme(k=4)) for model in (load_model(untied_teacher, device="cpu"), mapped)]
-    assert "its own are used" in caplog.text
+    assert "its own logits are used" in caplog.text
     assert [scorer.environment.get("device_map") for scorer in scorers] == [None, places]
     tokens = np.arange(20, dtype=np.int32)
     windows = Windows(

@@ -1,0 +1,52 @@
+"""What `auto` comes to, from settings and corpus alone."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.configuration import AnnotateConfig
+from pipeline.resolving import _resolve_kernel
+from schemas.errors import UsageError
+from schemas.shard import TeacherInfo
+
+CONFIG = AnnotateConfig(corpus=("texts",), teacher="teacher", out="out")
+LARGE_BYTES = 1 << 30
+
+
+def teacher(vocab_size: int) -> TeacherInfo:
+    return TeacherInfo(
+        name="t",
+        fingerprint="f",
+        vocab_size=vocab_size,
+        dtype="float32",
+        architecture="a",
+        num_parameters=1,
+        licence=None,
+        final_logit_softcap=None,
+    )
+
+
+def kernel(vocab_size: int, corpus_bytes: int, **begun: str) -> str:
+    return _resolve_kernel(CONFIG, {"device": "cpu", **begun}, teacher(vocab_size), corpus_bytes)["kernel"]
+
+
+def test_small_corpora_and_small_vocabularies_do_not_pay_for_compiling() -> None:
+    assert kernel(262_144, 10_000) == "plain"
+    assert kernel(1000, LARGE_BYTES) == "plain"
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_large_ones_do() -> None:
+    assert kernel(262_144, LARGE_BYTES) == "compiled"
+
+
+def test_a_dataset_goes_on_with_the_kernel_that_it_was_begun_with() -> None:
+    assert kernel(262_144, 10_000, kernel="compiled") == "compiled"
+    assert kernel(262_144, LARGE_BYTES, kernel="plain") == "plain"
+
+
+def test_a_spread_teacher_and_several_workers_exclude_each_other(tmp_path: Path) -> None:
+    config = AnnotateConfig(corpus=("texts",), teacher="teacher", out=str(tmp_path), device_map="auto", workers=2)
+    with pytest.raises(UsageError, match="--workers 1"):
+        config.check()
