@@ -16,10 +16,17 @@ class _Formatter(logging.Formatter):
         return printable(scrub(super().format(record)))
 
 
+class _StderrHandler(logging.Handler):
+    """Writes to what `sys.stderr` is at the time: it may be another stream by then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 def log_to_stderr() -> None:
     """Shows this project's warnings on stderr and silences the libraries; call before they are imported."""
     silence_libraries()
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StderrHandler()
     handler.setFormatter(_Formatter("logitcask: %(message)s"))
     for package in PACKAGES:
         logger = logging.getLogger(package)

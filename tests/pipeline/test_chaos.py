@@ -19,7 +19,6 @@ import echo_scorer
 import pytest
 from clusters import dask_address, dask_scheduler, dask_workers, end_group, job_service, wait_for
 
-from pipeline import annotating
 from pipeline.cleaning import clean
 from pipeline.commands import summary
 from pipeline.configuration import AnnotateConfig
@@ -48,7 +47,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, english: str) -> Path:
 @pytest.fixture(autouse=True)
 def echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake teacher, here and in all processes that are started; those look for orders, this one does not."""
-    monkeypatch.setattr(annotating, "load_scorer", echo_scorer.load_scorer)
+    echo_scorer.replace_teachers(monkeypatch)
     monkeypatch.setenv("PYTHONPATH", echo_scorer.processes_with_it(tmp_path / "site"))
     monkeypatch.setenv("LOGITCASK_FAULTS", str(tmp_path / "faults"))
 
@@ -57,7 +56,7 @@ def echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def undisturbed(corpus: Path, tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(annotating, "load_scorer", echo_scorer.load_scorer)
+        echo_scorer.replace_teachers(monkeypatch)
         assert run(corpus, tiny_teacher, out).snapshot.complete
     return out
 

@@ -179,6 +179,7 @@ def test_a_job_goes_on_wherever_it_was_cut_short(
     assert verify(str(out)).faults == ()
 
 
+@pytest.mark.slow
 def test_lost_token_shards_are_made_again_where_they_are_needed(
     out: Path, finished: JobResult, corpus: Path, tiny_teacher: Path
 ) -> None:
@@ -225,6 +226,7 @@ def test_changed_settings_are_refused_naming_every_key_with_both_values(
     ("head", "words"),
     [("random-sampling", "none: 50 random draws a position"), ("threshold-sampling", "p ≥ 0.05, the exact tail")],
 )
+@pytest.mark.slow
 def test_sampled_datasets_are_sound_and_say_what_they_are(
     corpus: Path, tiny_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], head: Any, words: str
 ) -> None:
@@ -241,6 +243,7 @@ def test_sampled_datasets_are_sound_and_say_what_they_are(
         run(settings(corpus, tiny_teacher, tmp_path / "out", head=head, theta=0.05))
 
 
+@pytest.mark.slow
 def test_further_temperatures_are_stored_and_are_part_of_the_settings(
     corpus: Path, tiny_teacher: Path, tmp_path: Path
 ) -> None:
@@ -398,6 +401,7 @@ def test_a_unit_whose_teacher_gives_nan_is_set_aside_with_its_documents(
     assert run(settings(corpus, tiny_teacher, tmp_path / "out")).num_units == 0
 
 
+@pytest.mark.slow
 def test_a_failed_job_keeps_its_error_s_name_and_what_was_done_and_can_be_finished(
     finished: JobResult, corpus: Path, tiny_teacher: Path, tmp_path: Path, fail: Any
 ) -> None:

@@ -58,6 +58,7 @@ def server(english: str) -> Iterator[str]:
     thread.join()
 
 
+@pytest.mark.slow
 def test_credentials_of_a_corpus_are_in_no_file_and_no_message(
     server: str, tiny_teacher: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -76,6 +77,7 @@ def test_credentials_of_a_corpus_are_in_no_file_and_no_message(
         assert not any(secret.encode() in content for content in told)
 
 
+@pytest.mark.slow
 def test_names_from_a_corpus_are_no_paths_and_control_no_terminal(
     english: str, tiny_teacher: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

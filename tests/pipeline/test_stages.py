@@ -132,7 +132,7 @@ def test_progress_counts_what_stands_once_however_often_it_was_tried(
     finish: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[int] = []
-    monkeypatch.setattr(stages.ProgressDisplay, "update", lambda self, done, forward_share: shown.append(done))
+    monkeypatch.setattr(stages.ProgressDisplay, "update", lambda self, done, _share=None: shown.append(done))
 
     def halting(cluster: Cluster, unit: Unit) -> None:
         cluster.heartbeats.advance(10)

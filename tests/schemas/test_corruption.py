@@ -109,6 +109,7 @@ def test_a_list_cut_short_by_its_page_header_is_reported(with_options):
     assert any("column 'tail_sample' holds" in report for report in reports)
 
 
+@pytest.mark.slow
 def test_no_truncation_is_read(with_options):
     for length in range(len(with_options.data)):
         with_options.path.write_bytes(with_options.data[:length])
@@ -116,6 +117,7 @@ def test_no_truncation_is_read(with_options):
             ShardReader(str(with_options.path), footer_digest=with_options.footer_digest)
 
 
+@pytest.mark.slow
 def test_verify_reports_every_truncation(with_options):
     with_options.check_verify(with_options.data[:length] for length in range(len(with_options.data)))
 

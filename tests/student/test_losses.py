@@ -197,6 +197,7 @@ def test_renormalised_targets_teach_the_head_alone(random_case):
     torch.testing.assert_close(gradient_of(loss_T, logits_TV), student_TV - head_TV)
 
 
+@pytest.mark.slow
 def test_the_plain_loss_traces_as_one_graph(random_case):
     case = random_case([3, 4], 20)
     logits_TV = random_logits(2, 20)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import pickle, sys
 from student.dataset import SoftTargetDataset
@@ -24,6 +26,7 @@ assert seen, "the hook must see what there is to see"
 """
 
 
+@pytest.mark.slow
 def test_reading_verifying_and_inspecting_a_dataset_unpickles_nothing(dataset_url: str) -> None:
     finished = subprocess.run([sys.executable, "-c", PROGRAM, dataset_url], capture_output=True, text=True, timeout=200)
     assert finished.returncode == 0, finished.stderr

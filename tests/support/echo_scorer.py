@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from schemas.targets import Targets, Windows
 from schemas.wide_statistics import WideStatistics
@@ -61,6 +62,14 @@ def install() -> None:
 def load_scorer(spec: Any) -> EchoScorer:
     """Stands in for `pipeline.annotating.load_scorer`."""
     return EchoScorer(spec.batch_tokens)
+
+
+def replace_teachers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for a test; teachers that other tests have loaded stay theirs."""
+    from pipeline import annotating
+
+    monkeypatch.setattr(annotating, "load_scorer", load_scorer)
+    monkeypatch.setattr(annotating, "_scorers", {})
 
 
 def processes_with_it(directory: Path, *imports: str) -> str:

@@ -133,6 +133,7 @@ def test_systematic_draws_differ_from_their_expectation_by_less_than_one(seed, t
 
 
 @pytest.mark.parametrize("theta", [1 / 12, 1 / 36, 1 / 100])
+@pytest.mark.slow
 def test_threshold_sampling_has_a_smaller_variance_than_random_sampling_of_no_fewer_entries(theta):
     """Entries are distinct stored ids. Zipf-like rows; the measured ratio of summed variances is 2 and more."""
     logits = zipf_logits(24, 2000, seed=9)

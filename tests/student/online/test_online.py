@@ -156,6 +156,7 @@ def test_the_exact_kl_of_a_student_is_above_the_buckets(dataset_url, tiny_teache
     assert itself.loss_nats == pytest.approx(itself.teacher_loss_nats, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_commands_take_a_live_teacher(dataset_url, tiny_teacher, student, tmp_path, capsys):
     run = tmp_path / "run"
     words = ["train", dataset_url, "--student", str(student), "--out", str(run), "--steps", "1", "--batch-windows", "2"]
