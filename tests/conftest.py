@@ -1,5 +1,6 @@
 """Fixtures shared by all packages: a tokenizer and a teacher, both made on the spot."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_messages() -> Iterator[None]:
+    """A command that a test runs in this process sets up where messages go: for that test alone."""
+    loggers = [logging.getLogger(package) for package in ("pipeline", "teacher", "student", "schemas")]
+    before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
+    yield
+    for logger, handlers, propagate in before:
+        logger.handlers[:] = handlers
+        logger.propagate = propagate
 
 
 @pytest.fixture(scope="session")

@@ -42,8 +42,9 @@ def test_auto_compiles_for_large_vocabularies_only() -> None:
 
 
 def test_without_a_compiler_auto_is_plain(monkeypatch) -> None:
-    monkeypatch.setenv("CXX", "/no/such/compiler")
+    # Torch reads CXX when it is asked for its configuration first, which must not happen below.
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/no/such/compiler"))
+    monkeypatch.setenv("CXX", "/no/such/compiler")
     assert choose_kernel("auto", 262_144, "cpu") == "plain"
 
 

@@ -1,7 +1,5 @@
 """Teachers in GGUF files: header, tokenizer, weights, and the way back to safetensors."""
 
-import logging
-
 import pytest
 import torch
 from gguf import GGUFReader
@@ -39,9 +37,7 @@ def test_a_damaged_gguf_file_is_refused(write_gguf, damage):
         read_gguf_header(path)
 
 
-def test_a_gguf_model_loads_dense_and_exports_with_identical_logits(write_gguf, tmp_path, capfd, monkeypatch):
-    # A command that another test ran in this process shows our own messages on stderr.
-    monkeypatch.setattr(logging.getLogger("teacher"), "handlers", [])
+def test_a_gguf_model_loads_dense_and_exports_with_identical_logits(write_gguf, tmp_path, capfd):
     model = load_model(write_gguf(), device="cpu")
     assert not any(parameter.requires_grad for parameter in model.parameters())
     export_model(model, tmp_path / "exported")
