@@ -25,10 +25,10 @@ SAMPLING = {
     "threshold-sampling": Scheme(kind="threshold-sampling", theta=1 / 36, replicas=2),
     "random-sampling": Scheme(kind="random-sampling", draws=50),
 }
-# Rows, evenly spread, whose hidden states are kept: enough for the gradient's noise.
-NUM_HIDDEN = 512
+# Every so many rows the hidden state is kept: enough for the gradient's noise.
+HIDDEN_STRIDE = 96
 # Raised when a capture would come out differently.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,24 +160,8 @@ def capture(teacher: str, num_tokens: int) -> tuple[Capture, list[str]]:
     windows = Windows.concatenate(pieces)
     source = tuple(name for name, piece in zip(present, pieces, strict=True) for _ in range(piece.num_windows))
     info = describe_teacher(teacher, "float32")
-    key = fingerprint([VERSION, WIDTH, info.fingerprint, windows.content_hashes()])
-    path = CACHE / f"{key}.npz"
-    if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part.npz")
-        np.savez(unfinished, **_score(teacher, windows))
-        unfinished.rename(path)
-    arrays = np.load(path)
-    drawn = {
-        kind: Drawn(
-            head_widths=arrays[f"{kind} head"],
-            log_tail=arrays[f"{kind} log_tail"],
-            ids=arrays[f"{kind} ids"],
-            num_draws=arrays[f"{kind} draws"],
-        )
-        for kind in SAMPLING
-    }
-    columns = {name: arrays[name] for name in _COLUMNS}
+    columns = _concatenated(_scored(teacher, info.fingerprint, dict(zip(present, pieces, strict=True))))
+    drawn = {kind: Drawn(**{name: columns.pop(f"{kind} {name}") for name in Drawn.__slots__}) for kind in SAMPLING}
     pieces_of_ids = {token: tokenizer.piece(token) for token in np.unique(columns["ids"]).tolist()}
     found = Capture(
         windows=windows, source=source, vocab_size=info.vocab_size, pieces=pieces_of_ids, drawn=drawn, **columns
@@ -185,7 +169,31 @@ def capture(teacher: str, num_tokens: int) -> tuple[Capture, list[str]]:
     return found, [name for name in corpus.SOURCES if name not in present]
 
 
-_COLUMNS = ("ids", "log_probs", "log_tail", "log_next", "hidden_rows", "hidden")
+def _scored(teacher: str, teacher_fingerprint: str, pieces: dict[str, Windows]) -> Iterator[dict[str, np.ndarray]]:
+    """The targets of each source's windows; a source whose targets are there is not scored again."""
+    from scoring import load_teacher
+
+    model = None
+    CACHE.mkdir(parents=True, exist_ok=True)
+    for name, windows in pieces.items():
+        key = fingerprint([VERSION, WIDTH, HIDDEN_STRIDE, teacher_fingerprint, windows.content_hashes()])
+        path = CACHE / f"{key}.npz"
+        if not path.exists():
+            model = model or load_teacher(teacher)
+            unfinished = path.with_suffix(".part.npz")
+            np.savez(unfinished, **_score(model, windows, name))
+            unfinished.rename(path)
+        yield dict(np.load(path))
+
+
+def _concatenated(columns: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Rows of all, counted from the first."""
+    pieces = list(columns)
+    first = np.cumsum([0, *(len(piece["ids"]) for piece in pieces)])
+    pieces = [
+        {**piece, "hidden_rows": piece["hidden_rows"] + start} for piece, start in zip(pieces, first, strict=False)
+    ]
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def _pack(source: str, tokenizer, num_tokens: int) -> Windows:
@@ -204,30 +212,26 @@ def _pack(source: str, tokenizer, num_tokens: int) -> Windows:
     return Windows.concatenate(list(itertools.islice(packed, num_windows)))
 
 
-def _score(teacher: str, windows: Windows) -> dict[str, np.ndarray]:
+def _score(model, windows: Windows, label: str) -> dict[str, np.ndarray]:
     """The teacher's forward pass in float32, window by window."""
     from rich.console import Console
     from rich.progress import track
-    from scoring import Teacher
 
     from teacher.heads import Heads
-    from teacher.loading import load_model
 
-    model = Teacher(load_model(teacher, "float32", "cpu"))
-    stride = max(1, windows.num_positions // NUM_HIDDEN)
     blocks, hidden, rows = [], [], []
-    for number in track(range(windows.num_windows), description="teacher", console=Console(stderr=True)):
+    for number in track(range(windows.num_windows), description=f"teacher, {label}", console=Console(stderr=True)):
         window, first = windows.select(number, number + 1), int(windows.window_offsets[number])
         hidden_SD = model.hidden(window)
         blocks.append(model.selections(window, hidden_SD, (Scheme(kind="topk", k=WIDTH), *SAMPLING.values())))
-        kept = np.arange(-first % stride, len(hidden_SD), stride)
+        kept = np.arange(-first % HIDDEN_STRIDE, len(hidden_SD), HIDDEN_STRIDE)
         rows.append(first + kept)
         hidden.append(hidden_SD.numpy()[kept])
     top, *sampled = (Heads.concatenate(one) for one in zip(*blocks, strict=True))
     columns = {**_by_probability(top), "hidden_rows": np.concatenate(rows), "hidden": np.concatenate(hidden)}
     for kind, heads in zip(SAMPLING, sampled, strict=True):
-        columns[f"{kind} head"], columns[f"{kind} log_tail"] = heads.widths.numpy(), heads.log_tail.numpy()
-        columns[f"{kind} ids"], columns[f"{kind} draws"] = heads.sample_ids.numpy(), heads.sample_widths.numpy()
+        columns[f"{kind} head_widths"], columns[f"{kind} log_tail"] = heads.widths.numpy(), heads.log_tail.numpy()
+        columns[f"{kind} ids"], columns[f"{kind} num_draws"] = heads.sample_ids.numpy(), heads.sample_widths.numpy()
     return columns
 
 

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from capture import SAMPLING, Capture
 from ours import SCHEMES, Ours
-from scoring import Teacher
+from scoring import Teacher, load_teacher
 
 from schemas.targets import TailSample, Targets
-from teacher.loading import load_model
 
 ROWS = 32
 
@@ -45,7 +44,7 @@ class GradientNoise:
 
 def gradient_noise(found: Capture, teacher: str) -> GradientNoise:
     """The figures of the rows whose hidden states were kept; bytes of all rows."""
-    model = Teacher(load_model(teacher, "float32", "cpu"))
+    model = load_teacher(teacher)
     mean_HD, square = _mean_rows(model, torch.from_numpy(found.hidden))
 
     def noise(targets: Targets) -> float:

@@ -10,12 +10,10 @@ before, less the gradients returned.
 """
 
 import argparse
-import ctypes
 import json
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -35,6 +33,7 @@ from loss_columns import (
     Size,
     add_tail_bucket,
 )
+from memory import Peak, return_free_memory
 from torch import Tensor
 
 ALL_COLUMNS = COLUMNS | MORE_COLUMNS
@@ -99,39 +98,10 @@ def extra_bytes(name: str, size: Size) -> int:
         before = torch.cuda.memory_allocated()
         run_once(ALL_COLUMNS[name], problem)
         return torch.cuda.max_memory_allocated() - before - gradients
-    _return_free_memory()
-    before, peak = _resident_bytes(), _Peak()
-    with peak:
+    return_free_memory()
+    with Peak() as peak:
         run_once(ALL_COLUMNS[name], problem)
-    return peak.bytes - before - gradients
-
-
-def _return_free_memory() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
-
-
-class _Peak:
-    """The highest resident size while it is entered, looked at every half millisecond."""
-
-    def __enter__(self) -> "_Peak":
-        self.bytes, self._stop = 0, threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.0005):
-            self.bytes = max(self.bytes, _resident_bytes())
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+    return peak.bytes - peak.before_bytes - gradients
 
 
 def measure_memory(names: Sequence[str], size: str) -> dict[str, int]:

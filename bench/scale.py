@@ -25,6 +25,7 @@ import apache_beam as beam
 import fsspec
 import numpy as np
 from fsspec import AbstractFileSystem
+from memory import peak_bytes
 
 from pipeline.annotation_plan import AnnotationPlan
 from pipeline.attempts import UnitLimits
@@ -226,12 +227,6 @@ def phase(name: str) -> Iterator[None]:
     yield
     seconds = time.perf_counter() - started_seconds
     print(f"{name:<44} {seconds:8.1f} s   {peak_bytes() / 1e6:7.0f} MB", flush=True)
-
-
-def peak_bytes() -> int:
-    """This program's largest resident memory. (What `getrusage` tells begins with that of the process it came from.)"""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 
 
 def run(num_units: int, directory: Path) -> int:

@@ -13,6 +13,7 @@ from schemas.draws import window_uniforms
 from schemas.scheme import Scheme
 from schemas.targets import Windows
 from teacher.heads import Heads, select_heads
+from teacher.loading import load_model
 from teacher.projection import LinearHead, linear_head
 
 # Rows whose logits exist at a time: 128 of 262,144 ids are 134 MB in float32.
@@ -57,3 +58,8 @@ class Teacher:
             uniforms_TRN = torch.from_numpy(window_uniforms(window, scheme)[rows])
             # Selecting uses its logits up.
             yield select_heads(logits_TV.clone(), scheme, next_ids_T, uniforms_TRN=uniforms_TRN)
+
+
+def load_teacher(reference: str) -> Teacher:
+    """A teacher on the CPU, by what `--teacher` takes."""
+    return Teacher(load_model(reference, "float32", "cpu"))

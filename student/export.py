@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from schemas.identities import joined_terms
 from schemas.shard import ShardMetadata
 from student.identity import IDENTITY_NAME, StudentIdentity
 
@@ -48,17 +49,10 @@ def export_student(
         training={**training, "teachers": [asdict(teacher) for teacher in teachers.values()]},
         licences={
             **identity.licences,
-            "teacher": _joined([teacher.licence for teacher in teachers.values()]),
-            "corpus": _joined([one.corpus_licence for one in datasets]),
+            "teacher": joined_terms([teacher.licence for teacher in teachers.values()]),
+            "corpus": joined_terms([one.corpus_licence for one in datasets]),
         },
     ).write(directory)
-
-
-def _joined(licences: Sequence[str | None]) -> str | None:
-    """One expression for the terms that hold together; None where none is known."""
-    if not any(licences):
-        return None
-    return " AND ".join(sorted({licence or "not stated" for licence in licences}))
 
 
 def _tokenizer_files(source: Path) -> list[Path]:
