@@ -13,6 +13,7 @@ from experiment_teacher import RecordedTeacher
 from schemas import storage
 from schemas.dataset import shard_path, write_snapshot
 from schemas.draws import window_uniforms
+from schemas.offsets import offsets_from_lengths
 from schemas.records import UnitRecord
 from schemas.scheme import Scheme
 from schemas.shard import ShardMetadata, encode_shard
@@ -139,21 +140,17 @@ def targets_of(teacher: RecordedTeacher, split: str, windows: Windows, rows: sli
             )
         )
     heads = Heads.concatenate(blocks)
-    sample_ids_RM, sample_offsets = heads.sample_ids.T.contiguous(), _offsets(heads.sample_widths)
+    sample_ids_RM, sample_offsets = heads.sample_ids.T.contiguous(), offsets_from_lengths(heads.sample_widths.numpy())
     return Targets(
         head_ids=heads.ids.numpy(),
         head_log_probs=heads.log_probs.numpy(),
-        head_offsets=_offsets(heads.widths),
+        head_offsets=offsets_from_lengths(heads.widths.numpy()),
         log_tail=heads.log_tail.numpy(),
         log_next=heads.log_next.numpy(),
         entropy=heads.entropy.numpy(),
         top1_ids=heads.top1_ids.numpy(),
         tail_samples=tuple(TailSample(ids=ids.numpy(), offsets=sample_offsets) for ids in sample_ids_RM),
     )
-
-
-def _offsets(widths: torch.Tensor) -> np.ndarray:
-    return np.concatenate([np.zeros(1, np.int64), widths.cumsum(0).numpy()])
 
 
 def write_dataset(teacher: RecordedTeacher, scheme: Scheme, out: Path) -> str:
@@ -170,16 +167,9 @@ def write_dataset(teacher: RecordedTeacher, scheme: Scheme, out: Path) -> str:
             shard = encode_shard(part, targets_of(teacher, split, part, rows, scheme), metadata)
             name = f"{start:06d}-{split}"
             storage.create(str(out / shard_path("targets", split, name)), shard.data)
-            records.append(_record(name, split, shard))
+            records.append(UnitRecord(name=name, kind="targets", split=split).of_shard(shard))
     write_snapshot(str(out), complete=True, identity={}, records=records, num_documents_in=0, rejected={})
     return str(out)
-
-
-def _record(name: str, split: Any, shard: Any) -> UnitRecord:
-    return UnitRecord(
-        name=name, kind="targets", split=split, digest=shard.digest, footer_digest=shard.footer_digest,
-        size_bytes=len(shard.data), num_windows=shard.num_windows, num_positions=shard.num_positions,
-    )  # fmt: skip
 
 
 def _metadata(teacher: RecordedTeacher, split: Any, scheme: Scheme) -> ShardMetadata:

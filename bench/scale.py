@@ -192,15 +192,9 @@ def stub_shard() -> tuple[bytes, UnitRecord]:
         name="u",
         kind="targets",
         split="train",
-        digest=shard.digest,
-        footer_digest=shard.footer_digest,
-        size_bytes=len(shard.data),
-        num_windows=1,
-        num_positions=rows,
         num_documents=2000,
-        column_bytes=shard.column_bytes,
         statistics=Statistics.of(windows, targets),
-    )
+    ).of_shard(shard)
     return shard.data, record
 
 

@@ -100,10 +100,7 @@ def write_shards(size: Size, out: Path, num_windows: int = 16) -> str:
     )
     shard = encode_shard(windows, _random_targets(generator, windows, size.vocab_size), metadata)
     storage.create(str(out / shard_path("targets", "train", "0")), shard.data)
-    record = UnitRecord(
-        name="0", kind="targets", split="train", digest=shard.digest, footer_digest=shard.footer_digest,
-        size_bytes=len(shard.data), num_windows=shard.num_windows, num_positions=shard.num_positions,
-    )  # fmt: skip
+    record = UnitRecord(name="0", kind="targets", split="train").of_shard(shard)
     write_snapshot(str(out), complete=True, identity={}, records=[record], num_documents_in=0, rejected={})
     return str(out)
 

@@ -4,7 +4,6 @@ A unit may be tried any number of times, by several workers at once, and may die
 afterwards is one whole shard and one record that describes it.
 """
 
-import dataclasses
 from typing import Literal
 
 from schemas import fault_points, storage
@@ -41,16 +40,7 @@ def commit_shard(out: str, shard: EncodedShard, record: UnitRecord) -> UnitRecor
         if digest(standing) != shard.digest:
             return commit_record(out, rebuild_record(out, record.kind, record.split, record.name))
     fault_points.reach("committed", record.name)
-    described = dataclasses.replace(
-        record,
-        digest=shard.digest,
-        footer_digest=shard.footer_digest,
-        size_bytes=len(shard.data),
-        num_windows=shard.num_windows,
-        num_positions=shard.num_positions,
-        column_bytes=shard.column_bytes,
-    )
-    return commit_record(out, described)
+    return commit_record(out, record.of_shard(shard))
 
 
 def commit_record(out: str, record: UnitRecord) -> UnitRecord:

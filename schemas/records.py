@@ -5,14 +5,17 @@ versions), so that shards stay byte-identical.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from schemas import storage
 from schemas.errors import CorruptShardError, UnknownFormatVersionError
 from schemas.extremes import Extremes, extremes_from_json
 from schemas.sources import SourceSummary, sources_from_json
 from schemas.statistics import Statistics
+
+if TYPE_CHECKING:
+    from schemas.shard import EncodedShard
 
 RECORD_VERSION = 1
 
@@ -56,6 +59,18 @@ class UnitRecord:
     extremes: Extremes = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, Any] = field(default_factory=dict)
+
+    def of_shard(self, shard: "EncodedShard") -> "UnitRecord":
+        """The same with what the shard says itself: digests, sizes and counts."""
+        return replace(
+            self,
+            digest=shard.digest,
+            footer_digest=shard.footer_digest,
+            size_bytes=len(shard.data),
+            num_windows=shard.num_windows,
+            num_positions=shard.num_positions,
+            column_bytes=shard.column_bytes,
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {"record_version": RECORD_VERSION, **asdict(self)}

@@ -63,14 +63,7 @@ def _rewrite(snapshot: Snapshot, entry: ShardEntry, data: bytes, record: UnitRec
     with ShardReader(snapshot.shard_url(entry), footer_digest=entry.footer_digest) as reader:
         shard: EncodedShard = rewrite_shard(reader, data, rules)
         view = describe_view(record, reader, rules)
-    return shard.data, replace(
-        view,
-        digest=shard.digest,
-        footer_digest=shard.footer_digest,
-        size_bytes=len(shard.data),
-        column_bytes=shard.column_bytes,
-        environment={**record.environment, "rewritten_from": entry.name},
-    )
+    return shard.data, replace(view.of_shard(shard), environment={**record.environment, "rewritten_from": entry.name})
 
 
 def _renamed(record: UnitRecord, name: str) -> dict:

@@ -153,15 +153,9 @@ def write_unit(rng: np.random.Generator, out: str, name: str, split: str) -> Uni
         name=name,
         kind="targets",
         split=split,  # pyright: ignore[reportArgumentType]
-        digest=shard.digest,
-        footer_digest=shard.footer_digest,
-        size_bytes=len(shard.data),
-        num_windows=shard.num_windows,
-        num_positions=shard.num_positions,
         num_documents=windows.num_documents(),
-        column_bytes=shard.column_bytes,
         statistics=Statistics.of(windows, targets),
-    )
+    ).of_shard(shard)
     assert storage.create(storage.join(out, dataset.shard_path("targets", split, name)), shard.data)
     assert storage.create_json(storage.join(out, dataset.record_path("targets", split, name)), record.to_json())
     return record
@@ -245,15 +239,9 @@ def commit(out: str, name: str, split: str, windows: Windows, targets: Targets |
         name=name,
         kind=metadata.kind,
         split=split,  # pyright: ignore[reportArgumentType]
-        digest=shard.digest,
-        footer_digest=shard.footer_digest,
-        size_bytes=len(shard.data),
-        num_windows=shard.num_windows,
-        num_positions=shard.num_positions,
         num_documents=windows.num_documents(),
-        column_bytes=shard.column_bytes,
         statistics=None if targets is None else Statistics.of(windows, targets),
-    )
+    ).of_shard(shard)
     assert storage.create(storage.join(out, dataset.shard_path(metadata.kind, split, name)), shard.data)
     assert storage.create_json(storage.join(out, dataset.record_path(metadata.kind, split, name)), record.to_json())
     return record

@@ -197,13 +197,7 @@ def _write_dataset(
             shard = encode_shard(windows, _random_targets(generator, windows, vocab_size, extras), metadata)
             name = f"{number:06d}-{split}"
             storage.create(str(out / shard_path("targets", split, name)), shard.data)
-            records.append(
-                UnitRecord(
-                    name=name, kind="targets", split=split,  # type: ignore[arg-type]
-                    digest=shard.digest, footer_digest=shard.footer_digest, size_bytes=len(shard.data),
-                    num_windows=shard.num_windows, num_positions=shard.num_positions,
-                )
-            )  # fmt: skip
+            records.append(UnitRecord(name=name, kind="targets", split=split).of_shard(shard))  # type: ignore[arg-type]
             storage.create_json(str(out / record_path("targets", split, name)), records[-1].to_json())
     write_snapshot(str(out), complete=True, identity={}, records=records, num_documents_in=0, rejected={})
     return str(out)

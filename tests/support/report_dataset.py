@@ -128,17 +128,11 @@ def _write_shard(rng: np.random.Generator, out: str, split: str, num_windows: in
         name=f"shard-{split}",
         kind="targets",
         split=split,  # pyright: ignore[reportArgumentType]
-        digest=shard.digest,
-        footer_digest=shard.footer_digest,
-        size_bytes=len(shard.data),
-        num_windows=shard.num_windows,
-        num_positions=shard.num_positions,
         num_documents=windows.num_documents(),
-        column_bytes=shard.column_bytes,
         statistics=Statistics.of(windows, targets, wide=wide),
         by_source=summarize_by_source(windows, targets, groups),
         extremes=find_extremes(f"shard-{split}", windows, targets),
-    )
+    ).of_shard(shard)
     storage.create(storage.join(out, dataset.shard_path("targets", split, record.name)), shard.data)
     storage.create_json(storage.join(out, dataset.record_path("targets", split, record.name)), record.to_json())
     return record

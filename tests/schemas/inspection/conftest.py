@@ -65,13 +65,7 @@ def commit(out: str, metadata: ShardMetadata, name: str, split: str, windows: Wi
         name=name,
         kind="targets",
         split=split,  # pyright: ignore[reportArgumentType]
-        digest=shard.digest,
-        footer_digest=shard.footer_digest,
-        size_bytes=len(shard.data),
-        num_windows=shard.num_windows,
-        num_positions=shard.num_positions,
         num_documents=windows.num_documents(),
-        column_bytes=shard.column_bytes,
         statistics=Statistics.of(
             windows, targets, wide=WideStatistics(rows=200, mass_steps=steps, unique_steps={1: STEPS_PER_UNIT * 200})
         ),
@@ -85,7 +79,7 @@ def commit(out: str, metadata: ShardMetadata, name: str, split: str, windows: Wi
             "finish_seconds": 0.25,
             "ended_at": "2026-01-01T00:00:00+00:00",
         },
-    )
+    ).of_shard(shard)
     storage.create(storage.join(out, dataset.shard_path("targets", split, name)), shard.data)
     storage.create_json(storage.join(out, dataset.record_path("targets", split, name)), record.to_json())
     return record

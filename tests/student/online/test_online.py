@@ -59,12 +59,7 @@ def dataset_url(tiny_teacher, tmp_path_factory) -> str:
         )  # fmt: skip
         shard = encode_shard(windows, scorer.score(windows), metadata)
         storage.create(str(out / shard_path("targets", split, split)), shard.data)
-        records.append(
-            UnitRecord(
-                name=split, kind="targets", split=split, digest=shard.digest, footer_digest=shard.footer_digest,
-                size_bytes=len(shard.data), num_windows=shard.num_windows, num_positions=shard.num_positions,
-            )
-        )  # fmt: skip
+        records.append(UnitRecord(name=split, kind="targets", split=split).of_shard(shard))
     write_snapshot(str(out), complete=True, identity={}, records=records, num_documents_in=0, rejected={})
     return str(out)
 
