@@ -15,6 +15,7 @@ import corpus
 import numpy as np
 
 from schemas.fingerprints import fingerprint
+from schemas.offsets import offsets_from_lengths
 from schemas.scheme import Scheme
 from schemas.targets import TailSample, Targets, Windows
 
@@ -49,7 +50,7 @@ class Drawn:
 
     def select_rows(self, rows: slice) -> "Drawn":
         """Some of the rows."""
-        ends = np.cumsum([0, *self.num_draws])[[rows.start, rows.stop]]
+        ends = offsets_from_lengths(self.num_draws)[[rows.start, rows.stop]]
         return Drawn(
             head_widths=self.head_widths[rows],
             log_tail=self.log_tail[rows],
@@ -59,7 +60,7 @@ class Drawn:
 
     def samples(self) -> tuple[TailSample, ...]:
         """A sample a replica."""
-        offsets = np.cumsum([0, *self.num_draws]).astype(np.int64)
+        offsets = offsets_from_lengths(self.num_draws)
         return tuple(TailSample(ids=np.ascontiguousarray(ids), offsets=offsets) for ids in self.ids.T)
 
 
@@ -133,7 +134,7 @@ class Capture:
         return Targets(
             head_ids=np.take_along_axis(self.ids[:, :k], order, 1)[kept],
             head_log_probs=np.take_along_axis(self.log_probs[:, :k], order, 1)[kept],
-            head_offsets=np.cumsum([0, *widths]).astype(np.int64),
+            head_offsets=offsets_from_lengths(widths),
             log_tail=np.logaddexp(self.log_tail, _log_sum(beyond)).astype(np.float32),
             log_next=self.log_next,
             entropy=None,
@@ -189,7 +190,7 @@ def _scored(teacher: str, teacher_fingerprint: str, pieces: dict[str, Windows]) 
 def _concatenated(columns: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Rows of all, counted from the first."""
     pieces = list(columns)
-    first = np.cumsum([0, *(len(piece["ids"]) for piece in pieces)])
+    first = offsets_from_lengths([len(piece["ids"]) for piece in pieces])
     pieces = [
         {**piece, "hidden_rows": piece["hidden_rows"] + start} for piece, start in zip(pieces, first, strict=False)
     ]

@@ -1,12 +1,15 @@
 """A job that is killed again and again, at random, until it is finished: nothing lost, nothing twice, nothing corrupt.
 
-    python bench/soak.py --kills 200 --units 200
+    python bench/soak.py --kills 200 --units 200 --directory soak
 
-A tiny random teacher annotates English. Now a worker, now the driver is killed by SIGKILL, at a random moment and
-whatever it is doing; a killed driver is started again, as a user would. Nine of ten kills wait until a worker has taken
-a unit: else nearly all would hit processes that are still importing. Whenever the job is finished before all kills are
-spent, its shards must be, byte for byte, those of a run that nobody disturbed, and it is begun anew. Prints a report,
-and ends with status 1 if anything is not as it must be.
+A tiny random teacher annotates English. Now a worker, now all workers, now the driver is killed by SIGKILL, at a random
+moment and whatever it is doing; a killed driver is started again, as a user would. Nine of ten kills wait until a
+worker is annotating: else nearly all would hit processes that are still importing, and the job would never get on.
+Whenever it is finished before all kills are spent, its shards must be, byte for byte, those of a run that nobody
+disturbed, and it is begun anew. Ends with status 1 if anything is not as it must be.
+
+The report is kept in the directory and is up to date after each kill; the soak itself may be killed, and goes on with
+the same command. All that it starts is of its own process group: stop and continue that, and nothing is out of time.
 """
 
 import argparse
@@ -17,13 +20,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from pydoc_data.topics import topics
 
+from pipeline.cleaning import clean
+from schemas import storage
 from schemas.dataset import load_snapshot
 from schemas.verification import verify
 
@@ -33,6 +38,8 @@ TEXT_BYTES_OF_A_UNIT = 3000
 # Most of the kills hit a worker: there are more of them, and clusters take workers away, not drivers.
 SHARE_OF_DRIVERS = 0.2
 SHARE_AT_ANY_MOMENT = 0.1
+# A host that is taken away takes all its workers with it.
+SHARE_OF_HOSTS = 0.3
 _POLL_SECONDS = 0.05
 
 
@@ -46,33 +53,33 @@ class Report:
         num_units: Units of the job.
         num_rounds: How often the job was finished and looked at.
         num_starts: Drivers started.
-        begun_again: Target units whose forward pass was begun, beyond one for each.
+        begun_again: Target units whose forward pass was begun, beyond one for each, in each round.
         seconds: In all.
         faults: Whatever was lost, twice or corrupt.
     """
 
     killed_drivers: int = 0
-    killed_workers: Counter[str] = field(default_factory=Counter)
+    killed_workers: dict[str, int] = field(default_factory=dict)
     num_units: int = 0
     num_rounds: int = 0
     num_starts: int = 0
-    begun_again: int = 0
+    begun_again: list[int] = field(default_factory=list)
     seconds: float = 0.0
     faults: list[str] = field(default_factory=list)
 
     @property
     def num_kills(self) -> int:
-        return self.killed_workers.total() + self.killed_drivers
+        return sum(self.killed_workers.values()) + self.killed_drivers
 
     def lines(self) -> list[str]:
         """For people."""
         points = ", ".join(f"{point} {number}" for point, number in sorted(self.killed_workers.items()))
-        workers = self.killed_workers.total()
+        workers = self.num_kills - self.killed_drivers
         return [
             f"kills      {self.num_kills}: {self.killed_drivers} drivers, {workers} workers ({points})",
             f"units      {self.num_units}, {self.num_rounds} times over, in {self.num_starts} starts",
             f"time       {self.seconds:,.0f} s",
-            f"waste      {self.begun_again} units begun again; a worker costs at most one, a driver two",
+            f"waste      {sum(self.begun_again)} units begun again; a worker costs at most one, a driver two",
             f"faults     {len(self.faults)} (lost, twice, or corrupt)",
             *(f"           {fault}" for fault in self.faults),
         ]
@@ -127,7 +134,7 @@ def make_corpus(file: Path, num_units: int) -> None:
 
 
 def start(directory: Path, out: Path, *more: str) -> "subprocess.Popen[bytes]":
-    """A driver, in a process group of its own."""
+    """A driver."""
     words = ["annotate", str(directory / "a.jsonl"), "--teacher", str(directory / "teacher"), "--out", str(out)]
     words += ["--window", str(WINDOW), "--shard-tokens", str(SHARD_TOKENS), "--held-out", "0.1", "--device", "cpu"]
     # Whoever dies often enough with the same unit would be taken for its victim.
@@ -135,101 +142,147 @@ def start(directory: Path, out: Path, *more: str) -> "subprocess.Popen[bytes]":
     code = f"import sys; from schemas.cli import main; sys.exit(main({words!r}))"
     environment = {**os.environ, "LOGITCASK_FAULTS": str(directory / "points")}
     (directory / "points").mkdir(exist_ok=True)
-    with (directory / "driver.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-c", code], stdout=log, stderr=log, start_new_session=True, env=environment
-        )
+    with (directory / "driver.log").open("wb") as log:
+        return subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log, env=environment)
 
 
-def workers(group: int) -> list[int]:
+class Soak:
+    """A job under fire, in a directory that holds all there is to know of it.
+
+    Attributes:
+        directory: With teacher, corpus, both outputs and the report.
+        report: As it stands.
+    """
+
+    def __init__(self, directory: Path, num_kills: int, mean_seconds: float, seed: int) -> None:
+        self.directory = directory
+        self.report = self._read_report()
+        self._num_kills, self._mean_seconds = num_kills, mean_seconds
+        self._rng = random.Random(f"{seed} {self.report.num_kills}")
+        self._noted_seconds = time.monotonic()
+
+    def run(self, num_units: int) -> Report:
+        """Kills until the number is reached, then lets the job end, and compares."""
+        if not self.report.num_units:
+            self._prepare(num_units)
+        while not self.report.faults and (self.report.num_kills < self._num_kills or not self.report.num_rounds):
+            self._finish_under_fire()
+            self.report.faults += faults(self._out, self._undisturbed)
+            self.report.num_rounds += not self.report.faults
+            self._note()
+            print("\n".join(self.report.lines()), flush=True)
+            if not self.report.faults:
+                shutil.rmtree(self._out)
+                (self.directory / "points/log").unlink()
+        return self.report
+
+    @property
+    def _out(self) -> Path:
+        return self.directory / "out"
+
+    @property
+    def _undisturbed(self) -> Path:
+        return self.directory / "undisturbed"
+
+    def _prepare(self, num_units: int) -> None:
+        """The run that nobody disturbs."""
+        make_teacher(self.directory / "teacher")
+        make_corpus(self.directory / "a.jsonl", num_units)
+        if start(self.directory, self._undisturbed).wait():
+            raise SystemExit((self.directory / "driver.log").read_text())
+        if faults(self._undisturbed, self._undisturbed):
+            raise SystemExit("\n".join(faults(self._undisturbed, self._undisturbed)))
+        (self.directory / "points/log").unlink()
+        self.report.num_units = len(list(self._undisturbed.glob("targets/*/*.parquet")))
+        self._note()
+        print(f"undisturbed: {self.report.num_units} units in {self.report.seconds:.0f} s", flush=True)
+
+    def _finish_under_fire(self) -> None:
+        """Starts drivers until one of them has finished the job."""
+        status = None
+        while status != 0 and not self.report.faults:
+            self.report.num_starts += 1
+            driver = start(self.directory, self._out, "--workers", "2")
+            while driver.poll() is None and self.report.num_kills < self._num_kills:
+                self._wait_for_the_moment(driver)
+                self._kill_somebody(driver)
+            status = driver.wait()
+            if status not in (0, -signal.SIGKILL):
+                log = (self.directory / "driver.log").read_text()
+                self.report.faults.append(f"a driver ended with {status}: {log[-2000:]}")
+
+    def _wait_for_the_moment(self, driver: "subprocess.Popen[bytes]") -> None:
+        if self._rng.random() >= SHARE_AT_ANY_MOMENT:
+            while driver.poll() is None and not self._is_at_work(driver):
+                time.sleep(_POLL_SECONDS)
+        deadline_seconds = time.monotonic() + self._rng.expovariate(1 / self._mean_seconds)
+        while driver.poll() is None and time.monotonic() < deadline_seconds:
+            time.sleep(_POLL_SECONDS / 10)
+
+    def _is_at_work(self, driver: "subprocess.Popen[bytes]") -> bool:
+        """Whether a worker of this driver that lives is annotating."""
+        annotating = {words[2] for words in self._points_reached() if words[0] == "forward"}
+        return any(_parent(pid) == driver.pid for pid in annotating)
+
+    def _points_reached(self) -> list[list[str]]:
+        """Point, unit or file, and process, of all that was reached by now."""
+        log = self.directory / "points/log"
+        return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+
+    def _kill_somebody(self, driver: "subprocess.Popen[bytes]") -> None:
+        if self._rng.random() < SHARE_OF_DRIVERS:
+            if driver.poll() is None:
+                driver.kill()
+                driver.wait()
+                self.report.killed_drivers += 1
+                self._note()
+            return
+        living = workers(driver)
+        if living and self._rng.random() >= SHARE_OF_HOSTS:
+            living = [self._rng.choice(living)]
+        for pid in living:
+            self._kill_worker(pid)
+
+    def _kill_worker(self, pid: int) -> None:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        reached = [words[0] for words in self._points_reached() if words[2] == str(pid)]
+        point = reached[-1] if reached else "starting"
+        self.report.killed_workers[point] = self.report.killed_workers.get(point, 0) + 1
+        self._note()
+
+    def _note(self) -> None:
+        """Writes the report."""
+        now_seconds = time.monotonic()
+        self.report.seconds += now_seconds - self._noted_seconds
+        self._noted_seconds = now_seconds
+        begun = Counter(words[1] for words in self._points_reached() if words[0] == "forward")
+        self.report.begun_again[self.report.num_rounds :] = [begun.total() - len(begun)]
+        storage.replace(str(self.directory / "report.json"), json.dumps(asdict(self.report), indent=1).encode())
+        storage.replace(str(self.directory / "report.txt"), "\n".join([*self.report.lines(), ""]).encode())
+
+    def _read_report(self) -> Report:
+        file = self.directory / "report.json"
+        return Report(**json.loads(file.read_bytes())) if file.exists() else Report()
+
+
+def workers(driver: "subprocess.Popen[bytes]") -> list[int]:
     """The worker processes of a driver that live."""
-    listed = subprocess.run(
-        ["ps", "-o", "pid=,stat=,args=", "-g", str(group)], capture_output=True, text=True, check=False
-    ).stdout
+    words = ["ps", "-o", "pid=,stat=,args=", "--ppid", str(driver.pid)]
+    listed = subprocess.run(words, capture_output=True, text=True, check=False).stdout
     rows = [line.split(maxsplit=2) for line in listed.splitlines()]
     return [int(pid) for pid, state, words in rows if "pipeline.worker" in words and "Z" not in state]
 
 
-def soak(directory: Path, num_kills: int, num_units: int, mean_seconds: float, seed: int) -> Report:
-    """Kills until the number is reached, then lets the job end, and compares."""
-    make_teacher(directory / "teacher")
-    make_corpus(directory / "a.jsonl", num_units)
-    undisturbed, out = directory / "undisturbed", directory / "out"
-    if start(directory, undisturbed).wait():
-        raise SystemExit((directory / "driver.log").read_text())
-    rng, report = random.Random(seed), Report()
-    report.num_units = len(list(undisturbed.glob("targets/*/*.parquet")))
-    print(f"undisturbed: {report.num_units} units", flush=True)
-    started_seconds = time.monotonic()
-    while not report.faults and (report.num_kills < num_kills or not report.num_rounds):
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.rmtree(directory / "points")
-        _finish_under_fire(directory, out, num_kills, mean_seconds, rng, report)
-        report.faults += faults(out, undisturbed)
-        report.num_rounds += 1
-        begun = [words[1] for words in _points_reached(directory) if words[0] == "forward"]
-        report.begun_again += len(begun) - len(set(begun))
-        report.seconds = time.monotonic() - started_seconds
-        print("\n".join(report.lines()), flush=True)
-    return report
-
-
-def _finish_under_fire(
-    directory: Path, out: Path, num_kills: int, mean_seconds: float, rng: random.Random, report: Report
-) -> None:
-    """Starts drivers until one of them has finished the job."""
-    status = None
-    while status != 0:
-        report.num_starts += 1
-        driver = start(directory, out, "--workers", "2")
-        while driver.poll() is None and report.num_kills < num_kills:
-            _wait_for_the_moment(directory, driver, mean_seconds, rng)
-            _kill_somebody(directory, driver, rng, report)
-        status = driver.wait()
-        if status not in (0, -signal.SIGKILL):
-            report.faults.append(f"a driver ended with {status}: {(directory / 'driver.log').read_text()[-2000:]}")
-            return
-
-
-def _wait_for_the_moment(
-    directory: Path, driver: "subprocess.Popen[bytes]", mean_seconds: float, rng: random.Random
-) -> None:
-    if rng.random() >= SHARE_AT_ANY_MOMENT:
-        while driver.poll() is None and not _at_work(directory, driver):
-            time.sleep(_POLL_SECONDS)
-    deadline_seconds = time.monotonic() + rng.expovariate(1 / mean_seconds)
-    while driver.poll() is None and time.monotonic() < deadline_seconds:
-        time.sleep(_POLL_SECONDS / 10)
-
-
-def _at_work(directory: Path, driver: "subprocess.Popen[bytes]") -> bool:
-    return not {words[2] for words in _points_reached(directory)}.isdisjoint(map(str, workers(driver.pid)))
-
-
-def _points_reached(directory: Path) -> list[list[str]]:
-    """Point, unit or file, and process, of all that was reached by now."""
-    log = directory / "points/log"
-    return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
-
-
-def _kill_somebody(directory: Path, driver: "subprocess.Popen[bytes]", rng: random.Random, report: Report) -> None:
-    if rng.random() < SHARE_OF_DRIVERS:
-        if driver.poll() is None:
-            driver.kill()
-            driver.wait()
-            report.killed_drivers += 1
-        return
-    living = workers(driver.pid)
-    if not living:
-        return
-    victim = rng.choice(living)
+def _parent(pid: str) -> int | None:
+    """The parent of a process that lives."""
     try:
-        os.kill(victim, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    reached = [words[0] for words in _points_reached(directory) if words[2] == str(victim)]
-    report.killed_workers[reached[-1] if reached else "starting"] += 1
-    print(f"{report.num_kills} kills", flush=True)
+        state, parent, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(parent) if state != "Z" else None
 
 
 def faults(out: Path, undisturbed: Path) -> list[str]:
@@ -245,21 +298,26 @@ def faults(out: Path, undisturbed: Path) -> list[str]:
     snapshot, expected = load_snapshot(str(out)), load_snapshot(str(undisturbed))
     if not snapshot.complete or snapshot.shards_digest != expected.shards_digest:
         found.append(f"snapshot {snapshot.number}: not the undisturbed one")
-    if snapshot.num_documents_in != snapshot.total().num_documents + snapshot.num_rejected:
-        found.append("documents in are not annotated + rejected")
-    return found
+    num_lines = len((out.parent / "a.jsonl").read_text().splitlines())
+    if not num_lines == snapshot.num_documents_in == snapshot.total().num_documents + snapshot.num_rejected:
+        found.append("the corpus's documents are not annotated + rejected")
+    clean(str(out), older_than=timedelta(0), dry_run=False)
+    stray = {path.relative_to(out) for path in out.rglob("*") if path.is_file()}
+    stray -= {path.relative_to(undisturbed) for path in undisturbed.rglob("*") if path.is_file()}
+    return found + [f"{path}: left behind" for path in sorted(stray) if path.parts[0] != "snapshots"]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--units", type=int, default=200)
-    parser.add_argument("--mean-seconds", type=float, default=0.5, help="exponentially distributed")
+    parser.add_argument("--mean-seconds", type=float, default=1.0, help="exponentially distributed")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--directory", type=Path, required=True, help="where it works, and goes on; may be new")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        report = soak(Path(temporary), arguments.kills, arguments.units, arguments.mean_seconds, arguments.seed)
-    return 1 if report.faults else 0
+    arguments.directory.mkdir(exist_ok=True)
+    soak = Soak(arguments.directory, arguments.kills, arguments.mean_seconds, arguments.seed)
+    return 1 if soak.run(arguments.units).faults else 0
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.annotation_plan import AnnotationPlan, shard_table
 from pipeline.entry_table import EntryTable, entry_rows
 from pipeline.plan import AnnotationUnit, TokenShard, TokenUnit
@@ -27,6 +29,8 @@ from schemas.records import UnitRecord, read_record
 BLOCK_UNITS = 10_000
 # Token units whose records are gathered in one segment, so that a later run need not read them one by one.
 _MANY_TOKEN_UNITS = 1_000
+# Units whose records are in memory at a time.
+_LOT_UNITS = 1_000
 # Opening a shard on an object store is mostly waiting.
 _NUM_READERS = 16
 
@@ -155,23 +159,34 @@ def _block(out: str, units: Sequence[AnnotationUnit], *, check: bool, is_full: b
         if check:
             _check_sizes(out, EntryTable([segment.rows]))
         return segment
-    records = read_unit_records(out, units)
-    done = [record for record in records if record.status == "done"]
-    segment = Segment(rows=entry_rows(done), sums=_sum(records, done))
-    if check:
-        _check_sizes(out, EntryTable([segment.rows]))
-        with ThreadPoolExecutor(_NUM_READERS) as pool:
-            list(pool.map(lambda record: _check_footer(out, record), done))
-        if is_full and len(records) == len(units):
-            write_segment(out, name, segment)
+    segment = _gather_units(out, units, check=check)
+    if check and is_full and segment.sums.num_units == len(units):
+        write_segment(out, name, segment)
     return segment
 
 
-def _sum(records: Sequence[UnitRecord], done: Iterable[UnitRecord]) -> Sums:
-    rejected: dict[str, int] = {}
+def _gather_units(out: str, units: Sequence[AnnotationUnit], *, check: bool) -> Segment:
+    """The rows and sums of those units whose records stand; never holds many records, which are large."""
+    rows, sums = [], Sums()
+    for start in range(0, len(units), _LOT_UNITS):
+        records = read_unit_records(out, units[start : start + _LOT_UNITS])
+        done = [record for record in records if record.status == "done"]
+        rows.append(entry_rows(done))
+        sums = _add_records(sums, records, done)
+        if check:
+            _check_sizes(out, EntryTable(rows[-1:]))
+            with ThreadPoolExecutor(_NUM_READERS) as pool:
+                list(pool.map(lambda record: _check_footer(out, record), done))
+    return Segment(rows=pa.concat_tables(rows).combine_chunks(), sums=sums)
+
+
+def _add_records(sums: Sums, records: Sequence[UnitRecord], done: Iterable[UnitRecord]) -> Sums:
+    rejected = sums.rejected
     for record in records:
         rejected = add_counts(rejected, record.rejected)
-    return Sums(num_units=len(records), rejected=rejected, splits=sum_records(done))
+    return Sums(
+        num_units=sums.num_units + len(records), rejected=rejected, splits=sum_records(done, before=sums.splits)
+    )
 
 
 def read_unit_records(out: str, units: Sequence[AnnotationUnit]) -> list[UnitRecord]:

@@ -3,8 +3,6 @@
 import posixpath
 from collections.abc import Sequence
 
-from fsspec.implementations.local import LocalFileSystem
-
 from pipeline.corpus.files import CorpusFile
 from schemas import storage
 from schemas.sources import MAX_GROUPS, SourceGroups
@@ -38,7 +36,7 @@ def _fixed_url(pattern: str) -> str:
     components = pattern.rstrip("/").split("/")
     first = next((i for i, one in enumerate(components) if any(c in one for c in _WILDCARDS)), len(components))
     fs, path = storage.filesystem("/".join(components[:first]))
-    return storage.redact(path if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(path)).rstrip("/")
+    return storage.redact(path if storage.is_local(pattern) else fs.unstrip_protocol(path)).rstrip("/")
 
 
 def _below(url: str, root: str) -> tuple[str, str]:

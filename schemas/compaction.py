@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsspec.implementations.local import LocalFileSystem
-
 from schemas import dataset, storage
 from schemas.appends import unfinished_appends
 from schemas.dataset import Draft, ShardEntry, Snapshot, complete_snapshot, entry_of
@@ -199,9 +197,9 @@ def _rewrite_rejected(out: str, sources: set[str]) -> list[str]:
 
 def _leftovers(out: str) -> list[str]:
     """Temporary files of writers that were killed: they may hold anything."""
-    fs, path = storage.filesystem(out)
-    if not isinstance(fs, LocalFileSystem):
+    if not storage.is_local(out):
         return []
+    _, path = storage.filesystem(out)
     return [str(file.relative_to(path)) for file in sorted(Path(path).rglob(f"{storage.TEMPORARY_PREFIX}*"))]
 
 

@@ -17,9 +17,10 @@ its shards are rules (`schemas.rules`); `schemas.snapshot_shard` opens a shard w
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 from schemas import storage
 from schemas.errors import (
@@ -38,10 +39,14 @@ from schemas.running_costs import RunningCost, cost_of_unit, costs_from_json, me
 from schemas.sources import SourceSummary, merge_sources, sources_from_json
 from schemas.statistics import Statistics
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 DATASET_VERSION = 1
 CONFIGURATION_NAME = "logitcask.json"
 # Row groups of the list of shards: a bounded amount of memory for any number of shards.
 _ROW_GROUP_ENTRIES = 50_000
+_BATCH_ENTRIES = 5_000
 _SNAPSHOT_NAME = re.compile(r"(\d{6})\.json")
 
 Origin = Literal["annotate", "append", "select", "forget", "compact", "merge"]
@@ -417,9 +422,11 @@ def sum_summaries(summaries: Iterable[SplitSummary]) -> SplitSummary:
     )
 
 
-def sum_records(records: Iterable[UnitRecord]) -> dict[str, SplitSummary]:
-    """Totals by split."""
-    splits: dict[str, SplitSummary] = {}
+def sum_records(
+    records: Iterable[UnitRecord], before: Mapping[str, SplitSummary] = MappingProxyType({})
+) -> dict[str, SplitSummary]:
+    """Totals by split, on top of those `before`."""
+    splits = dict(before)
     for record in records:
         splits[record.split] = splits.get(record.split, SplitSummary()).plus(record)
     return splits
@@ -453,13 +460,21 @@ def _encode_entries(entries: Sequence[ShardEntry]) -> bytes:
         # As the first release wrote it, so that a list which says the same has the same digest.
         names.remove("selection")
     schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
-    iterator = iter(entries)
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
-        while lot := list(itertools.islice(iterator, _ROW_GROUP_ENTRIES)):
-            columns = [pa.array([getattr(entry, name) for entry in lot], schema.field(name).type) for name in names]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+        batches = _entry_batches(iter(entries), schema)
+        while group := list(itertools.islice(batches, _ROW_GROUP_ENTRIES // _BATCH_ENTRIES)):
+            writer.write_table(pa.Table.from_batches(group).combine_chunks())
     return sink.getvalue()
+
+
+def _entry_batches(entries: Iterator[ShardEntry], schema: "pa.Schema") -> "Iterator[pa.RecordBatch]":
+    """Entries as columns, soon: as objects they take three times the memory."""
+    import pyarrow as pa
+
+    while lot := list(itertools.islice(entries, _BATCH_ENTRIES)):
+        columns = [pa.array([getattr(entry, name) for entry in lot], schema.field(name).type) for name in schema.names]
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _snapshot_json(snapshot: Snapshot) -> dict[str, Any]:

@@ -6,6 +6,7 @@ every window against its content hash.
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -14,12 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
 from schemas import compact_ids, shard, storage
 from schemas.errors import CorruptShardError, LogitcaskError, MissingShardError, UnknownFormatVersionError
 from schemas.fingerprints import digest
-from schemas.row_groups import Lists, RowGroups
+from schemas.list_pages import Lists
+from schemas.offsets import offsets_from_lengths
+from schemas.row_groups import RowGroups
 from schemas.scheme import LAYOUTS
 from schemas.target_columns import decompacted, is_known_option, stored_targets
 from schemas.targets import Part, StoredTargets, Targets, Windows
@@ -48,6 +50,10 @@ class StoredBlock:
     windows: Windows
     targets: StoredTargets | None
 
+    def decode(self) -> Block:
+        """The same, with targets that sum to one."""
+        return Block(windows=self.windows, targets=None if self.targets is None else self.targets.decode())
+
 
 class ShardReader:
     """Random access to the windows of one shard.
@@ -72,9 +78,7 @@ class ShardReader:
             )
         parquet_metadata = self._parse(lambda: pq.read_metadata(pa.BufferReader(b"PAR1" + footer)))
         self._interpret(parquet_metadata)
-        fs, path = storage.filesystem(url)
-        is_local = isinstance(fs, LocalFileSystem)
-        self._source: pa.NativeFile = pa.OSFile(path) if is_local else pa.PythonFile(storage.open_reader(url), "r")
+        self._source = _open_source(url)
         self._file = self._parse(
             lambda: pq.ParquetFile(self._source, metadata=parquet_metadata, page_checksum_verification=True)
         )
@@ -90,9 +94,9 @@ class ShardReader:
         self.window_hashes: list[str] = windows["hashes"]
         _check_layout(self.metadata.layout, self.url)
         self.frequent_ids = self._parse(lambda: _parse_frequent_ids(pairs, self.metadata))
-        self._window_offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.window_lengths)])
+        self._window_offsets = offsets_from_lengths(self.window_lengths)
         group_rows = [parquet_metadata.row_group(i).num_rows for i in range(parquet_metadata.num_row_groups)]
-        self._group_offsets = np.cumsum([0, *group_rows])
+        self._group_offsets = offsets_from_lengths(group_rows)
         if (
             self._group_offsets[-1] != self._window_offsets[-1]
             or not np.isin(self._group_offsets, self._window_offsets).all()
@@ -113,27 +117,30 @@ class ShardReader:
         bounds = np.searchsorted(self._window_offsets, self._group_offsets[group : group + 2])
         return int(bounds[0]), int(bounds[1])
 
-    def read(self, start: int = 0, stop: int | None = None) -> Block:
+    def read(self, start: int = 0, stop: int | None = None, *, options: Collection[str] | None = None) -> Block:
         """Windows start..stop (default: all), read by whole row groups.
+
+        Args:
+            start, stop: Numbers of windows.
+            options: Which optional columns to read (`entropy`, `tail_sample@1`, `tail@2`, ...), of those there are;
+                None: all. What is not read is absent from the targets.
 
         Raises:
             CorruptShardError: A page, a token or a target is not as it was written.
             IndexError: There are no such windows.
         """
-        stored = self.read_stored(start, stop)
-        return Block(windows=stored.windows, targets=None if stored.targets is None else stored.targets.decode())
+        return self.read_stored(start, stop, options=options).decode()
 
-    def read_stored(self, start: int = 0, stop: int | None = None) -> StoredBlock:
+    def read_stored(
+        self, start: int = 0, stop: int | None = None, *, options: Collection[str] | None = None
+    ) -> StoredBlock:
         """As `read`, for whoever decodes where the computing is done: a third of the work of reading is left to it."""
-        stop = self.num_windows if stop is None else stop
-        if not 0 <= start <= stop <= self.num_windows:
-            raise IndexError(f"windows {start}..{stop} of a shard that has {self.num_windows}")
+        start, stop = check_windows(start, stop, self.num_windows)
         first_row, last_row = self._window_offsets[start], self._window_offsets[stop]
         first_group = int(np.searchsorted(self._group_offsets, first_row, side="right")) - 1
         last_group = int(np.searchsorted(self._group_offsets, last_row, side="left"))
         groups = range(first_group, last_group if stop > start else first_group)
-        # Ids are read by another way than the rest.
-        columns = [name for name in self._known_columns() if name != "ids"]
+        columns = self._known_columns(options)
         table, lists = self._parse(lambda: self._groups.read(groups, columns))
         before = self._group_offsets[first_group] if groups else first_row
         rows = range(int(first_row - before), int(last_row - before))
@@ -141,16 +148,14 @@ class ShardReader:
         windows = self._windows(table, start, stop)
         if self.metadata.kind == "tokens":
             return StoredBlock(windows=windows, targets=None)
-        return StoredBlock(windows=windows, targets=self._parse(lambda: self._targets(table, lists, groups, rows)))
+        return StoredBlock(windows=windows, targets=self._parse(lambda: self._targets(table, lists, rows)))
 
-    def _targets(self, table: pa.Table, lists: dict[str, Lists], groups: range, rows: range) -> StoredTargets:
+    def _targets(self, table: pa.Table, lists: dict[str, Lists], rows: range) -> StoredTargets:
         """Targets of some rows of row groups, whose single values are in `table` and whose lists are whole."""
         chosen = {name: column.select(rows.start, rows.stop) for name, column in lists.items()}
         if self.metadata.layout == "compact":
-            return stored_targets(table, *decompacted(chosen, self._ids_by_rank))
-        offsets = lists["q"].offsets
-        ids = self._groups.read_alike(groups, "ids", "q", offsets)
-        return stored_targets(table, chosen, ids[offsets[rows.start] : offsets[rows.stop]])
+            return stored_targets(table, decompacted(chosen, self._ids_by_rank))
+        return stored_targets(table, chosen)
 
     @cached_property
     def _ids_by_rank(self) -> np.ndarray:
@@ -177,8 +182,8 @@ class ShardReader:
     def _read_column(self, name: str) -> np.ndarray:
         return _numpy(self._parse(lambda: self._file.read(columns=[name], use_threads=False))[name])
 
-    def _known_columns(self) -> list[str]:
-        """The columns this version knows; unknown ones are optional by definition and skipped."""
+    def _known_columns(self, options: Collection[str] | None) -> list[str]:
+        """The columns to read: those this version knows. Unknown ones are optional by definition and skipped."""
         required = [field.name for field in shard.TOKEN_FIELDS]
         if self.metadata.kind == "targets":
             required += [field.name for field in shard.target_fields(self.metadata.layout)]
@@ -188,8 +193,10 @@ class ShardReader:
         missing = [name for name in required if name not in present]
         if missing:
             raise self._corrupt(f"column {missing[0]!r} is missing")
-        optional = [name for name in present if is_known_option(name) and name not in required]
-        return required + (optional if self.metadata.kind == "targets" else [])
+        if self.metadata.kind == "tokens":
+            return required
+        known = required + [name for name in present if is_known_option(name) and name not in required]
+        return [name for name in known if options is None or name in options or not is_known_option(name)]
 
     def _windows(self, table: pa.Table, start: int, stop: int) -> Windows:
         offsets = self._window_offsets[start : stop + 1] - self._window_offsets[start]
@@ -232,6 +239,24 @@ class ShardReader:
         return CorruptShardError(
             f"{storage.redact(self.url)}: {what}; restore the file, or remove it and annotate again"
         )
+
+
+def check_windows(start: int, stop: int | None, num_windows: int) -> tuple[int, int]:
+    """Numbers of the first window and of the one after the last; of all windows where no end is given.
+
+    Raises:
+        IndexError: There are no such windows.
+    """
+    stop = num_windows if stop is None else stop
+    if not 0 <= start <= stop <= num_windows:
+        raise IndexError(f"windows {start}..{stop} where there are {num_windows}")
+    return start, stop
+
+
+def _open_source(url: str) -> pa.NativeFile:
+    if storage.is_local(url):
+        return pa.OSFile(storage.filesystem(url)[1])
+    return pa.PythonFile(storage.open_reader(url), "r")
 
 
 def _read_footer(url: str) -> bytes:

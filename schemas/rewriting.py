@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas import shard
+from schemas.offsets import offsets_from_lengths
 from schemas.reader import ShardReader
 from schemas.rules import Rules
 from schemas.selection import Choice, choose, keep_windows
@@ -64,5 +65,5 @@ def _keep_lists(column: pa.ListArray, type_: pa.DataType, choice: Choice) -> pa.
     widths = np.diff(column.offsets.to_numpy())
     entries = column.flatten().to_numpy()[np.repeat(choice.rows & ~choice.silenced, widths)]
     kept = np.where(choice.silenced, 0, widths)[choice.rows]
-    offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int32)
+    offsets = offsets_from_lengths(kept).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(entries), type=type_)

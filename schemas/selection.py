@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from schemas.offsets import offsets_from_lengths
 from schemas.rules import Rule, Rules
 from schemas.targets import Kind, Part, TailSample, TargetRows, Windows
 
@@ -52,6 +53,11 @@ def choose(windows: Windows, targets: TargetRows, rules: Rules) -> Choice:
     for rule in rules:
         taken &= _targets_taken(windows, targets, rule)
     return Choice(parts=parts, rows=rows, silenced=rows & windows.has_target() & ~taken)
+
+
+def columns_of(rules: Rules) -> tuple[str, ...]:
+    """The optional columns that rules need."""
+    return ("entropy",) if any(rule.bounds_entropy for rule in rules) else ()
 
 
 def parts_taken(parts: tuple[Part, ...], rules: Rules) -> np.ndarray:
@@ -100,7 +106,7 @@ def keep_windows(windows: Windows, choice: Choice) -> Windows:
         token=windows.token[choice.rows],
         kind=kind[choice.rows],
         part=place_of_part[windows.part[choice.rows]],
-        window_offsets=_offsets(lengths[lengths > 0]),
+        window_offsets=offsets_from_lengths(lengths[lengths > 0]),
         parts=tuple(part for part, stays in zip(windows.parts, choice.parts.tolist(), strict=True) if stays),
     )
 
@@ -134,8 +140,4 @@ def _keep_sample(sample: TailSample, choice: Choice) -> TailSample:
 
 def _keep_offsets(offsets: np.ndarray, choice: Choice) -> np.ndarray:
     """Offsets of the rows that stay, [T' + 1]; silenced ones own nothing."""
-    return _offsets(np.where(choice.silenced, 0, np.diff(offsets))[choice.rows])
-
-
-def _offsets(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
+    return offsets_from_lengths(np.where(choice.silenced, 0, np.diff(offsets))[choice.rows])

@@ -4,6 +4,8 @@ The one way from a snapshot to targets. Windows are counted as the snapshot coun
 rows has no number. What was stored is checked first (digests, checksums, content hashes), then the rules are applied.
 """
 
+from collections.abc import Collection
+from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
@@ -11,9 +13,10 @@ import numpy as np
 from schemas import storage
 from schemas.dataset import ShardEntry, Snapshot
 from schemas.errors import CorruptShardError
-from schemas.reader import Block, ShardReader, StoredBlock
+from schemas.offsets import offsets_from_lengths
+from schemas.reader import Block, ShardReader, StoredBlock, check_windows
 from schemas.rules import Rules
-from schemas.selection import parts_taken, select
+from schemas.selection import columns_of, parts_taken, select
 
 
 def open_shard(snapshot: Snapshot, entry: ShardEntry, *, copy: str | None = None) -> "SnapshotShard":
@@ -71,27 +74,23 @@ class SnapshotShard:
             start = bounds[-1][1]
         return bounds
 
-    def read(self, start: int = 0, stop: int | None = None) -> Block:
-        """Windows start..stop (default: all), read by whole row groups.
+    def read(self, start: int = 0, stop: int | None = None, *, options: Collection[str] | None = None) -> Block:
+        """As `ShardReader.read`, of the windows that are left."""
+        return self.read_stored(start, stop, options=options).decode()
 
-        Raises:
-            CorruptShardError: A page, a token or a target is not as it was written.
-            IndexError: There are no such windows.
-        """
-        stored = self.read_stored(start, stop)
-        return Block(windows=stored.windows, targets=None if stored.targets is None else stored.targets.decode())
-
-    def read_stored(self, start: int = 0, stop: int | None = None) -> StoredBlock:
+    def read_stored(
+        self, start: int = 0, stop: int | None = None, *, options: Collection[str] | None = None
+    ) -> StoredBlock:
         """As `read`, with targets that are not decoded yet."""
-        stop = self.num_windows if stop is None else stop
-        if not 0 <= start <= stop <= self.num_windows:
-            raise IndexError(f"windows {start}..{stop} of a shard of which the snapshot has {self.num_windows}")
-        stored = self._stored_windows[start:stop]
+        stored = self._stored_windows[slice(*check_windows(start, stop, self.num_windows))]
         bounds = (int(stored[0]), int(stored[-1]) + 1) if len(stored) else (0, 0)
-        block = self._reader.read_stored(*bounds)
+        wanted = options if options is None else {*options, *columns_of(self._rules)}
+        block = self._reader.read_stored(*bounds, options=wanted)
         if not self._rules or block.targets is None:
             return block
         windows, targets = select(block.windows, block.targets, self._rules)
+        if options is not None and "entropy" not in options:
+            targets = replace(targets, entropy=None)
         return StoredBlock(windows=windows, targets=targets)
 
     def read_tokens(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -106,7 +105,7 @@ class SnapshotShard:
         stays = parts_taken(self.parts, self._rules)[part] if len(self.parts) else np.zeros(0, dtype=bool)
         window = np.repeat(np.arange(len(lengths)), lengths)[stays]
         left = np.bincount(window, minlength=len(lengths))
-        return token[stays], part[stays], np.concatenate([np.zeros(1, np.int64), np.cumsum(left[left > 0])])
+        return token[stays], part[stays], offsets_from_lengths(left[left > 0])
 
     def window_hashes(self) -> list[str]:
         """Content hash of every window: as stored, or of what the rules leave (which costs a read of the shard)."""

@@ -5,7 +5,7 @@ bit, the statistics of both, in any order. Quantiles come from the histograms, w
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from schemas.wide_statistics import WideStatistics
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     # Only `of` computes with arrays; reading statistics must not cost the import.
     import numpy as np
 
-    from schemas.targets import Targets, Windows
+    from schemas.targets import TargetRows, Windows
 
 BINS_PER_NAT = 16
 NUM_BINS = 32 * BINS_PER_NAT
@@ -115,7 +115,7 @@ class Statistics:
     def of(
         cls,
         windows: "Windows",
-        targets: "Targets",
+        targets: "TargetRows",
         *,
         rows: "np.ndarray | None" = None,
         wide: WideStatistics | None = None,
@@ -127,16 +127,31 @@ class Statistics:
             rows: Which of them count, bool [T]; all by default.
             wide: Measured by whoever held all logits.
         """
+        found = cls.of_rows(windows.kind, targets, rows=rows)
+        if targets.top1_ids is not None:
+            labelled = targets.has_label() if rows is None else rows & targets.has_label()
+            hits = (targets.top1_ids == windows.next_token())[labelled]
+            found = replace(found, top1_known=len(hits), top1_hits=int(hits.sum()))
+        return found if wide is None else replace(found, wide=wide)
+
+    @classmethod
+    def of_rows(cls, kind: "np.ndarray", targets: "TargetRows", *, rows: "np.ndarray | None" = None) -> "Statistics":
+        """All that needs no tokens: neither top-1 nor wide statistics.
+
+        Args:
+            kind: `Kind` of each row, uint8 [T].
+            targets: T rows; the entries of their heads are not looked at.
+            rows: Which of them count, bool [T]; all by default.
+        """
         import numpy as np
 
-        counted = np.ones(windows.num_positions, dtype=bool) if rows is None else rows
+        counted = np.ones(targets.num_positions, dtype=bool) if rows is None else rows
         with_target, labelled = counted & targets.has_target(), counted & targets.has_label()
         widths = targets.head_widths()[with_target]
         log_tail = targets.log_tail[with_target].astype(np.float64)
-        top1 = targets.top1_ids
         drawn = [np.repeat(counted, np.diff(sample.offsets)) for sample in targets.tail_samples]
         return cls(
-            positions_by_kind=_counts(windows.kind[counted]),
+            positions_by_kind=_counts(kind[counted]),
             targets=int(with_target.sum()),
             head_entries=int(widths.sum()),
             head_widths=_counts(widths),
@@ -149,9 +164,6 @@ class Statistics:
             entropy=Histogram() if targets.entropy is None else Histogram.of(targets.entropy[with_target]),
             tail=Histogram.of(-log_tail),
             loss=Histogram.of(-targets.log_next[labelled]),
-            top1_known=0 if top1 is None else int(labelled.sum()),
-            top1_hits=0 if top1 is None else int((top1 == windows.next_token())[labelled].sum()),
-            wide=WideStatistics() if wide is None else wide,
         )
 
     def __add__(self, other: "Statistics") -> "Statistics":

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from schemas import quantizer, shard
 from schemas.compact_ids import from_gaps
-from schemas.row_groups import Lists
+from schemas.list_pages import Lists
 from schemas.targets import StoredTargets, TailSample
 
 _SAMPLE_COLUMN = re.compile(r"tail_sample(@[1-9]\d*)?")
@@ -22,19 +22,22 @@ def is_known_option(column: str) -> bool:
     )
 
 
-def stored_targets(table: pa.Table, lists: Mapping[str, Lists], head_ids: np.ndarray) -> StoredTargets:
+def stored_targets(table: pa.Table, lists: Mapping[str, Lists]) -> StoredTargets:
     """Targets of T rows.
 
     Args:
         table: The columns of single values.
-        lists: The list columns by name, without the ids.
-        head_ids: int32 [N].
+        lists: The list columns by name.
+
+    Raises:
+        ValueError: A row has more ids than values, or less.
     """
+    _require_alike(lists, "ids", "q")
     replicas = sorted((name for name in lists if _SAMPLE_COLUMN.fullmatch(name)), key=_replica)
     samples = [lists[name] for name in replicas]
     tempered = {name: match[1] for name in table.column_names if (match := _TAIL_COLUMN.fullmatch(name))}
     return StoredTargets(
-        head_ids=head_ids,
+        head_ids=lists["ids"].values,
         head_q=lists["q"].values,
         head_offsets=lists["q"].offsets,
         log_tail=_log_tail(table["tail"]),
@@ -45,17 +48,21 @@ def stored_targets(table: pa.Table, lists: Mapping[str, Lists], head_ids: np.nda
     )
 
 
-def decompacted(lists: Mapping[str, Lists], ids_by_rank: np.ndarray) -> tuple[dict[str, Lists], np.ndarray]:
-    """The lists of the layout "compact" as those of the plain one, and the head ids.
+def decompacted(lists: Mapping[str, Lists], ids_by_rank: np.ndarray) -> dict[str, Lists]:
+    """The lists of the layout "compact" as those of the plain one.
 
     Raises:
         ValueError: Gaps and values are not equally many, or a gap leads beyond the vocabulary.
     """
+    _require_alike(lists, "id_gaps", "q")
     gaps, q = lists["id_gaps"], lists["q"]
-    if not np.array_equal(gaps.offsets, q.offsets):
-        raise ValueError("a row has more 'id_gaps' than 'q', or less")
     ids, values = from_gaps(gaps.values, q.values, q.offsets, ids_by_rank)
-    return {**lists, "q": Lists(values=values, offsets=q.offsets)}, ids
+    return {**lists, "ids": Lists(values=ids, offsets=q.offsets), "q": Lists(values=values, offsets=q.offsets)}
+
+
+def _require_alike(lists: Mapping[str, Lists], column: str, other: str) -> None:
+    if not np.array_equal(lists[column].offsets, lists[other].offsets):
+        raise ValueError(f"a row has more {column!r} than {other!r}, or less")
 
 
 def _replica(column: str) -> int:
@@ -63,16 +70,13 @@ def _replica(column: str) -> int:
 
 
 def _log_tail(column: pa.ChunkedArray) -> np.ndarray:
-    steps, valid = _nullable(column)
-    return np.where(valid, quantizer.dequantize_tail(steps), np.float32(np.nan))
+    return quantizer.dequantize_tail(_steps(column))
 
 
 def _nats(column: pa.ChunkedArray) -> np.ndarray:
-    steps, valid = _nullable(column)
-    return np.where(valid, quantizer.dequantize_nats(steps), np.float32(np.nan))
+    return quantizer.dequantize_nats(_steps(column))
 
 
-def _nullable(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Values (0 where null) and validity, [T]."""
-    array = column.combine_chunks()
-    return array.fill_null(0).to_numpy(), array.is_valid().to_numpy(zero_copy_only=False)
+def _steps(column: pa.ChunkedArray) -> np.ndarray:
+    """Steps, exact in float32, NaN where null, [T]."""
+    return column.combine_chunks().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)

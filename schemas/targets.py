@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from schemas import quantizer
+from schemas.offsets import offsets_from_lengths
 
 
 class Kind(IntEnum):
@@ -129,8 +130,8 @@ class Windows:
     @classmethod
     def concatenate(cls, pieces: Sequence["Windows"]) -> "Windows":
         """All windows of `pieces` in order; their tables of parts are appended."""
-        part_shifts = np.cumsum([0] + [len(piece.parts) for piece in pieces])
-        row_shifts = np.cumsum([0] + [piece.num_positions for piece in pieces])
+        part_shifts = offsets_from_lengths([len(piece.parts) for piece in pieces])
+        row_shifts = offsets_from_lengths([piece.num_positions for piece in pieces])
         offsets = [p.window_offsets[1:] + s for p, s in zip(pieces, row_shifts, strict=False)]
         return cls(
             token=_join([p.token for p in pieces], np.int32),
@@ -323,4 +324,4 @@ def _join_optional(arrays: Sequence[np.ndarray | None], dtype: type) -> np.ndarr
 
 def _join_offsets(offsets: Sequence[np.ndarray]) -> np.ndarray:
     lengths = [np.diff(one) for one in offsets]
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(_join(lengths, np.int64))])
+    return offsets_from_lengths(_join(lengths, np.int64))

@@ -6,14 +6,13 @@ from them. A shorter window is filled up with a part of its own, which no other 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from schemas.targets import StoredTargets, TargetRows, Targets, Windows
+from schemas.offsets import offsets_from_lengths
+from schemas.targets import TailSample, Windows
 from student.dataset import WindowSample
 from student.targets import NO_LABEL, RaggedTargets, decode
 
@@ -65,24 +64,30 @@ def _target_columns(samples: Sequence[WindowSample], scored: np.ndarray) -> Batc
 
     The other rows own no head entries and no draws, so the flat columns stay as they are.
     """
-    kind = cast(type[TargetRows], type(samples[0].targets))
-    targets = kind.concatenate([_replica_of_epoch(sample) for sample in samples])
-    rows = {"log_tail": targets.log_tail, "log_next": targets.log_next}
-    rows |= {f"{_TEMPERED}{t:g}": tail for t, tail in targets.tempered_log_tails.items()}
-    columns = {name: column[scored] for name, column in rows.items()}
-    columns |= {name: getattr(targets, name) for name in kind.entry_columns()}
-    columns["head_offsets"] = _offsets(targets.head_offsets, scored)
-    for sample in targets.tail_samples:
-        columns |= {"sample_ids": sample.ids, "sample_offsets": _offsets(sample.offsets, scored)}
+    targets = [sample.targets for sample in samples]
+    columns = {name: _flat([getattr(one, name) for one in targets]) for name in targets[0].entry_columns()}
+    columns["head_offsets"] = _offsets([one.head_offsets for one in targets], scored)
+    columns["log_tail"] = _flat([one.log_tail for one in targets])[scored]
+    columns["log_next"] = _flat([one.log_next for one in targets])[scored]
+    for temperature in targets[0].tempered_log_tails:
+        column = _flat([one.tempered_log_tails[temperature] for one in targets])
+        columns[f"{_TEMPERED}{temperature:g}"] = column[scored]
+    if targets[0].tail_samples:
+        drawn = [_replica_of_epoch(sample) for sample in samples]
+        columns["sample_ids"] = _flat([one.ids for one in drawn])
+        columns["sample_offsets"] = _offsets([one.offsets for one in drawn], scored)
     return {name: torch.from_numpy(column) for name, column in columns.items()}
 
 
-def _replica_of_epoch(sample: WindowSample) -> Targets | StoredTargets:
-    """Its targets, and of the replicas of the tail sample only the one whose turn it is."""
+def _flat(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """One copy of each value, and no view of what a reader keeps."""
+    return np.concatenate(columns)
+
+
+def _replica_of_epoch(sample: WindowSample) -> TailSample:
+    """Of the replicas of the tail sample the one whose turn it is."""
     replicas = sample.targets.tail_samples
-    if len(replicas) < 2:
-        return sample.targets
-    return replace(sample.targets, tail_samples=(replicas[sample.epoch % len(replicas)],))
+    return replicas[sample.epoch % len(replicas)]
 
 
 def targets_of(batch: Batch, vocab_size: int) -> RaggedTargets:
@@ -113,9 +118,9 @@ def count_positions(batches: Sequence[Batch]) -> Tensor:
     return torch.tensor(counts).reshape(-1, 2).sum(dim=0)
 
 
-def _offsets(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Offsets of the chosen rows, where the others are empty."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.diff(offsets)[rows])])
+def _offsets(offsets: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """Offsets of the chosen rows of all windows, where the others are empty."""
+    return offsets_from_lengths(np.concatenate([np.diff(one) for one in offsets])[rows])
 
 
 def _joined(windows: Sequence[Windows]) -> Windows:
@@ -125,7 +130,7 @@ def _joined(windows: Sequence[Windows]) -> Windows:
         token=np.concatenate([one.token for one in windows]),
         kind=np.concatenate([one.kind for one in windows]),
         part=np.concatenate([one.part for one in windows]),
-        window_offsets=np.cumsum([0, *lengths]),
+        window_offsets=offsets_from_lengths(lengths),
         parts=(),
     )
 

@@ -12,8 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from fsspec.implementations.local import LocalFileSystem
-
 from schemas import storage
 from schemas.errors import CorruptShardError, MissingShardError
 
@@ -43,7 +41,7 @@ class LocalCopies:
             MissingShardError: There is no such file.
             CorruptShardError: Its contents do not have the digest.
         """
-        if isinstance(storage.filesystem(url)[0], LocalFileSystem):
+        if storage.is_local(url):
             return url
         copy = self._directory / f"{digest.rpartition(':')[2]}.parquet"
         if copy.exists():

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from schemas.draws import window_uniforms
 from schemas.errors import NonFiniteError, UsageError, VocabularyError
+from schemas.offsets import offsets_from_lengths
 from schemas.scheme import Scheme, further_temperatures
 from schemas.targets import TailSample, Targets, Windows
 from schemas.wide_statistics import WideStatistics
@@ -223,11 +224,11 @@ class HuggingFaceScorer:
             filled[rows] = values.numpy()
             return filled
 
-        sample_offsets = _offsets(column(heads.sample_widths, 0))
+        sample_offsets = offsets_from_lengths(column(heads.sample_widths, 0))
         return Targets(
             head_ids=heads.ids.numpy(),
             head_log_probs=heads.log_probs.numpy(),
-            head_offsets=_offsets(column(heads.widths, 0)),
+            head_offsets=offsets_from_lengths(column(heads.widths, 0)),
             log_tail=column(heads.log_tail, np.nan),
             log_next=column(heads.log_next, np.nan),
             entropy=column(heads.entropy, np.nan),
@@ -315,7 +316,3 @@ def _check_finite(heads: Heads, windows: Windows, rows: np.ndarray) -> None:
         f"the teacher's logits are not finite at {len(bad)} of {len(rows)} rows, first at {where} from token "
         f"{part.offset} on; try float32, or leave the document out"
     )
-
-
-def _offsets(widths: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(widths)])

@@ -50,11 +50,10 @@ def look_deep(
 def _describe_heads(sums: DeepSums) -> dict[str, Any]:
     """Mean mass of the k largest stored entries, a lower bound where heads are narrower, and how many are not."""
     targets = max(sums.statistics.targets, 1)
-    cumulative = np.cumsum(sums.mass_by_rank)
     widths = sums.statistics.head_widths
-    widest = max(widths, default=0)
+    masses = zip(WIDTHS, sums.mass_of_top_k.tolist(), strict=True) if sums.statistics.head_entries else ()
     return {
-        "mass_of_top_k_stored": {str(k): float(cumulative[min(k, widest) - 1]) / targets for k in WIDTHS if widest},
+        "mass_of_top_k_stored": {str(k): mass / targets for k, mass in masses},
         "share_of_heads_with_k": {
             str(k): sum(n for width, n in widths.items() if width >= k) / targets for k in WIDTHS
         },
@@ -88,18 +87,20 @@ def _describe_calibration(buckets: np.ndarray) -> dict[str, Any]:
 
 def _describe_hardest(sums: DeepSums, vocabulary: Vocabulary | None) -> list[dict[str, Any]]:
     """The label ids that make up most of the teacher's loss."""
-    total = sums.losses.sum()
-    order = [i for i in np.argsort(-sums.losses, kind="stable")[:_NUM_HARDEST].tolist() if sums.labels[i]]
+    total = float(sums.by_label[:, 2].sum())
+    order = np.argsort(-sums.by_label[:, 2], kind="stable")[:_NUM_HARDEST]
     return [
         {
             "id": token_id,
             "piece": None if vocabulary is None else vocabulary.piece(token_id).decode(errors="replace"),
-            "labels": int(sums.labels[token_id]),
-            "misses": int(sums.misses[token_id]) if len(sums.mass_by_rank) else None,
-            "mean_loss_nats": float(sums.losses[token_id] / sums.labels[token_id]),
-            "share_of_loss": float(sums.losses[token_id] / total) if total else 0.0,
+            "labels": int(labels),
+            "misses": int(misses) if sums.statistics.head_entries else None,
+            "mean_loss_nats": loss / labels,
+            "share_of_loss": loss / total if total else 0.0,
         }
-        for token_id in order
+        for token_id, (labels, misses, loss) in zip(
+            sums.label_ids[order].tolist(), sums.by_label[order].tolist(), strict=True
+        )
     ]
 
 

@@ -1,158 +1,175 @@
 """Sums over every row of a dataset, shard by shard.
 
-Threads read shards at the same time: decompression and array arithmetic run outside the interpreter's lock.
+The entries of heads are summed block by block and dropped; what is left of a row is summed once a shard. Threads read
+ shards at the same time: decompression and array arithmetic run outside the interpreter's lock.
+
+Shapes: T rows, V ids.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from schemas.dataset import ShardEntry, Snapshot
-from schemas.inspection.heads import largest_log_probs, mass_by_rank
-from schemas.reader import Block
+from schemas.inspection.stored_heads import sum_heads
+from schemas.reader import StoredBlock
 from schemas.snapshot_shard import open_shard
 from schemas.statistics import Statistics
-from schemas.targets import Targets, Windows
+from schemas.targets import StoredTargets, TargetRows
+from schemas.wide_statistics import WIDTHS
 
 NUM_BUCKETS = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeepSums:
-    """Sums over rows; V ids.
+    """Sums over rows, L different ids among their labels.
 
     Attributes:
         statistics: As the snapshot has them, but of stored values.
-        mass_by_rank: Sum of the masses of the r-th largest entries, float64 [width].
+        mass_of_top_k: For each of `WIDTHS`, the mass of so many most probable entries, float64 [10].
         moments: Over rows with entropy and loss: n, Σe, Σl, Σe², Σl², Σel.
         buckets: By the largest probability, in tenths: rows, Σ largest probability, hits; float64 [10, 3].
-        labels, misses, losses: By label id: rows, rows whose most probable id is another, Σ loss; float64 [V].
+        label_ids: The ids, ascending, int64 [L].
+        by_label: Of rows with each: rows, rows whose most probable id is another, Σ loss; float64 [L, 3].
     """
 
     statistics: Statistics
-    mass_by_rank: np.ndarray
+    mass_of_top_k: np.ndarray
     moments: np.ndarray
     buckets: np.ndarray
-    labels: np.ndarray
-    misses: np.ndarray
-    losses: np.ndarray
-
-    def __add__(self, other: "DeepSums") -> "DeepSums":
-        return DeepSums(
-            statistics=self.statistics + other.statistics,
-            mass_by_rank=_add_padded(self.mass_by_rank, other.mass_by_rank),
-            moments=self.moments + other.moments,
-            buckets=self.buckets + other.buckets,
-            labels=_add_padded(self.labels, other.labels),
-            misses=_add_padded(self.misses, other.misses),
-            losses=_add_padded(self.losses, other.losses),
-        )
+    label_ids: np.ndarray
+    by_label: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _RowColumns:
-    """What is kept of a block's labelled rows until its shard is done."""
+class _Rows:
+    """What is kept of T rows until their shard is done.
 
+    Attributes:
+        kind: uint8 [T].
+        labels: The next token, int32 [T]; -1 where the part ends.
+        targets: Without the entries of the heads, with tails as decoding divides them.
+        log_largest: Of the heads, float32 [T]; -inf where there is none.
+        hits: Whether the next token is (one of) the most probable of the row's head, bool [T].
+        mass_of_top_k: As in `DeepSums`.
+    """
+
+    kind: np.ndarray
     labels: np.ndarray
+    targets: TargetRows
+    log_largest: np.ndarray
     hits: np.ndarray
-    losses: np.ndarray
+    mass_of_top_k: np.ndarray
+
+    @classmethod
+    def concatenate(cls, pieces: list["_Rows"]) -> "_Rows":
+        """All rows of one piece or more."""
+        columns = ("kind", "labels", "log_largest", "hits")
+        return cls(
+            **{name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in columns},
+            targets=TargetRows.concatenate([piece.targets for piece in pieces]),
+            mass_of_top_k=np.sum([piece.mass_of_top_k for piece in pieces], axis=0),
+        )
 
 
-def sum_shards(snapshot: Snapshot, progress: Callable[[int], None]) -> DeepSums:
-    """The sums over all shards, in the order of their names whatever thread is first."""
-    total: DeepSums | None = None
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for sums in pool.map(lambda entry: _sum_shard(snapshot, entry, progress), snapshot.shards()):
-            total = sums if total is None else total + sums
-    return total or _nothing()
+def sum_shards(snapshot: Snapshot, progress: Callable[[int], None], *, num_threads: int | None = None) -> DeepSums:
+    """The sums over all shards, added in the order of their names whatever thread is first.
+
+    Args:
+        snapshot: What to read.
+        progress: Called with the number of rows after each block, from any thread.
+        num_threads: How many read; by default one a processor.
+    """
+    with ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
+        return _add_up(pool.map(lambda entry: _sum_shard(snapshot, entry, progress), snapshot.shards()))
+
+
+def _add_up(shards: Iterable[DeepSums]) -> DeepSums:
+    statistics, by_id = Statistics(), np.zeros((0, 3))
+    mass_of_top_k, moments, buckets = np.zeros(len(WIDTHS)), np.zeros(6), np.zeros((NUM_BUCKETS, 3))
+    for shard in shards:
+        statistics += shard.statistics
+        mass_of_top_k += shard.mass_of_top_k
+        moments += shard.moments
+        buckets += shard.buckets
+        num_missing = int(shard.label_ids.max(initial=-1)) + 1 - len(by_id)
+        by_id = np.concatenate([by_id, np.zeros((max(num_missing, 0), 3))]) if num_missing > 0 else by_id
+        by_id[shard.label_ids] += shard.by_label
+    label_ids = np.flatnonzero(by_id[:, 0])
+    return DeepSums(
+        statistics=statistics,
+        mass_of_top_k=mass_of_top_k,
+        moments=moments,
+        buckets=buckets,
+        label_ids=label_ids,
+        by_label=by_id[label_ids],
+    )
 
 
 def _sum_shard(snapshot: Snapshot, entry: ShardEntry, progress: Callable[[int], None]) -> DeepSums:
-    total, columns = _nothing(), []
+    rows: list[_Rows] = []
     with open_shard(snapshot, entry) as shard:
         for start, stop in shard.blocks():
-            block = shard.read(start, stop)
-            sums, kept = _sum_block(block)
-            total += sums
-            columns.append(kept)
+            block = shard.read_stored(start, stop)
+            rows.append(_without_entries(block))
             progress(block.windows.num_positions)
-    return total + _sum_labels(columns)
+    return _sum_rows(_Rows.concatenate(rows)) if rows else _add_up([])
 
 
-def _sum_block(block: Block) -> tuple[DeepSums, _RowColumns]:
-    windows, targets = block.windows, block.targets
+def _without_entries(block: StoredBlock) -> _Rows:
+    targets, labels = block.targets, block.windows.next_token()
     assert targets is not None
-    largest = largest_log_probs(targets)
-    hit = _hits(windows, targets, largest)
-    labelled = targets.has_label()
-    with_head = labelled & np.isfinite(largest)
-    bucket = np.minimum(np.exp(largest[with_head]) * NUM_BUCKETS, NUM_BUCKETS - 1).astype(np.int64)
-    columns = (np.ones(len(bucket)), np.exp(largest[with_head]), hit[with_head])
-    loss = -targets.log_next[labelled].astype(np.float64)
-    nothing = _nothing()
-    sums = DeepSums(
-        statistics=Statistics.of(windows, targets),
-        mass_by_rank=mass_by_rank(targets),
-        moments=_moments(None if targets.entropy is None else targets.entropy[labelled].astype(np.float64), loss),
-        buckets=np.stack([np.bincount(bucket, one, NUM_BUCKETS) for one in columns], axis=1),
-        labels=nothing.labels,
-        misses=nothing.misses,
-        losses=nothing.losses,
+    heads = sum_heads(targets)
+    shared = {one.name: getattr(targets, one.name) for one in fields(TargetRows)}
+    divided = {"head_ids": np.zeros(0, np.int32), "log_tail": targets.log_tail - heads.log_mass}
+    return _Rows(
+        kind=block.windows.kind,
+        labels=labels,
+        targets=TargetRows(**{**shared, **divided}),
+        log_largest=heads.log_largest,
+        hits=_hits(targets, heads.least_q, labels),
+        mass_of_top_k=heads.mass_of_top_k,
     )
-    return sums, _RowColumns(labels=windows.next_token()[labelled], hits=hit[labelled], losses=loss)
 
 
-def _hits(windows: Windows, targets: Targets, largest: np.ndarray) -> np.ndarray:
+def _hits(targets: StoredTargets, least_q: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Whether the next token is (one of) the most probable of the row's head, bool [T]."""
-    labels = np.repeat(windows.next_token(), targets.head_widths())
-    at = np.flatnonzero(targets.head_ids == labels)
+    at = np.flatnonzero(targets.head_ids == np.repeat(labels, targets.head_widths()))
     rows = np.searchsorted(targets.head_offsets, at, side="right") - 1
-    hit = np.zeros(targets.num_positions, dtype=bool)
-    hit[rows] = targets.head_log_probs[at] == largest[rows]
-    return hit
+    hits = np.zeros(len(labels), dtype=bool)
+    hits[rows] = targets.head_q[at] == least_q[rows]
+    return hits
 
 
-def _moments(entropy: np.ndarray | None, loss: np.ndarray) -> np.ndarray:
-    if entropy is None:
-        return np.zeros(6)
+def _sum_rows(rows: _Rows) -> DeepSums:
+    labelled = rows.targets.has_label()
+    loss = -rows.targets.log_next[labelled].astype(np.float64)
+    labels, hits = rows.labels[labelled], rows.hits[labelled]
+    label_ids = np.flatnonzero(np.bincount(labels))
+    by_label = [np.bincount(labels, one)[label_ids] for one in (np.ones(len(labels)), ~hits, loss)]
+    entropy = rows.targets.entropy
+    return DeepSums(
+        statistics=Statistics.of_rows(rows.kind, rows.targets),
+        mass_of_top_k=rows.mass_of_top_k,
+        moments=np.zeros(6) if entropy is None else _moments(entropy[labelled].astype(np.float64), loss),
+        buckets=_buckets(rows.log_largest[labelled], hits),
+        label_ids=label_ids,
+        by_label=np.stack(by_label, axis=1),
+    )
+
+
+def _moments(entropy: np.ndarray, loss: np.ndarray) -> np.ndarray:
     columns = (np.ones(len(loss)), entropy, loss, entropy**2, loss**2, entropy * loss)
     return np.array([column.sum() for column in columns])
 
 
-def _sum_labels(columns: list[_RowColumns]) -> DeepSums:
-    nothing = _nothing()
-    labels = np.concatenate([one.labels for one in columns]) if columns else np.zeros(0, np.int32)
-    hits = np.concatenate([one.hits for one in columns]) if columns else np.zeros(0, bool)
-    losses = np.concatenate([one.losses for one in columns]) if columns else np.zeros(0)
-    return DeepSums(
-        statistics=nothing.statistics,
-        mass_by_rank=nothing.mass_by_rank,
-        moments=nothing.moments,
-        buckets=nothing.buckets,
-        labels=np.bincount(labels).astype(np.float64),
-        misses=np.bincount(labels, ~hits),
-        losses=np.bincount(labels, losses),
-    )
-
-
-def _nothing() -> DeepSums:
-    empty = np.zeros(0)
-    return DeepSums(
-        statistics=Statistics(),
-        mass_by_rank=empty,
-        moments=np.zeros(6),
-        buckets=np.zeros((NUM_BUCKETS, 3)),
-        labels=empty,
-        misses=empty,
-        losses=empty,
-    )
-
-
-def _add_padded(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
-    total = longer.astype(np.float64)
-    total[: len(shorter)] += shorter
-    return total
+def _buckets(log_largest: np.ndarray, hits: np.ndarray) -> np.ndarray:
+    has_head = np.isfinite(log_largest)
+    largest = np.exp(log_largest[has_head])
+    bucket = np.minimum(largest * NUM_BUCKETS, NUM_BUCKETS - 1).astype(np.int64)
+    columns = (np.ones(len(bucket)), largest, hits[has_head])
+    return np.stack([np.bincount(bucket, one, NUM_BUCKETS) for one in columns], axis=1)

@@ -34,14 +34,3 @@ def most_probable_ids(targets: Targets) -> np.ndarray:
     found = np.full(targets.num_positions, -1, np.int32)
     found[rows[at[first]]] = targets.head_ids[at[first]]
     return found
-
-
-def mass_by_rank(targets: Targets) -> np.ndarray:
-    """The sum over rows of the mass of the r-th largest entry of their heads, float64 [largest width]."""
-    widths = targets.head_widths()
-    widest = int(widths.max(initial=0))
-    # Rows of equal length sort at once: a rank is a column. Missing entries weigh nothing and come last.
-    dense = np.zeros((len(widths), widest), np.float32)
-    dense[np.arange(widest) < widths[:, None]] = np.exp(targets.head_log_probs)
-    dense.sort(axis=1)
-    return dense.sum(axis=0, dtype=np.float64)[::-1]

@@ -2,20 +2,16 @@
 
 import itertools
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.offsets import offsets_from_lengths
 from teacher.packing import batches
-
-
-def offsets(lengths: list[int]) -> np.ndarray:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
 
 @given(st.lists(st.integers(1, 64), max_size=40), st.integers(1, 200))
 def test_every_window_is_in_one_batch_and_padded_batches_fit(lengths: list[int], batch_tokens: int) -> None:
-    found = list(batches(offsets(lengths), batch_tokens))
+    found = list(batches(offsets_from_lengths(lengths), batch_tokens))
     assert [index for start, stop in found for index in range(start, stop)] == list(range(len(lengths)))
     for start, stop in found:
         assert stop - start == 1 or max(lengths[start:stop]) * (stop - start) <= batch_tokens

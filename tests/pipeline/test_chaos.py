@@ -5,7 +5,9 @@ The teacher is a fake (`echo_scorer`), and the driver is this process wherever i
 """
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -18,13 +20,14 @@ from typing import Any
 import echo_scorer
 import pytest
 from clusters import dask_address, dask_scheduler, dask_workers, end_group, job_service, wait_for
+from object_store import Fault, environment, failing_proxy, s3_server
 
 from pipeline.cleaning import clean
 from pipeline.commands import summary
 from pipeline.configuration import AnnotateConfig
 from pipeline.job import JobResult, annotate
 from pipeline.stages import UnitFailedError
-from schemas import fault_points
+from schemas import fault_points, storage
 from schemas.dataset import load_snapshot
 from schemas.verification import verify
 
@@ -74,7 +77,7 @@ def faults(tmp_path: Path) -> Path:
     return tmp_path / "faults"
 
 
-def run(corpus: Path, teacher: Path, out: Path, **settings: Any) -> JobResult:
+def run(corpus: Path, teacher: Path, out: Path | str, **settings: Any) -> JobResult:
     """The job, driven by this process."""
     config = AnnotateConfig(corpus=(str(corpus),), teacher=str(teacher), out=str(out), **{**SETTINGS, **settings})
     return annotate(config, quiet=True)
@@ -100,11 +103,13 @@ def reached(faults: Path, point: str) -> Counter[str]:
     return Counter(name for where, name, _ in lines if where == point)
 
 
-def shards(out: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.glob("t*/*/*.parquet"))}
+def shards(out: Path | str) -> dict[str, bytes]:
+    """The token and target shards."""
+    names = sorted(name for name in files(out) if name.startswith("t") and name.endswith(".parquet"))
+    return {name: storage.read_bytes(storage.join(str(out), name)) for name in names}
 
 
-def check_undisturbed(out: Path, undisturbed: Path) -> None:
+def check_undisturbed(out: Path | str, undisturbed: Path) -> None:
     """Every byte is as if nothing had happened, in one complete snapshot, and `clean` leaves nothing behind."""
     assert shards(out) == shards(undisturbed)
     assert verify(str(out)).faults == ()
@@ -117,8 +122,10 @@ def check_undisturbed(out: Path, undisturbed: Path) -> None:
     assert {path for path in stray if not path.startswith("snapshots/")} == set()
 
 
-def files(out: Path) -> set[str]:
-    return {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+def files(out: Path | str) -> set[str]:
+    """Every file of a dataset, temporaries included."""
+    fs, root = storage.filesystem(str(out))
+    return {str(name).removeprefix(root).lstrip("/") for name in fs.find(root)}
 
 
 @contextmanager
@@ -151,6 +158,50 @@ def test_workers_killed_at_each_point_are_made_good_by_the_job_itself(
     assert not [point for point in POINTS if (faults / point).exists()]
     check_undisturbed(out, undisturbed)
     # Each of the six dead cost at most the unit it had.
+    begun = reached(faults, "read")
+    assert begun.total() - len(begun) <= len(POINTS)
+
+
+@pytest.fixture
+def upload_killer(faults: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """S3, with a bucket, where the first worker to upload a target shard is killed meanwhile; gives that upload."""
+    s3fs = pytest.importorskip("s3fs")
+    pytest.importorskip("moto")
+    killed: list[str] = []
+
+    def kill_uploader(request: str, _: int) -> Fault | None:
+        method, path = request.split(maxsplit=1)
+        if method != "PUT" or "/targets/" not in path or ".parquet" not in path or killed:
+            return None
+        killed.append(Path(path.partition("?")[0]).stem)
+        lines = (line.split() for line in (faults / "log").read_text().splitlines())
+        os.kill(next(int(pid) for point, name, pid in lines if (point, name) == ("encode", killed[0])), signal.SIGKILL)
+        return "drop"
+
+    with s3_server() as server, failing_proxy(server, kill_uploader) as proxy:
+        for name, value in environment(proxy).items():
+            monkeypatch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir("a-bucket")
+        yield killed
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_workers_killed_while_the_output_is_in_an_object_store_are_made_good(
+    corpus: Path, tiny_teacher: Path, undisturbed: Path, out: Path, faults: Path, upload_killer: list[str]
+) -> None:
+    url = "s3://a-bucket/out"
+    for name in files(out):
+        storage.create(storage.join(url, name), (out / name).read_bytes())
+    # An object is there whole or not at all: a killed upload is what comes nearest to a temporary.
+    points = [point for point in POINTS if point != "written"]
+    for point in points:
+        order(faults, point)
+    run(corpus, tiny_teacher, url, attempts=9, unit_attempts=9, workers=2)
+    assert not [point for point in points if (faults / point).exists()]
+    assert len(upload_killer) == 1
+    check_undisturbed(url, undisturbed)
     begun = reached(faults, "read")
     assert begun.total() - len(begun) <= len(POINTS)
 

@@ -1,0 +1,140 @@
+"""How fast `inspect --deep` reads: shards of a real dataset, repeated until they are enough.
+
+    python bench/deep.py demo/smollm/shards
+
+Prints tokens a second of wall-clock time, with one thread and with two; beside it what reading alone takes, with our
+reader and with the Parquet library's own, which decodes the same files into nothing. All are measured in turns, and of
+each the fastest round is kept: a busy machine is equally busy for all of them.
+"""
+
+import argparse
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from schemas.dataset import ShardEntry, Snapshot, load_snapshot, shard_path, write_snapshot
+from schemas.inspection.deep_sums import sum_shards
+from schemas.records import UnitRecord
+from schemas.shard import EncodedShard, encode_shard
+from schemas.snapshot_shard import open_shard
+from schemas.statistics import Statistics
+from schemas.targets import Targets, Windows
+
+SPLIT = "train"
+ROUNDS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="How fast `inspect --deep` reads a dataset.")
+    parser.add_argument("dataset", help="a finished dataset, such as the one that `make demo` writes")
+    parser.add_argument("--tokens", type=int, default=500_000, help="repeat its shards until they hold so many")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        snapshot = repeated(load_snapshot(args.dataset), args.tokens, directory)
+        report = measure(snapshot)
+    if args.json:
+        print(json.dumps(report, indent=1))
+    else:
+        show(report)
+
+
+def repeated(snapshot: Snapshot, num_tokens: int, out: str) -> Snapshot:
+    """A dataset of copies of one shard: all windows of a snapshot's split."""
+    windows, targets, shard = gathered(snapshot)
+    record = UnitRecord(name="", kind="targets", split=SPLIT, statistics=Statistics.of(windows, targets)).of_shard(
+        shard
+    )
+    names = [f"{number:06d}" for number in range(-(-num_tokens // shard.num_positions))]
+    for name in names:
+        path = Path(out, shard_path("targets", SPLIT, name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(shard.data)
+    return write_snapshot(
+        out,
+        complete=True,
+        identity=snapshot.identity,
+        records=[dataclasses.replace(record, name=name) for name in names],
+        num_documents_in=0,
+        rejected={},
+    )
+
+
+def measure(snapshot: Snapshot) -> dict[str, Any]:
+    total = snapshot.total()
+    entries = snapshot.shards()
+    seconds = fastest(
+        {
+            "inspect --deep, one thread": lambda: sum_shards(snapshot, ignore, num_threads=1),
+            "inspect --deep, two threads": lambda: sum_shards(snapshot, ignore, num_threads=2),
+            "our reader alone, one thread": lambda: read_all(snapshot, entries),
+            "Parquet library alone, one thread": lambda: decode_all(snapshot, entries),
+        }
+    )
+    return {
+        "tokens": total.num_positions,
+        "entries_per_token": total.statistics.head_entries / total.num_positions,
+        "tokens_per_second": {name: total.num_positions / spent for name, spent in seconds.items()},
+    }
+
+
+def gathered(snapshot: Snapshot) -> tuple[Windows, Targets, EncodedShard]:
+    """All windows and targets of the split, and the shard that they make together."""
+    blocks, metadata = [], None
+    for entry in snapshot.shards(SPLIT):
+        with open_shard(snapshot, entry) as shard:
+            blocks.append(shard.read())
+            metadata = shard.metadata
+    assert metadata is not None, f"the dataset has no {SPLIT} shards"
+    windows = Windows.concatenate([block.windows for block in blocks])
+    targets = Targets.concatenate([block.targets for block in blocks if block.targets])
+    return windows, targets, encode_shard(windows, targets, metadata)
+
+
+def read_all(snapshot: Snapshot, entries: Sequence[ShardEntry]) -> None:
+    for entry in entries:
+        with open_shard(snapshot, entry) as shard:
+            for start, stop in shard.blocks():
+                shard.read_stored(start, stop)
+
+
+def decode_all(snapshot: Snapshot, entries: Sequence[ShardEntry]) -> None:
+    for entry in entries:
+        with pq.ParquetFile(snapshot.shard_url(entry), page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                file.read_row_group(group, use_threads=False)
+
+
+def fastest(works: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+    """Seconds of wall-clock time of the fastest of some rounds."""
+    best = dict.fromkeys(works, float("inf"))
+    for _ in range(ROUNDS):
+        for name, work in works.items():
+            started = time.perf_counter()
+            work()
+            best[name] = min(best[name], time.perf_counter() - started)
+    return best
+
+
+def ignore(_rows: int) -> None:
+    """No progress bar."""
+
+
+def show(report: Mapping[str, Any]) -> None:
+    title = f"{report['tokens']:,} tokens, {report['entries_per_token']:.1f} entries each"
+    table = Table("", "M tokens/s", title=title)
+    for name, speed in report["tokens_per_second"].items():
+        table.add_row(name, f"{speed / 1e6:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
