@@ -7,8 +7,9 @@ TEACHER ?= smollm
 BENCH_TEACHER ?= gemma
 EXPERIMENT_TEACHER ?= smollm
 DEMO ?= demo
+IMAGES ?= docs/images
 
-.PHONY: demo test test-slow bench-annotate bench-format bench-loss bench-train experiment-quality experiment-replay soak bench-scale screenshots lint format env clean
+.PHONY: demo test test-slow bench-annotate bench-format bench-loss bench-train experiment-quality experiment-replay soak bench-scale bench-deep screenshots lint format env clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --teacher $(TEACHER) --out $(DEMO)
@@ -47,11 +48,15 @@ soak: $(VENV)/.runtime
 bench-scale: $(VENV)/.runtime
 	$(BIN)/python bench/scale.py --units 1000000
 
+# Shards of a demo that `make demo` has finished, repeated.
+bench-deep: $(VENV)/.runtime
+	$(BIN)/python bench/deep.py $(DEMO)/$(TEACHER)/shards
+
 # Of a demo that `make demo` has finished, for the README.
 screenshots: $(VENV)/.dev
 	mkdir -p .cache
 	$(BIN)/logitcask report $(DEMO)/$(TEACHER)/shards --run $(DEMO)/$(TEACHER)/run --html .cache/report.html
-	$(BIN)/python docs/screenshots.py .cache/report.html
+	$(BIN)/python docs/screenshots.py .cache/report.html --out $(IMAGES)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

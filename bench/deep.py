@@ -2,8 +2,8 @@
 
     python bench/deep.py demo/smollm/shards
 
-Prints tokens a second of wall-clock time, with one thread and with two; beside it what reading alone takes, with our
-reader and with the Parquet library's own, which decodes the same files into nothing. All are measured in turns, and of
+Prints tokens a second of wall-clock time, with one process and with two, whose start counts; beside it what
+reading alone takes, with our reader and with the Parquet library's own. All are measured in turns, and of
 each the fastest round is kept: a busy machine is equally busy for all of them.
 """
 
@@ -20,22 +20,23 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from schemas.dataset import ShardEntry, Snapshot, load_snapshot, shard_path, write_snapshot
-from schemas.inspection.deep_sums import sum_shards
+from schemas.dataset import ShardEntry, Snapshot, load_snapshot, shard_path
+from schemas.inspection.deep_reading import sum_shards
 from schemas.records import UnitRecord
 from schemas.shard import EncodedShard, encode_shard
 from schemas.snapshot_shard import open_shard
+from schemas.snapshot_writing import write_snapshot
 from schemas.statistics import Statistics
 from schemas.targets import Targets, Windows
 
 SPLIT = "train"
-ROUNDS = 5
+ROUNDS = 2
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="How fast `inspect --deep` reads a dataset.")
     parser.add_argument("dataset", help="a finished dataset, such as the one that `make demo` writes")
-    parser.add_argument("--tokens", type=int, default=500_000, help="repeat its shards until they hold so many")
+    parser.add_argument("--tokens", type=int, default=6_000_000, help="repeat its shards until they hold so many")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
@@ -54,10 +55,11 @@ def repeated(snapshot: Snapshot, num_tokens: int, out: str) -> Snapshot:
         shard
     )
     names = [f"{number:06d}" for number in range(-(-num_tokens // shard.num_positions))]
-    for name in names:
-        path = Path(out, shard_path("targets", SPLIT, name))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(shard.data)
+    first, *others = (Path(out, shard_path("targets", SPLIT, name)) for name in names)
+    first.parent.mkdir(parents=True)
+    first.write_bytes(shard.data)
+    for other in others:
+        other.hardlink_to(first)
     return write_snapshot(
         out,
         complete=True,
@@ -73,10 +75,10 @@ def measure(snapshot: Snapshot) -> dict[str, Any]:
     entries = snapshot.shards()
     seconds = fastest(
         {
-            "inspect --deep, one thread": lambda: sum_shards(snapshot, ignore, num_threads=1),
-            "inspect --deep, two threads": lambda: sum_shards(snapshot, ignore, num_threads=2),
-            "our reader alone, one thread": lambda: read_all(snapshot, entries),
-            "Parquet library alone, one thread": lambda: decode_all(snapshot, entries),
+            "inspect --deep, one process": lambda: sum_shards(snapshot, ignore, num_processes=1),
+            "inspect --deep, two processes": lambda: sum_shards(snapshot, ignore, num_processes=2),
+            "our reader alone, one process": lambda: read_all(snapshot, entries),
+            "Parquet library alone, one process": lambda: decode_all(snapshot, entries),
         }
     )
     return {

@@ -11,12 +11,13 @@ import torch
 from experiment_teacher import RecordedTeacher
 
 from schemas import storage
-from schemas.dataset import shard_path, write_snapshot
+from schemas.dataset import shard_path
 from schemas.draws import window_uniforms
 from schemas.offsets import offsets_from_lengths
 from schemas.records import UnitRecord
 from schemas.scheme import Scheme
 from schemas.shard import ShardMetadata, encode_shard
+from schemas.snapshot_writing import write_snapshot
 from schemas.targets import TailSample, Targets, Windows
 from student.collator import Batch
 from student.loss_settings import LossSettings

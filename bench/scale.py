@@ -12,12 +12,13 @@ import contextlib
 import dataclasses
 import io
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,7 +32,7 @@ from pipeline.annotation_plan import AnnotationPlan
 from pipeline.attempts import UnitLimits
 from pipeline.corpus.files import CorpusFile
 from pipeline.entry_table import entry_rows
-from pipeline.finalizing import BLOCK_UNITS, Tokenized, finalize, gather_segments, read_tokenized
+from pipeline.finalizing import BLOCK_UNITS, finalize, gather_segments, read_tokenized
 from pipeline.heartbeats import Heartbeats
 from pipeline.plan import AnnotationUnit, TokenShard, TokenUnit, annotation_unit, plan_token_units, token_shard_name
 from pipeline.runner_settings import RunnerSettings
@@ -39,12 +40,12 @@ from pipeline.segments import Segment, Sums, write_segment
 from pipeline.stages import Stage, finish_stage
 from pipeline.standing import finished_units
 from pipeline.tokenizing_records import TokenizedUnit
-from schemas.dataset import SplitSummary, sum_records
 from schemas.fingerprints import fingerprint
 from schemas.records import UnitRecord
 from schemas.scheme import Scheme
 from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
 from schemas.statistics import Statistics
+from schemas.summaries import SplitSummary, sum_records
 from schemas.targets import Part, Targets, Windows
 
 OUT = "stub://out"
@@ -240,12 +241,12 @@ def run(num_units: int, directory: Path) -> int:
         ]
         StubStore.token_units = plan_token_units(files, FINGERPRINT, lambda _: ())
         del files
-    tokenized = read(num_units)
-    plan = tokenized.plan
     num_done = num_units * 9 // 10
+    in_another_process(earlier_run, num_units, num_done)
+    with phase(f"plan {num_units:,} annotation units, from segment"):
+        tokenized = read_tokenized(OUT, StubStore.token_units, FINGERPRINT)
+    plan = tokenized.plan
     StubStore.done[:num_done] = b"\1" * num_done
-    with phase(f"(the segments of {num_done:,} finished units)"):
-        leave_segments(plan, num_done // BLOCK_UNITS)
     stage = Stage(
         label="annotate",
         measure="tokens",
@@ -269,14 +270,22 @@ def run(num_units: int, directory: Path) -> int:
     return peak_bytes()
 
 
-def read(num_units: int) -> Tokenized:
-    """The plan, twice: from the records, and from the segment that they left."""
+def earlier_run(num_units: int, num_done: int) -> None:
+    """What was killed: it made the plan from the token units' records, and left segments."""
     with phase(f"plan {num_units:,} annotation units, from records"):
-        assert len(read_tokenized(OUT, StubStore.token_units, FINGERPRINT).plan) == num_units
-    with phase(f"plan {num_units:,} annotation units, from segment"):
-        tokenized = read_tokenized(OUT, StubStore.token_units, FINGERPRINT)
-    assert len(tokenized.plan) == num_units
-    return tokenized
+        plan = read_tokenized(OUT, StubStore.token_units, FINGERPRINT).plan
+        assert len(plan) == num_units
+    with phase(f"(the segments of {num_done:,} finished units)"):
+        leave_segments(plan, num_done // BLOCK_UNITS)
+
+
+def in_another_process(function: Callable[..., None], *arguments: int) -> None:
+    """Calls a function in a copy of this process, which has no threads yet."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(process.exitcode)
 
 
 if __name__ == "__main__":

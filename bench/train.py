@@ -24,10 +24,11 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from schemas import storage
-from schemas.dataset import shard_path, write_snapshot
+from schemas.dataset import shard_path
 from schemas.records import UnitRecord
 from schemas.scheme import Scheme
 from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
+from schemas.snapshot_writing import write_snapshot
 from schemas.targets import Kind, Part, Targets, Windows
 from student.batches import BatchPlan, RankBatches
 from student.collator import Batch, collate

@@ -9,9 +9,11 @@ from typing import Any
 
 from schemas import storage
 from schemas.appends import claim_append, corpora
-from schemas.dataset import Draft, Snapshot, complete_snapshot, latest_snapshot, publish, sum_summaries
+from schemas.dataset import Snapshot, complete_snapshot, latest_snapshot
 from schemas.errors import ConfigurationMismatchError, IncompleteDatasetError, UsageError
 from schemas.identities import differences, joined_terms, without_names
+from schemas.snapshot_writing import Draft, publish
+from schemas.summaries import sum_summaries
 
 # What may differ between corpora of one dataset, and what datasets note of their own origin.
 _OF_CORPORA = ("corpus", "corpus_licence", "appended", "merged")

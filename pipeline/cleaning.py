@@ -97,7 +97,7 @@ class _Needed:
         for number in snapshot_numbers(out):
             snapshot = load_snapshot(out, number)
             self._lists.add(snapshot.shards_file)
-            self._targets |= {(entry.split, entry.name) for entry in snapshot.shards()}
+            self._targets |= {(entry.split, entry.name) for entry in snapshot.each_shard()}
         mark = target_fingerprint(identity)
         for file in storage.list_files(storage.join(out, "tokens", "units")):
             unit = read_tokenized_unit(out, storage.file_name(file.url).removesuffix(".json"))

@@ -19,11 +19,13 @@ from pipeline.segments import Segment, Sums, add_counts, read_segment, write_seg
 from pipeline.standing import standing_shards
 from pipeline.tokenizing_records import TokenizedUnit, read_tokenized_unit
 from schemas import storage
-from schemas.dataset import Draft, Snapshot, record_path, shard_path, sum_records, write_draft
+from schemas.dataset import Snapshot, record_path, shard_path
 from schemas.errors import CorruptShardError, MissingShardError
 from schemas.fingerprints import fingerprint
 from schemas.reader import ShardReader
 from schemas.records import UnitRecord, read_record
+from schemas.snapshot_writing import Draft, write_draft
+from schemas.summaries import sum_records
 
 # Units of a segment; a smaller plan has none.
 BLOCK_UNITS = 10_000
@@ -102,11 +104,11 @@ def finalize(
     Raises:
         MissingShardError, CorruptShardError: A shard is not as its record says.
     """
-    sums, tables = Sums(), []
+    sums, entries = Sums(), EntryTable()
     for units in tokenized.plan.blocks(block_units):
         segment = _block(out, units, check=check, is_full=len(units) == block_units)
         sums += segment.sums
-        tables.append(segment.rows)
+        entries.add(segment.rows)
     num_missing = len(tokenized.plan) - sums.num_units + tokenized.num_missing_units
     draft = Draft(
         complete=num_missing == 0,
@@ -114,7 +116,7 @@ def finalize(
         num_documents_in=tokenized.sums.num_documents,
         rejected=add_counts(tokenized.sums.rejected, sums.rejected),
         splits=sums.splits,
-        shards=EntryTable(tables),
+        shards=entries,
         num_missing_units=num_missing,
     )
     return write(out, draft)

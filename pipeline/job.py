@@ -31,8 +31,9 @@ from pipeline.standing import finished_token_units, finished_units, standing_sha
 from pipeline.telemetry import telemetry
 from pipeline.tokenizing_records import read_tokenized_unit
 from schemas import storage
-from schemas.dataset import Snapshot, write_draft
+from schemas.dataset import Snapshot
 from schemas.errors import CorpusError, LogitcaskError, MissingShardError
+from schemas.snapshot_writing import write_draft
 
 _logger = logging.getLogger(__name__)
 

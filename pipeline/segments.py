@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas import storage
-from schemas.dataset import SplitSummary, sum_summaries
 from schemas.errors import CorruptShardError
+from schemas.summaries import SplitSummary, sum_summaries
 
 _KEY = b"logitcask.segment"
 _SEGMENT_VERSION = 1

@@ -8,7 +8,8 @@
    lines on such documents in `rejected/`.
 5. `OUT/compaction.json` goes.
 
-Killed before 3 it starts again (names follow from contents, so it finds what it wrote); killed later, from 4.
+Killed before 3 it starts again (names follow from contents, so it finds what it wrote); killed later, from 4. Two at
+once make the same plan, one writes the snapshot, and both remove what goes.
 Token shards are removed whole, and not written anew: they are the checkpoint of a job that is finished.
 """
 
@@ -18,14 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from schemas import dataset, storage
+from schemas import dataset, snapshot_writing, storage, summaries
 from schemas.appends import unfinished_appends
-from schemas.dataset import Draft, ShardEntry, Snapshot, complete_snapshot, entry_of
+from schemas.dataset import ShardEntry, Snapshot, complete_snapshot
 from schemas.derivation import parts_of_shards, stored_record
-from schemas.errors import CorruptShardError, IncompleteDatasetError
+from schemas.errors import CorruptShardError, IncompleteDatasetError, MissingShardError
 from schemas.fingerprints import digest
 from schemas.reader import ShardReader
 from schemas.shard_copies import copy_shard, rewritten_name
+from schemas.snapshot_writing import Draft, entry_of
 
 JOURNAL_NAME = "compaction.json"
 
@@ -70,10 +72,7 @@ def compact(out: str) -> Compaction:
         IncompleteDatasetError: There is no complete snapshot, or an append has not finished.
         MissingShardError, CorruptShardError: A shard cannot be read; nothing was removed.
     """
-    journal = _read_journal(out)
-    if journal is None or not _is_published(out, journal):
-        storage.remove(_journal_url(out))
-        journal = _prepare(out)
+    journal = _published_journal(out) or _prepare(out)
     for path in journal.compaction.removed_files:
         storage.remove(storage.join(out, path))
     storage.remove(_journal_url(out))
@@ -82,21 +81,38 @@ def compact(out: str) -> Compaction:
 
 def _prepare(out: str) -> _Journal:
     """Steps 1 to 3."""
-    while True:
-        base = complete_snapshot(out)
-        _require_no_append(base)
-        draft, rewritten = _draft(base)
-        is_new = bool(rewritten)
-        number = base.number + 1 if is_new else base.number
-        old = [dataset.load_snapshot(out, one) for one in dataset.snapshot_numbers(out)]
-        compaction = _plan_removal(base, draft, [one for one in old if one.number < number], number, rewritten)
-        shards_digest = dataset.draft_digest(draft) if is_new else base.shards_digest
-        journal = _Journal(shards_digest=shards_digest, compaction=compaction)
-        storage.create_json(_journal_url(out), {"shards_digest": shards_digest, "compaction": compaction.to_json()})
-        if not is_new or dataset.publish(out, draft, number) is not None:
-            return journal
-        # Somebody wrote a snapshot meanwhile: what it says must not be lost.
+    journal = None
+    while journal is None:
+        numbers = dataset.snapshot_numbers(out)
+        try:
+            journal = _try_to_prepare(out)
+        except (FileNotFoundError, MissingShardError):
+            # Another run may remove what this one was reading: then its journal is there, or a snapshot is not.
+            journal = _published_journal(out)
+            if journal is None and dataset.snapshot_numbers(out) == numbers:
+                raise
+    return journal
+
+
+def _try_to_prepare(out: str) -> _Journal | None:
+    """Steps 1 to 3; None where somebody wrote a snapshot meanwhile: what it says must not be lost."""
+    base = complete_snapshot(out)
+    _require_no_append(base)
+    draft, rewritten = _draft(base)
+    is_new = bool(rewritten)
+    number = base.number + 1 if is_new else base.number
+    old = [dataset.load_snapshot(out, one) for one in dataset.snapshot_numbers(out)]
+    compaction = _plan_removal(base, draft, [one for one in old if one.number < number], number, rewritten)
+    shards_digest = snapshot_writing.draft_digest(draft) if is_new else base.shards_digest
+    journal = _Journal(shards_digest=shards_digest, compaction=compaction)
+    _write_journal(out, journal)
+    if not is_new or snapshot_writing.publish(out, draft, number) is not None:
+        return journal
+    # Two runs at once plan the same: whichever wrote the snapshot, both remove what goes.
+    theirs = _published_journal(out)
+    if theirs is None:
         storage.remove(_journal_url(out))
+    return theirs
 
 
 def _require_no_append(base: Snapshot) -> None:
@@ -122,7 +138,7 @@ def _draft(base: Snapshot) -> tuple[Draft, tuple[str, ...]]:
         num_documents_in=base.num_documents_in,
         rejected=base.rejected,
         removed=base.removed,
-        splits=dataset.sum_records(records),
+        splits=summaries.sum_records(records),
         shards=tuple(entry_of(record) for record in records),
         made_by="compact",
         base=base.number,
@@ -210,6 +226,20 @@ def _path_below(url: str, depth: int) -> str:
 
 def _journal_url(out: str) -> str:
     return storage.join(out, JOURNAL_NAME)
+
+
+def _write_journal(out: str, journal: _Journal) -> None:
+    """In place of one whose snapshot never came. One that says the same may be another run's: it stays."""
+    value = {"shards_digest": journal.shards_digest, "compaction": journal.compaction.to_json()}
+    if not storage.create_json(_journal_url(out), value) and _read_journal(out) != journal:
+        storage.remove(_journal_url(out))
+        storage.create_json(_journal_url(out), value)
+
+
+def _published_journal(out: str) -> _Journal | None:
+    """The journal of a compaction whose snapshot stands, so that only files are left to remove."""
+    journal = _read_journal(out)
+    return journal if journal is not None and _is_published(out, journal) else None
 
 
 def _read_journal(out: str) -> _Journal | None:

@@ -20,7 +20,7 @@ class Select:
 
     No shard is copied or changed: the snapshot says what is left out of which, and whoever reads it is shown the rest.
     Older snapshots stay as they are. Positions that are not selected stay as context of later ones and lose their
-    target. A selection is of the latest snapshot, and applies to the shards it has now, not to what is appended later.
+    target. A selection applies to the shards the snapshot has now, not to what is appended later.
 
     Example:
         logitcask select OUT --source '*/wiki/*' --min-entropy 0.5 --max-loss 8
@@ -28,6 +28,9 @@ class Select:
 
     out: _Out
     """Directory of the dataset: a path or any fsspec URL."""
+    snapshot: int | None = None
+    """Number of the snapshot to select from; default: the latest. From an older one, what was selected since is undone
+    and what was appended since is left out; what was forgotten since stays forgotten."""
     source: tuple[str, ...] = ()
     """Keep documents whose source (file URL, with or without #ROW) matches one of these shell patterns."""
     min_entropy: float | None = None
@@ -55,17 +58,18 @@ class Select:
             max_loss=self.max_loss,
             kinds=self.kind or None,
         )
-        if rule == Rule():
+        if rule == Rule() and self.snapshot is None:
             raise UsageError("select by what? Give --source, --min-entropy, --max-entropy, --min-loss, ...")
-        return _print(derivation.select_rows(self.out, rule), as_json=self.json)
+        return _print(derivation.select_rows(self.out, rule, snapshot=self.snapshot), as_json=self.json)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forget:
     """Leave documents out of a dataset, in all that is read from now on.
 
-    Writes a snapshot with the documents' ids as tombstones; their windows' other documents stay. Older snapshots
-    still show them: `logitcask compact` removes them from the disk.
+    Writes a snapshot with the documents' ids as tombstones; their windows' other documents stay. Always of the latest
+    snapshot: an older one may show what was forgotten since. The same again changes nothing. Older snapshots still show
+    the documents: `logitcask compact` removes them from the disk, and their ids.
 
     Example:
         logitcask forget OUT 'letters.jsonl#17' 'letters.jsonl#18'
@@ -94,7 +98,7 @@ class Compact:
     Shards that `select` or `forget` concern are written anew without it. Then go: those shards, shards no snapshot
     needs, token shards and lines of rejected/ with documents that are left out, and every older snapshot that showed
     any of it. A run in progress that reads one of those has to begin again. Killed anywhere, the same command
-    finishes.
+    finishes; two at once do it together.
 
     Example:
         logitcask compact OUT

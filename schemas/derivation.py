@@ -7,34 +7,24 @@ shards do not store the most probable id, nor is what came from which group of s
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from rich.console import Console
-from rich.progress import track
-
 from schemas import storage
-from schemas.dataset import (
-    Draft,
-    Origin,
-    ShardEntry,
-    Snapshot,
-    complete_snapshot,
-    entry_of,
-    publish,
-    record_path,
-    sum_records,
-)
+from schemas.dataset import Origin, ShardEntry, Snapshot, complete_snapshot, record_path
 from schemas.errors import MissingShardError, UnknownDocumentError, UsageError
 from schemas.extremes import Extremes, find_extremes, merge_extremes
+from schemas.progress import shard_progress
 from schemas.reader import Block, ShardReader
 from schemas.records import UnitRecord, read_record
 from schemas.rules import Rule, Rules
 from schemas.selection import choose, parts_taken
 from schemas.snapshot_shard import SnapshotShard
+from schemas.snapshot_writing import Draft, entry_of, publish
 from schemas.sources import SourceSummary
 from schemas.statistics import Statistics
+from schemas.summaries import sum_records
 from schemas.targets import Part
 
 NOT_SELECTED, FORGOTTEN = "not selected", "forgotten"
@@ -50,28 +40,33 @@ class Derivation:
     snapshot: Snapshot
 
 
-def select_rows(out: str, rule: Rule) -> Derivation:
-    """Writes a snapshot of what a rule takes of the latest one.
+def select_rows(out: str, rule: Rule, *, snapshot: int | None = None) -> Derivation:
+    """Writes a snapshot of what a rule takes of another one.
+
+    Args:
+        out: Directory of the dataset.
+        rule: What to take.
+        snapshot: Which one to select from; None: the latest. From an older one, what was selected since is undone. What
+            was forgotten since stays forgotten.
 
     Raises:
         IncompleteDatasetError: There is no complete snapshot.
         UsageError: The rule asks for what the shards do not hold, or would leave nothing to learn.
         MissingShardError, CorruptShardError: A shard cannot be read.
     """
-    return _derive(out, rule, "select", NOT_SELECTED)
+    return _derive(out, rule, "select", NOT_SELECTED, snapshot)
 
 
 def forget_documents(out: str, ids: Sequence[str]) -> Derivation:
     """Writes a snapshot without some documents.
 
     Raises:
-        UnknownDocumentError: The latest snapshot holds no document of one of the ids, and no rule of it forgets one.
+        UnknownDocumentError: The latest snapshot neither holds a document of one of the ids nor has forgotten it.
         IncompleteDatasetError, MissingShardError, CorruptShardError: As for `select_rows`.
     """
     base = complete_snapshot(out)
     held = {part.id for parts in parts_of_shards(base, base.shards()) for part in parts}
-    already = {id_ for rules in base.selections for rule in rules for id_ in rule.forgotten}
-    unknown = [id_ for id_ in ids if id_ not in held | already]
+    unknown = [id_ for id_ in ids if id_ not in held | _forgotten(base.selections)]
     if unknown:
         raise UnknownDocumentError(
             f"{storage.redact(out)}: snapshot {base.number} has no document {unknown[0]!r}"
@@ -79,6 +74,11 @@ def forget_documents(out: str, ids: Sequence[str]) -> Derivation:
             "`logitcask.parts` in the shards: a record's own, or FILE#ROW"
         )
     return _derive(out, Rule(forgotten=tuple(sorted(set(ids)))), "forget", FORGOTTEN)
+
+
+def _forgotten(selections: Iterable[Rules]) -> set[str]:
+    """Ids of all documents that rules forget."""
+    return {id_ for rules in selections for rule in rules for id_ in rule.forgotten}
 
 
 def parts_of_shards(snapshot: Snapshot, entries: Sequence[ShardEntry]) -> list[tuple[Part, ...]]:
@@ -92,24 +92,28 @@ def parts_of_shards(snapshot: Snapshot, entries: Sequence[ShardEntry]) -> list[t
         return list(pool.map(parts_of, entries))
 
 
-def _derive(out: str, rule: Rule, made_by: Origin, reason: str) -> Derivation:
+def _derive(out: str, rule: Rule, made_by: Origin, reason: str, number: int | None = None) -> Derivation:
     while True:
-        base = complete_snapshot(out)
-        draft = _draft(base, rule, made_by, reason)
-        if draft is None:
+        latest = complete_snapshot(out)
+        base = latest if number is None else complete_snapshot(out, number)
+        forgotten = {*rule.forgotten, *(() if base.number == latest.number else _forgotten(latest.selections))}
+        whole_rule = replace(rule, forgotten=tuple(sorted(forgotten)))
+        views = _views(base, whole_rule, made_by)
+        if base.number == latest.number and not any(view.is_changed for view in views):
             return Derivation(base=base, snapshot=base)
-        snapshot = publish(out, draft, base.number + 1)
+        snapshot = publish(out, _draft(base, views, whole_rule, made_by, reason), latest.number + 1)
         if snapshot is not None:
             return Derivation(base=base, snapshot=snapshot)
         # Somebody wrote a snapshot meanwhile: what it says must not be lost.
 
 
-def _draft(base: Snapshot, rule: Rule, made_by: Origin, reason: str) -> Draft | None:
-    """The snapshot to be; None where the rule changes nothing."""
+def _views(base: Snapshot, rule: Rule, made_by: Origin) -> "list[View]":
     entries = base.shards()
-    views = [_view(base, entry, rule) for entry in _progress(entries, made_by)]
-    if not any(view.is_changed for view in views):
-        return None
+    return [_view(base, entry, rule) for entry in shard_progress(entries, made_by, len(entries))]
+
+
+def _draft(base: Snapshot, views: "Sequence[View]", rule: Rule, made_by: Origin, reason: str) -> Draft:
+    """The snapshot to be."""
     kept = [view for view in views if view.record.num_windows]
     splits = sum_records(view.record for view in kept)
     if made_by == "select" and not any(part.statistics.targets for part in splits.values()):
@@ -118,6 +122,10 @@ def _draft(base: Snapshot, rule: Rule, made_by: Origin, reason: str) -> Draft | 
             "selection (`logitcask inspect` shows what there is)"
         )
     selections = list(dict.fromkeys(view.rules for view in kept if view.rules))
+    # A shard of which nothing is left takes its rules along, but what was forgotten must not be asked for again.
+    unsaid = {*_forgotten(base.selections), *rule.forgotten} - _forgotten(selections)
+    if unsaid:
+        selections.append((Rule(forgotten=tuple(sorted(unsaid))),))
     num_removed = base.total().num_documents - sum(part.num_documents for part in splits.values())
     return Draft(
         complete=base.complete,
@@ -227,8 +235,3 @@ def _shift(extremes: Extremes, num_windows: int) -> Extremes:
 
 def _blocks(shard: SnapshotShard) -> Iterator[Block]:
     return (shard.read(start, stop) for start, stop in shard.blocks())
-
-
-def _progress(entries: Sequence[ShardEntry], label: str) -> Iterator[ShardEntry]:
-    console = Console(stderr=True)
-    yield from track(entries, description=label, console=console, transient=True, disable=not console.is_terminal)

@@ -27,8 +27,8 @@ ReadAt = Callable[[int, int], bytes]
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _LONGEST_HEADER = 128
-# Two levels of one bit take a quarter of a byte together; lengths, headers of runs and the frame come on top.
-_LONGEST_LEVELS_MORE = 1 << 10
+# Zstandard decodes in blocks of so many bytes, which never take more when compressed.
+_ZSTD_BLOCK = 1 << 17
 # Numbers of Thrift's enumerations: of page types, and of encodings.
 _DATA_PAGE, _DICTIONARY_PAGE = 0, 2
 _PLAIN, _RUN_LENGTH, _DICTIONARY = 0, 3, 8
@@ -97,8 +97,10 @@ class ListPages:
         """
         if not _is_ours(chunk, schema):
             return
-        most = _first_byte(chunk) + chunk.total_compressed_size - chunk.data_page_offset
-        data = self._read_at(chunk.data_page_offset, min(most, chunk.num_values // 4 + _LONGEST_LEVELS_MORE))
+        page_bytes = _first_byte(chunk) + chunk.total_compressed_size - chunk.data_page_offset
+        # Two levels of one bit take a quarter of a byte; what comes after them need not be looked at.
+        num_blocks = chunk.num_values // 4 // _ZSTD_BLOCK + 2
+        data = self._read_at(chunk.data_page_offset, min(page_bytes, num_blocks * (_ZSTD_BLOCK + 3)))
         try:
             page = self._zstd.stream_reader(_split(memoryview(data))[1])
             levels = b""
@@ -138,12 +140,14 @@ class ListPages:
     def _dictionary(self, data: memoryview) -> tuple[np.ndarray, int]:
         """Values of a dictionary page, uint8, and how many bytes header and page take uncompressed."""
         header, payload = _split(data)
-        page = self._zstd.decompress(payload, max_output_size=_MOST_DICTIONARY_BYTES)
-        values = np.frombuffer(page, "<i4")
-        expected = _page_start(_DICTIONARY_PAGE, len(page), payload) + b"\x3c" + _numbers(len(values), _PLAIN)
-        if header != expected + _NOT_SORTED or ((values < 0) | (values > 255)).any():
+        size = zstandard.frame_content_size(payload)
+        expected = _page_start(_DICTIONARY_PAGE, size, payload) + b"\x3c" + _numbers(size // 4, _PLAIN) + _NOT_SORTED
+        if header != expected or size > _MOST_DICTIONARY_BYTES:
             raise ValueError("not a dictionary page of bytes")
-        return values.astype(np.uint8), len(header) + len(page)
+        values = np.frombuffer(self._zstd.decompress(payload), "<i4")
+        if ((values < 0) | (values > 255)).any():
+            raise ValueError("a byte above 255")
+        return values.astype(np.uint8), len(header) + size
 
     def _data_page(self, data: memoryview, uncompressed_bytes: int, num_values: int, encoding: int) -> np.ndarray:
         """Levels and values of a chunk's only page, uint8; its header must say what the footer and the bytes say."""

@@ -14,15 +14,16 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-from schemas import dataset, storage
+from schemas import dataset, snapshot_writing, storage, summaries
 from schemas.appends import corpora
-from schemas.dataset import Draft, ShardEntry, Snapshot, complete_snapshot, entry_of, read_configuration
+from schemas.dataset import ShardEntry, Snapshot, complete_snapshot, read_configuration
 from schemas.derivation import parts_of_shards
 from schemas.errors import ConfigurationMismatchError, UsageError
 from schemas.fingerprints import digest, fingerprint
 from schemas.identities import differences, joined_terms, targets_identity
 from schemas.reader import ShardReader
 from schemas.shard_copies import copy_shard, rewritten_name
+from schemas.snapshot_writing import Draft, entry_of
 from schemas.vocabulary import VOCABULARY_PATH
 
 
@@ -76,11 +77,11 @@ def merge(urls: Sequence[str], out: str) -> Merging:
         num_documents_in=sum(one.num_documents_in for one in snapshots),
         rejected=dict(sum((Counter(one.rejected) for one in snapshots), Counter())),
         removed=dict(sum((Counter(one.removed) for one in snapshots), Counter())),
-        splits=dataset.sum_records(records),
+        splits=summaries.sum_records(records),
         shards=tuple(entry_of(record) for record in records),
         made_by="merge",
     )
-    snapshot = dataset.publish(out, draft, 1) or dataset.load_snapshot(out, 1)
+    snapshot = snapshot_writing.publish(out, draft, 1) or dataset.load_snapshot(out, 1)
     total = snapshot.total()
     return Merging(
         out=storage.redact(out),

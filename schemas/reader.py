@@ -111,6 +111,11 @@ class ShardReader:
     def num_positions(self) -> int:
         return int(self._window_offsets[-1])
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The optional columns there are that this version knows."""
+        return tuple(name for name in self._groups.columns if is_known_option(name))
+
     def block_of(self, window: int) -> tuple[int, int]:
         """Windows (start, stop) of the row group that holds `window`: what one read costs anyway."""
         group = np.searchsorted(self._group_offsets, self._window_offsets[window], side="right") - 1
@@ -195,8 +200,8 @@ class ShardReader:
             raise self._corrupt(f"column {missing[0]!r} is missing")
         if self.metadata.kind == "tokens":
             return required
-        known = required + [name for name in present if is_known_option(name) and name not in required]
-        return [name for name in known if options is None or name in options or not is_known_option(name)]
+        columns = [*required, *(name for name in self.options if name not in required)]
+        return [name for name in columns if options is None or name in options or name not in self.options]
 
     def _windows(self, table: pa.Table, start: int, stop: int) -> Windows:
         offsets = self._window_offsets[start : stop + 1] - self._window_offsets[start]

@@ -31,11 +31,22 @@ def scrub(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters as escapes, but for new lines and tabs: fit for a terminal.
+    """`text` with every character spelt out that no terminal should obey, but for new lines and tabs.
 
-    Names and messages come from files that somebody else wrote; an escape sequence in them could rewrite the screen.
+    Names, messages and corpora come from files that somebody else wrote. Escape sequences in them could rewrite the
+    screen, and marks of direction could turn the order of what is read.
     """
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text)
+
+
+def printable_line(text: str) -> str:
+    """The same on one line, with marks for new lines and tabs."""
+    return printable(text.translate(_LINE_MARKS))
+
+
+_LINE_MARKS = str.maketrans("\n\t", "⏎⇥")
 
 
 def _escaped(character: str) -> str:

@@ -26,7 +26,7 @@ class RowGroups:
         self._pages = ListPages(lambda offset, length: source.read_at(length, offset))
         self.columns: list[str] = file.schema_arrow.names
         self._schemas = [file.schema.column(index) for index in range(self._metadata.num_columns)]
-        self._leaf = {schema.path.partition(".")[0]: index for index, schema in enumerate(self._schemas)}
+        self._leaf = {_column_of(schema): index for index, schema in enumerate(self._schemas)}
 
     def read(self, groups: Sequence[int], columns: Sequence[str]) -> tuple[pa.Table, dict[str, Lists]]:
         """All rows of some row groups: the columns of single values as a table, and the lists by name.
@@ -70,3 +70,8 @@ class RowGroups:
 
     def _chunk(self, group: int, column: str) -> pq.ColumnChunkMetaData:
         return self._metadata.row_group(group).column(self._leaf[column])
+
+
+def _column_of(schema: pq.ColumnSchema) -> str:
+    """Name of the column that a leaf belongs to. `tail@0.5` is one; `ids.list.element` lies in another."""
+    return schema.path.partition(".")[0] if schema.max_repetition_level else schema.path

@@ -2,8 +2,8 @@
 
 A stream is a sequence of runs. Each begins with a number, seven bits a byte, the low ones first: of an odd one the
 upper bits count groups of eight packed values that follow; of an even one they count how often the one value that
-follows is repeated. Where a run begins is only known from the one before, so a loop over runs is too slow for most streams.
-Two are quick: bytes, whose runs are long; and bits that repeat themselves.
+follows is repeated. Where a run begins is only known from the one before, so a loop over runs is too slow for most
+streams. Two are quick: bytes, whose runs are long; and bits that repeat themselves.
 
 https://parquet.apache.org/docs/file-format/data-pages/encodings/#RLE
 """

@@ -54,7 +54,7 @@ class SnapshotShard:
         self._reader, self._rules = reader, rules
         self.url, self.metadata = reader.url, reader.metadata
         self._stored_windows = _windows_with_rows(reader, rules)
-        self.parts = reader.parts
+        self.parts, self.options = reader.parts, reader.options
 
     @property
     def num_windows(self) -> int:

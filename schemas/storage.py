@@ -11,7 +11,7 @@ import errno
 import io
 import json
 import os
-import tempfile
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -273,18 +273,21 @@ def _create_local(path: Path, data: bytes) -> bool:
 
 @contextmanager
 def _temporary_file(path: Path, data: bytes) -> Iterator[Path]:
-    """`data`, durably, under a temporary name beside `path`; the name is gone afterwards."""
+    """`data`, durably, under a temporary name beside `path`; the name is gone afterwards.
+
+    Who may read it is decided by the umask, as for any file: `tempfile` would let nobody else.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        yield Path(name)
+        yield temporary
     finally:
         with suppress(FileNotFoundError):
-            Path(name).unlink()
+            temporary.unlink()
 
 
 def _sync_directory(directory: Path) -> None:

@@ -5,13 +5,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from schemas import dataset, storage
 from schemas.dataset import ShardEntry, Snapshot
 from schemas.errors import CorruptShardError, LogitcaskError, MissingShardError
 from schemas.fingerprints import digest
+from schemas.progress import shard_progress
 from schemas.reader import Block, ShardReader
 from schemas.records import UnitRecord, read_record
 from schemas.shard import sample_column, tempered_tail_column
@@ -64,23 +63,23 @@ def verify(out: str, number: int | None = None) -> Verification:
     """
     snapshot = dataset.load_snapshot(out, number)
     faults = list(_snapshot_faults(snapshot))
-    entries = _entries(snapshot, faults)
-    for entry in _progress(entries):
-        faults += _shard_faults(snapshot, entry)
+    num_shards = num_positions = size_bytes = 0
+    try:
+        for entry in shard_progress(snapshot.each_shard(), "verify", snapshot.total().num_shards):
+            faults += _shard_faults(snapshot, entry)
+            num_shards, num_positions = num_shards + 1, num_positions + entry.num_positions
+            size_bytes += entry.size_bytes
+    except LogitcaskError as error:
+        faults.append(_fault(f"snapshots/{snapshot.shards_file}", error))
     faults += _token_shard_faults(out)
     return Verification(
         url=storage.redact(out),
         snapshot=snapshot.number,
-        num_shards=len(entries),
-        num_positions=sum(entry.num_positions for entry in entries),
-        size_bytes=sum(entry.size_bytes for entry in entries),
+        num_shards=num_shards,
+        num_positions=num_positions,
+        size_bytes=size_bytes,
         faults=tuple(faults),
     )
-
-
-def _progress(entries: list[ShardEntry]) -> Iterator[ShardEntry]:
-    console = Console(stderr=True)
-    yield from track(entries, description="verify", console=console, transient=True, disable=not console.is_terminal)
 
 
 def _snapshot_faults(snapshot: Snapshot) -> Iterator[Fault]:
@@ -98,14 +97,6 @@ def _snapshot_faults(snapshot: Snapshot) -> Iterator[Fault]:
             error="CorruptShardError",
             what=f"{snapshot.num_documents_in} documents came in, {accounted} are annotated, rejected or removed",
         )
-
-
-def _entries(snapshot: Snapshot, faults: list[Fault]) -> list[ShardEntry]:
-    try:
-        return snapshot.shards()
-    except LogitcaskError as error:
-        faults.append(_fault(f"snapshots/{snapshot.shards_file}", error))
-        return []
 
 
 def _shard_faults(snapshot: Snapshot, entry: ShardEntry) -> list[Fault]:

@@ -17,7 +17,7 @@ from schemas.dataset import ShardEntry, complete_snapshot, require_split
 from schemas.errors import FingerprintMismatchError
 from schemas.identities import differences, targets_identity
 from schemas.reader import StoredBlock
-from schemas.shard import ShardMetadata, Split
+from schemas.shard import ENTROPY_FIELD, ShardMetadata, Split
 from schemas.snapshot_shard import SnapshotShard, open_shard
 from schemas.targets import StoredTargets, Targets, Windows
 from student.block_cache import WeightedLru
@@ -118,7 +118,9 @@ class SoftTargetDataset(Dataset[WindowSample]):
         """The row group that holds a window, and its first window."""
         reader = self._reader(shard)
         start, stop = reader.block_of(window)
-        return start, self._blocks.get((shard, start), lambda: reader.read_stored(start, stop))
+        return start, self._blocks.get(
+            (shard, start), lambda: reader.read_stored(start, stop, options=_learned(reader))
+        )
 
     def _reader(self, shard: int) -> SnapshotShard:
         if self._process != os.getpid():
@@ -169,6 +171,11 @@ class EpochWindows(Dataset[WindowSample]):
     def __getitem__(self, index: tuple[int, int]) -> WindowSample:
         window, epoch = index
         return replace(self._windows[window], epoch=epoch)
+
+
+def _learned(shard: SnapshotShard) -> list[str]:
+    """The optional columns that a loss may need: people filter by entropy, nothing is learned from it."""
+    return [name for name in shard.options if name != ENTROPY_FIELD.name]
 
 
 def _num_bytes(block: StoredBlock) -> int:

@@ -21,9 +21,9 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from schemas.dataset import SplitSummary
 from schemas.errors import ForeignOutputError, UsageError
 from schemas.shard import Split
+from schemas.summaries import SplitSummary
 from student import resumption
 from student.dataset import SoftTargetDataset
 from student.evaluation import Evaluation

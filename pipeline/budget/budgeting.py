@@ -28,6 +28,7 @@ NOTES = {
     "utilisation": "MFU as stated, not measured (Chowdhery et al. 2022, appendix B)",
     "peak": "dense bfloat16 FLOP/s of the data sheet",
     "bytes_per_token": f"{expectations.BYTES_SOURCE}. {expectations.ENTRIES_SOURCE}",
+    "layout": expectations.LAYOUT_SOURCE,
     "dense": "every logit in bfloat16; raw top-k: 32 bits an entry, uncompressed",
     "optimal": "20 tokens a parameter (Hoffmann et al. 2022); assumes the student trains once over the corpus",
     "break_even": "passes n with T + S + n·R < n·T: teacher T, storage S, reading R; students cost the same either way",

@@ -19,7 +19,8 @@ class Plan:
     """Say what an annotation will cost, before any money is spent.
 
     Storage, GPU hours, prices, the student's reading, and from how many students or epochs on caching beats a live
-    teacher. Computed from stated assumptions; each has a flag, and --json names the source of every formula.
+    teacher. Computed from stated assumptions; each has a flag, and --json names the source of every formula. Bytes are
+    of the layout `plain`.
 
     Example:
         logitcask plan --teacher google/gemma-2-27b --tokens 2e12 --scheme adaptive

@@ -26,7 +26,7 @@ def print_plan(plan: Mapping[str, Any], console: Console | None = None) -> None:
     if "against" in plan:
         console.print(_against(plan["against"]))
     console.print(
-        Text("Computed, not measured, but where it says so. Every formula and its source: --json.", style="dim")
+        Text("Computed for the layout `plain`, not measured, but where it says so. Formulas: --json.", style="dim")
     )
 
 
@@ -111,11 +111,13 @@ def _schemes(plan: Mapping[str, Any]) -> Table:
             byte_size(one["bytes"]),
             bar(one["bytes"] / widest, 16),
         )
-    for name, size in (
-        ("32 bits for each of the 128 largest", plan["raw_top_128_bytes"]),
-        ("every logit", plan["dense_bytes"]),
+    for name, size, note in (
+        ("32 bits for each of the 128 largest", plan["raw_top_128_bytes"], ""),
+        ("every logit", plan["dense_bytes"], f"{money(plan['dense_cost_per_month'])} a month"),
     ):
-        table.add_row(Text(name, style="dim"), "", number(size / plan["tokens"]), byte_size(size), "")
+        table.add_row(
+            Text(name, style="dim"), "", number(size / plan["tokens"]), byte_size(size), Text(note, style="dim")
+        )
     return table
 
 

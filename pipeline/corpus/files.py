@@ -40,7 +40,7 @@ class CorpusFile:
     @property
     def redacted_url(self) -> str:
         """The URL without credentials, as it may appear in records and messages."""
-        return _printable(storage.redact(self.url))
+        return _as_utf8(storage.redact(self.url))
 
     def identity(self) -> list[str | int]:
         """What decides its documents' bytes and places, for fingerprints."""
@@ -114,7 +114,7 @@ def _name(files: Sequence[StoredFile]) -> tuple[CorpusFile, ...]:
     return tuple(
         CorpusFile(
             url=file.url,
-            name=_printable(url[len(root) :].lstrip("/")),
+            name=_as_utf8(url[len(root) :].lstrip("/")),
             format=kind[0],
             compression=kind[1],
             size_bytes=file.size_bytes,
@@ -125,8 +125,8 @@ def _name(files: Sequence[StoredFile]) -> tuple[CorpusFile, ...]:
     )
 
 
-def _printable(name: str) -> str:
-    """File names need not be UTF-8; records must be."""
+def _as_utf8(name: str) -> str:
+    """File names need not be UTF-8; records must be. Part of fingerprints: what a terminal must not see stays in."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from schemas.dataset import Snapshot
-from schemas.inspection.deep_sums import NUM_BUCKETS, DeepSums, sum_shards
+from schemas.inspection.deep_reading import sum_shards
+from schemas.inspection.deep_sums import NUM_BUCKETS, DeepSums
 from schemas.statistics import Statistics
 from schemas.vocabulary import Vocabulary
 from schemas.wide_statistics import WIDTHS
@@ -26,7 +27,7 @@ def look_deep(
     Args:
         snapshot: What to read.
         vocabulary: Gives ids their text.
-        progress: Called with the number of rows after each block, from any thread.
+        progress: Called with the number of rows of each shard that is done.
 
     Raises:
         CorruptShardError, MissingShardError: A shard is damaged or gone.

@@ -1,27 +1,24 @@
-"""Sums over every row of a dataset, shard by shard.
+"""Sums over every row of a dataset.
 
-The entries of heads are summed block by block and dropped; what is left of a row is summed once a shard. Threads read
- shards at the same time: decompression and array arithmetic run outside the interpreter's lock.
+The entries of heads are summed block by block and dropped; what is left of a row is summed in lots of many rows, since
+each lot costs some thousand steps of the interpreter.
 
-Shapes: T rows, V ids.
+Shapes: T rows.
 """
 
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
 
-from schemas.dataset import ShardEntry, Snapshot
 from schemas.inspection.stored_heads import sum_heads
 from schemas.reader import StoredBlock
-from schemas.snapshot_shard import open_shard
 from schemas.statistics import Statistics
 from schemas.targets import StoredTargets, TargetRows
 from schemas.wide_statistics import WIDTHS
 
 NUM_BUCKETS = 10
+_LOT_ROWS = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,19 +73,8 @@ class _Rows:
         )
 
 
-def sum_shards(snapshot: Snapshot, progress: Callable[[int], None], *, num_threads: int | None = None) -> DeepSums:
-    """The sums over all shards, added in the order of their names whatever thread is first.
-
-    Args:
-        snapshot: What to read.
-        progress: Called with the number of rows after each block, from any thread.
-        num_threads: How many read; by default one a processor.
-    """
-    with ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
-        return _add_up(pool.map(lambda entry: _sum_shard(snapshot, entry, progress), snapshot.shards()))
-
-
-def _add_up(shards: Iterable[DeepSums]) -> DeepSums:
+def add_up(shards: Iterable[DeepSums]) -> DeepSums:
+    """The sums over all of them, added in their order."""
     statistics, by_id = Statistics(), np.zeros((0, 3))
     mass_of_top_k, moments, buckets = np.zeros(len(WIDTHS)), np.zeros(6), np.zeros((NUM_BUCKETS, 3))
     for shard in shards:
@@ -110,14 +96,21 @@ def _add_up(shards: Iterable[DeepSums]) -> DeepSums:
     )
 
 
-def _sum_shard(snapshot: Snapshot, entry: ShardEntry, progress: Callable[[int], None]) -> DeepSums:
-    rows: list[_Rows] = []
-    with open_shard(snapshot, entry) as shard:
-        for start, stop in shard.blocks():
-            block = shard.read_stored(start, stop)
-            rows.append(_without_entries(block))
-            progress(block.windows.num_positions)
-    return _sum_rows(_Rows.concatenate(rows)) if rows else _add_up([])
+def sum_blocks(blocks: Iterable[StoredBlock]) -> DeepSums:
+    """The sums over target blocks, in bounded memory."""
+    return add_up(_sum_rows(_Rows.concatenate(lot)) for lot in _lots(map(_without_entries, blocks)))
+
+
+def _lots(pieces: Iterable["_Rows"]) -> Iterator[list["_Rows"]]:
+    """Pieces together until they are enough rows."""
+    lot: list[_Rows] = []
+    for piece in pieces:
+        lot.append(piece)
+        if sum(len(one.kind) for one in lot) >= _LOT_ROWS:
+            yield lot
+            lot = []
+    if lot:
+        yield lot
 
 
 def _without_entries(block: StoredBlock) -> _Rows:

@@ -7,11 +7,12 @@ figures of the whole vocabulary from a share of the windows.
 from typing import Any
 
 from schemas import expectations, storage
-from schemas.dataset import Snapshot, SplitSummary
+from schemas.dataset import Snapshot
 from schemas.extremes import Extremes
 from schemas.running_costs import RunningCost
 from schemas.sources import SourceSummary
 from schemas.statistics import BINS_PER_NAT, Histogram, Statistics
+from schemas.summaries import SplitSummary
 
 SCHEMA = "logitcask.inspect/1"
 # How far each figure can be trusted; part of what is printed.

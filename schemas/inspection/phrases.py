@@ -1,8 +1,9 @@
 """Numbers and settings in the words in which people are shown them."""
 
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
+
+from schemas.redaction import printable_line
 
 _BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 
@@ -77,34 +78,10 @@ def _replicas(scheme: Mapping[str, Any]) -> str:
     return f", {scheme['replicas']} times over" if scheme["replicas"] > 1 else ""
 
 
-def printable(text: str) -> str:
-    """`text` with everything that could move a cursor, change a colour or turn the direction of writing spelt out.
-
-    Corpora hold escape sequences, by accident or on purpose: a terminal must never obey them.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_spelt(character) for character in text)
-
-
 def visible_piece(text: str) -> str:
     """A piece of a vocabulary in a table, where spaces at its ends would be lost."""
-    shown = printable(text)
+    shown = printable_line(text)
     inner = shown.strip(" ")
     if not inner:
         return "·" * len(shown)
     return "·" * (len(shown) - len(shown.lstrip(" "))) + inner + "·" * (len(shown) - len(shown.rstrip(" ")))
-
-
-def _spelt(character: str) -> str:
-    if character in _SHORT_ESCAPES:
-        return _SHORT_ESCAPES[character]
-    # Categories C*: controls, formats (bidirectional marks too), surrogates, unassigned; Z*: separators but the space.
-    category = unicodedata.category(character)
-    if category[0] != "C" and (category[0] != "Z" or character == " "):
-        return character
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
-
-
-_SHORT_ESCAPES = {"\n": "⏎", "\t": "⇥", "\r": "\\r"}

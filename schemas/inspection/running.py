@@ -76,7 +76,7 @@ def _show_summary(settings: Settings, snapshot: Snapshot) -> int:
     description = describe(snapshot)
     if settings.deep:
         from schemas.inspection.deep import look_deep
-        from schemas.inspection.progress import row_progress
+        from schemas.progress import row_progress
 
         with row_progress(snapshot.total().num_positions) as progress:
             description["deep"] = look_deep(snapshot, _vocabulary_if_any(snapshot), progress=progress)

@@ -6,8 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from schemas.inspection.phrases import printable
 from schemas.inspection.summary import summary_console
+from schemas.redaction import printable_line
 
 
 def print_hits(found: Mapping[str, Any], console: Console | None = None) -> None:
@@ -17,10 +17,10 @@ def print_hits(found: Mapping[str, Any], console: Console | None = None) -> None
         console.print(
             Text.assemble(
                 (f"window {hit['window']:,}", "bold"),
-                (f"  row {hit['row']}  {printable(hit['document'])}  ", "dim"),
-                printable(hit["before"]),
-                (printable(found["text"]), "bold black on yellow"),
-                printable(hit["after"]),
+                (f"  row {hit['row']}  {printable_line(hit['document'])}  ", "dim"),
+                printable_line(hit["before"]),
+                (printable_line(found["text"]), "bold black on yellow"),
+                printable_line(hit["after"]),
             ),
             no_wrap=True,
             overflow="ellipsis",
@@ -39,6 +39,6 @@ def print_places(places: Mapping[str, Any], console: Console | None = None) -> N
                 (f"window {part['window']:,}", "bold"),
                 f"  rows {part['first_row']}–{part['stop_row'] - 1}  {part['split']}  ",
                 f"from its token {part['offset']:,}  ",
-                (f"{part['shard']}:{part['window_in_shard']}  {printable(part['source'])}", "dim"),
+                (f"{part['shard']}:{part['window_in_shard']}  {printable_line(part['source'])}", "dim"),
             )
         )

@@ -70,7 +70,7 @@ def _sum_chunk(q: np.ndarray, offsets: np.ndarray, pieces: np.ndarray, least_q: 
     starts, widths = offsets[:-1] - offsets[0], np.diff(offsets)
     if not len(ascending):
         return
-    in_use = _PIECE_STARTS[_PIECE_STARTS < widths.max()]
+    in_use = _PIECE_STARTS[: np.searchsorted(_PIECE_STARTS, widths.max())]
     inside = widths[:, None] > in_use
     pieces[:, : len(in_use)][inside] = np.add.reduceat(_MASSES.take(ascending), (starts[:, None] + in_use)[inside])
     least_q[widths > 0] = ascending[starts[widths > 0]]

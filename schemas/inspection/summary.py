@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.inspection.bars import bar, bars, nat_bars, width_bars
-from schemas.inspection.phrases import byte_size, duration, known, number, percent, printable, scheme_words
+from schemas.inspection.phrases import byte_size, duration, known, number, percent, scheme_words
+from schemas.redaction import printable_line
 
 # Sources and reasons beyond these are added up: the screen is finite, `--json` lists all.
 _MAX_SOURCES = 6
@@ -190,7 +191,7 @@ def _sources(sources: Mapping[str, Any], total: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for name, source in list(sources.items())[:_MAX_SOURCES]:
         table.add_row(
-            printable(name),
+            printable_line(name),
             bar(source["tokens"] / max(total["tokens"], 1), 8),
             f"{source['tokens']:,}",
             f"{source['documents']:,}",

@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from schemas.inspection.phrases import number, printable, visible_piece
+from schemas.inspection.phrases import number, visible_piece
 from schemas.inspection.summary import summary_console
+from schemas.redaction import printable_line
 
 # From this loss on (nats) a token is shaded so; both colours are set, for dark and light terminals alike.
 _SHADES = (
@@ -58,7 +59,7 @@ def _parts(parts: Sequence[Mapping[str, Any]]) -> Table:
         begins = "" if part["offset"] == 0 else f", from its token {part['offset']:,}"
         table.add_row(
             f"rows {part['first_row']}–{part['stop_row'] - 1}",
-            printable(f"{part['document']}{begins} ({part['source']})"),
+            printable_line(f"{part['document']}{begins} ({part['source']})"),
         )
     return table
 
@@ -79,7 +80,7 @@ def _shaded(rows: Sequence[Mapping[str, Any]]) -> Text:
         style = "dim" if row["kind"] in ("context", "prompt") else shade(loss)
         for index, line in enumerate(_piece(row).split("\n")):
             text.append("\n" if index else "")
-            text.append(printable(line), style=style)
+            text.append(printable_line(line), style=style)
     return text
 
 

@@ -18,11 +18,12 @@ from pipeline.plan import AnnotationUnit, annotation_unit, target_fingerprint
 from pipeline.token_shards import token_shard
 from pipeline.tokenizing_records import TokenizedUnit, unit_record_url
 from schemas import storage
-from schemas.dataset import write_configuration, write_snapshot
+from schemas.dataset import write_configuration
 from schemas.errors import ForeignOutputError, UsageError
 from schemas.records import UnitRecord
 from schemas.scheme import Scheme
 from schemas.shard import EncodedShard, ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
+from schemas.snapshot_writing import write_snapshot
 from schemas.targets import Part, Targets, Windows
 
 IDENTITY = {"teacher": "t", "scheme": "s", "entropy": True, "algorithm_version": 1, "format_version": 1}

@@ -11,7 +11,8 @@ from pipeline.commands import Annotate, summary
 from pipeline.configuration import AnnotateConfig
 from pipeline.job import JobResult
 from schemas.cli import main, parse_command
-from schemas.dataset import Snapshot, SplitSummary
+from schemas.dataset import Snapshot
+from schemas.summaries import SplitSummary
 
 WORDS = ["texts", "--teacher", "t", "--out", "o"]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pipeline.commands import summary
 from pipeline.configuration import AnnotateConfig
 from pipeline.job import JobResult, annotate
 from pipeline.stages import UnitFailedError
+from schemas import cli
 from schemas.dataset import complete_snapshot, load_snapshot
 from schemas.errors import (
     ConfigurationMismatchError,
@@ -30,9 +32,11 @@ from schemas.errors import (
     UsageError,
     VocabularyError,
 )
+from schemas.extremes import MIN_ROWS, NUM_EXTREMES
 from schemas.inspection.describing import describe
 from schemas.inspection.summary import print_summary
 from schemas.reader import Block, ShardReader
+from schemas.sources import SourceSummary
 from schemas.targets import Targets, Windows
 from schemas.verification import verify
 from schemas.wide_statistics import WideStatistics
@@ -177,6 +181,52 @@ def test_a_job_goes_on_wherever_it_was_cut_short(
     assert shards(out) == shards(finished.out)
     assert result.snapshot.complete
     assert verify(str(out)).faults == ()
+
+
+def test_what_each_source_holds_travels_to_inspect_and_adds_up_to_the_whole(
+    finished: JobResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = inspected(finished.out, capsys)
+    sources, total = shown["sources"], shown["total"]
+    assert sources.keys() == {"a.jsonl", "b.md"}
+    for count in ("tokens", "documents", "targets", "labels"):
+        assert sum(source[count] for source in sources.values()) == total[count]
+        assert all(source[count] > 0 for source in sources.values())
+    whole = finished.snapshot.total()
+    merged = sum(whole.by_source.values(), SourceSummary())
+    assert merged.statistics == dataclasses.replace(whole.statistics, wide=WideStatistics())
+
+
+def test_the_most_unusual_windows_travel_to_inspect(finished: JobResult, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = inspected(finished.out, capsys)["outliers"]
+    losses, entropies = window_means(finished, "log_next"), window_means(finished, "entropy")
+    for measure, means, sign in (
+        ("highest_loss", losses, -1),
+        ("lowest_loss", losses, 1),
+        ("highest_entropy", entropies, -1),
+    ):
+        found = [(one["shard"], one["window"]) for one in shown[measure]]
+        assert len(found) == len(set(found)) == NUM_EXTREMES
+        # What is stored is rounded to 1/2048 nat.
+        expected = sorted(means.values(), key=lambda mean: sign * mean)[:NUM_EXTREMES]
+        assert [means[window] for window in found] == pytest.approx(expected, abs=1e-3)
+        assert [one["mean_nats"] for one in shown[measure]] == pytest.approx(expected, abs=1e-3)
+
+
+def inspected(out: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert cli.main(["inspect", out, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def window_means(finished: JobResult, quantity: str) -> dict[tuple[str, int], float]:
+    """The mean of a stored quantity over each window that is long enough to count, by shard and index."""
+    means = {}
+    for entry, block in zip(finished.snapshot.shards(), blocks(finished.out), strict=True):
+        for window, (start, stop) in enumerate(itertools.pairwise(block.windows.window_offsets.tolist())):
+            values = np.abs(getattr(block.targets, quantity)[start:stop])
+            if (~np.isnan(values)).sum() >= MIN_ROWS:
+                means[entry.name, window] = float(np.nanmean(values))
+    return means
 
 
 @pytest.mark.slow

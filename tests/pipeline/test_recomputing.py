@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.configuration import AnnotateConfig
 from pipeline.job import annotate
 from pipeline.recomputing import TOLERANCES_NATS, Difference, recompute
-from schemas import cli, dataset, storage
+from schemas import cli, dataset, snapshot_writing, storage
 from schemas.compaction import compact
 from schemas.derivation import forget_documents, select_rows, stored_record
 from schemas.errors import FingerprintMismatchError, UsageError
@@ -84,7 +84,7 @@ def altered(out: str, directory: Path, change: Any) -> str:
         path.unlink()
         storage.create_json(str(path), record.to_json())
         records.append(record)
-    dataset.write_snapshot(
+    snapshot_writing.write_snapshot(
         copy,
         complete=True,
         identity=snapshot.identity,

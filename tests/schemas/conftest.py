@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schemas import dataset, storage
+from schemas import dataset, snapshot_writing, storage
 from schemas.records import UnitRecord
 from schemas.scheme import Scheme
 from schemas.shard import EncodedShard, ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
@@ -133,7 +133,7 @@ def make_dataset(rng: np.random.Generator) -> Callable[[str], dataset.Snapshot]:
         }
         dataset.write_configuration(out, identity=identity, environment={})
         records = [write_unit(rng, out, f"unit-{i}", split) for i, split in enumerate(("train", "train", "held-out"))]
-        return dataset.write_snapshot(
+        return snapshot_writing.write_snapshot(
             out,
             complete=True,
             identity=identity,
@@ -203,7 +203,7 @@ def make_whole_dataset() -> Callable[..., dataset.Snapshot]:
         lines = [{"source": f"/corpus/{prefix}0.txt#{n}", "reason": "bad", "raw": f"rejected {n}"} for n in (0, 99)]
         rejected = "".join(json.dumps(line) + "\n" for line in lines).encode()
         storage.create(storage.join(out, "rejected", f"{prefix}0-0000.jsonl"), rejected)
-        return dataset.write_snapshot(
+        return snapshot_writing.write_snapshot(
             out,
             complete=True,
             identity=identity,

@@ -1,6 +1,7 @@
 """`compact`: what is left out leaves the disk, whatever happens on the way, and what is shown stays."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -10,11 +11,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from schemas import dataset, storage
+from schemas import dataset, snapshot_writing, storage
 from schemas.appends import claim_append
 from schemas.compaction import JOURNAL_NAME, compact
 from schemas.derivation import forget_documents, select_rows
-from schemas.errors import CorruptShardError, IncompleteDatasetError
+from schemas.errors import CorruptShardError, IncompleteDatasetError, MissingShardError
 from schemas.reader import Block, ShardReader
 from schemas.rules import Rule
 from schemas.snapshot_shard import open_shard
@@ -116,7 +117,7 @@ def test_snapshots_that_show_what_is_erased_go_and_others_stay(out, tmp_path):
         for split, name in (("train", "a1"), ("held-out", "a2"))
     ]
     first = dataset.load_snapshot(out)
-    part = dataset.write_snapshot(
+    part = snapshot_writing.write_snapshot(
         out,
         complete=True,
         identity=first.identity,
@@ -124,7 +125,7 @@ def test_snapshots_that_show_what_is_erased_go_and_others_stay(out, tmp_path):
         num_documents_in=0,
         rejected={},
     )
-    whole = dataset.write_snapshot(
+    whole = snapshot_writing.write_snapshot(
         out,
         complete=True,
         identity=first.identity,
@@ -211,7 +212,7 @@ def forgetful(out) -> str:
     return out
 
 
-NUM_STEPS = 23
+NUM_STEPS = 22
 
 
 @pytest.mark.parametrize(
@@ -239,6 +240,37 @@ def test_those_were_all_steps(forgetful, kill_at):
         compact(forgetful)
 
 
+@pytest.mark.parametrize(
+    "step", [pytest.param(n, marks=() if n in (2, 7, 12) else pytest.mark.slow) for n in range(NUM_STEPS)]
+)
+def test_two_at_once_do_what_one_does(forgetful, tmp_path, monkeypatch, step):
+    """A second run begins and ends before any step of the first."""
+    undisturbed = str(shutil.copytree(forgetful, tmp_path / "undisturbed"))
+    compact(undisturbed)
+    steps = itertools.count()
+
+    def overtaken(change):
+        def run(*arguments):
+            if next(steps) == step:
+                compact(forgetful)
+            return change(*arguments)
+
+        return run
+
+    monkeypatch.setattr(storage, "create", overtaken(storage.create))
+    monkeypatch.setattr(storage, "remove", overtaken(storage.remove))
+    compact(forgetful)
+    assert files(forgetful) == files(undisturbed)
+
+
+def test_a_shard_that_is_missing_stops_it(out):
+    snapshot = forget_documents(out, ["a0-0"]).snapshot
+    (entry,) = [one for one in snapshot.shards() if one.selection is not None]
+    (Path(out) / entry.path).unlink()
+    with pytest.raises(MissingShardError, match="a0"):
+        compact(out)
+
+
 def test_a_journal_whose_snapshot_never_came_is_begun_again(out):
     forget_documents(out, ["a0-0"])
     stale = {
@@ -252,15 +284,15 @@ def test_a_journal_whose_snapshot_never_came_is_begun_again(out):
 
 
 def test_a_snapshot_written_meanwhile_is_not_lost(out, monkeypatch):
-    publish = dataset.publish
+    publish = snapshot_writing.publish
     forget_documents(out, ["a0-0"])
 
     def overtaken(*arguments):
-        monkeypatch.setattr(dataset, "publish", publish)
+        monkeypatch.setattr(snapshot_writing, "publish", publish)
         forget_documents(out, ["a1-0"])
         return publish(*arguments)
 
-    monkeypatch.setattr(dataset, "publish", overtaken)
+    monkeypatch.setattr(snapshot_writing, "publish", overtaken)
     compact(out)
     ids = {part.id for block in shown(out) for part in block.windows.parts}
     assert not {"a0-0", "a1-0"} & ids

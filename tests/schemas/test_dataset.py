@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from schemas import dataset, storage
+from schemas import dataset, snapshot_writing, storage
 from schemas.errors import (
     CorruptShardError,
     ForeignOutputError,
@@ -46,7 +46,7 @@ def test_writing_the_same_snapshot_again_makes_no_new_one(out, make_dataset):
     records = [
         read_record(file.url) for file in storage.list_files(storage.join(out, "targets")) if file.url.endswith(".json")
     ]
-    again = dataset.write_snapshot(
+    again = snapshot_writing.write_snapshot(
         out,
         complete=True,
         identity=first.identity,
@@ -55,7 +55,7 @@ def test_writing_the_same_snapshot_again_makes_no_new_one(out, make_dataset):
         rejected=first.rejected,
     )
     assert again == first
-    fewer = dataset.write_snapshot(
+    fewer = snapshot_writing.write_snapshot(
         out, complete=False, identity=first.identity, records=records[:1], num_documents_in=9, rejected={}
     )
     assert (fewer.number, dataset.snapshot_numbers(out)) == (2, [1, 2])
@@ -63,7 +63,7 @@ def test_writing_the_same_snapshot_again_makes_no_new_one(out, make_dataset):
 
 def test_writers_that_race_get_different_numbers(out):
     def write(num_documents: int) -> int:
-        return dataset.write_snapshot(
+        return snapshot_writing.write_snapshot(
             out, complete=False, identity={}, records=[], num_documents_in=num_documents, rejected={}
         ).number
 
@@ -84,7 +84,7 @@ def test_a_snapshot_that_is_not_there_is_named(out, make_dataset):
 
 
 def test_an_incomplete_snapshot_is_not_trained_on(out):
-    dataset.write_snapshot(out, complete=False, identity={}, records=[], num_documents_in=1, rejected={})
+    snapshot_writing.write_snapshot(out, complete=False, identity={}, records=[], num_documents_in=1, rejected={})
     with pytest.raises(IncompleteDatasetError, match="not complete"):
         dataset.complete_snapshot(out)
 
@@ -134,6 +134,8 @@ def test_a_split_without_windows_is_refused(out, make_dataset):
     dataset.require_split(snapshot, "train")
     with pytest.raises(UsageError, match="held-out"):
         dataset.require_split(
-            dataset.write_snapshot(out, complete=True, identity={}, records=[], num_documents_in=0, rejected={}),
+            snapshot_writing.write_snapshot(
+                out, complete=True, identity={}, records=[], num_documents_in=0, rejected={}
+            ),
             "held-out",
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from schemas import dataset, storage
+from schemas import dataset, snapshot_writing, storage
 from schemas.derivation import forget_documents, select_rows
 from schemas.errors import (
     CorruptShardError,
@@ -143,6 +143,40 @@ def test_the_same_again_makes_no_new_snapshot(out):
     assert forget_documents(out, ["a0-1"]).snapshot == forgotten
 
 
+def test_forgetting_again_changes_nothing_though_nothing_of_the_shard_is_left(out):
+    first = dataset.load_snapshot(out).shards("train")[0]
+    with open_shard(dataset.load_snapshot(out), first) as shard:
+        ids = sorted({part.id for part in shard.parts})
+    forgotten = forget_documents(out, ids).snapshot
+    assert first.name not in {entry.name for entry in forgotten.shards()}
+    assert forget_documents(out, ids[:1]).snapshot == forgotten
+    later = select_rows(out, Rule(min_loss=1.0)).snapshot
+    assert forget_documents(out, ids).snapshot == later
+
+
+def test_a_selection_may_start_from_an_older_snapshot(out, contents):
+    base = dataset.load_snapshot(out)
+    select_rows(out, Rule(sources=("*/a0.txt",)))
+    snapshot = select_rows(out, Rule(sources=("*/a1.txt",)), snapshot=1).snapshot
+    assert (snapshot.number, snapshot.base) == (3, 1)
+    assert {part.source.partition("#")[0][-6:] for block in blocks(snapshot) for part in block.windows.parts} == {
+        "a1.txt"
+    }
+    again = select_rows(out, Rule(), snapshot=1).snapshot
+    assert again.number == 4
+    assert contents(blocks(again)) == contents(blocks(base))
+
+
+def test_what_was_forgotten_since_an_older_snapshot_stays_forgotten(out):
+    forget_documents(out, ["a0-0"])
+    snapshot = select_rows(out, Rule(sources=("*/a0.txt", "*/a1.txt")), snapshot=1).snapshot
+    ids = {part.id for block in blocks(snapshot) for part in block.windows.parts}
+    assert "a0-0" not in ids
+    assert "a0-1" in ids
+    total = snapshot.total()
+    assert snapshot.num_documents_in == total.num_documents + snapshot.num_rejected + snapshot.num_removed
+
+
 def test_a_snapshot_with_rules_comes_back_as_it_was_written(out):
     select_rows(out, Rule(min_loss=2.0))
     written = forget_documents(out, ["a1-1"]).snapshot
@@ -192,7 +226,7 @@ def test_entropies_that_were_not_stored_cannot_be_selected_by(tmp_path, make_who
 
 def test_an_unfinished_dataset_is_not_selected_from(tmp_path):
     out = str(tmp_path / "half")
-    dataset.write_snapshot(out, complete=False, identity={}, records=[], num_documents_in=1, rejected={})
+    snapshot_writing.write_snapshot(out, complete=False, identity={}, records=[], num_documents_in=1, rejected={})
     with pytest.raises(IncompleteDatasetError):
         select_rows(out, Rule(min_loss=1.0))
 
@@ -216,7 +250,7 @@ def test_a_snapshot_that_miscounts_a_selection_is_refused(out):
 
 
 def test_selecting_twice_at_once_loses_neither(out, monkeypatch):
-    publish = dataset.publish
+    publish = snapshot_writing.publish
 
     def overtaken(*arguments):
         monkeypatch.setattr("schemas.derivation.publish", publish)

@@ -1,6 +1,6 @@
 import pytest
 
-from schemas.redaction import has_credentials, printable, redact, scrub
+from schemas.redaction import has_credentials, printable, printable_line, redact, scrub
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,7 @@ def test_credentials_in_messages_of_libraries_are_not_shown() -> None:
 )
 def test_nothing_shown_controls_the_terminal(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_on_one_line_new_lines_and_tabs_are_marks():
+    assert printable_line("a\nb\tc\r\x1bö") == "a⏎b⇥c\\r\\x1bö"

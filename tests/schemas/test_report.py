@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 
@@ -227,6 +228,15 @@ def test_the_command_writes_the_same_bytes_each_time(snapshot, tmp_path, capsys)
         pages.append((tmp_path / name).read_bytes())
     assert pages[0] == pages[1]
     assert "12 of 12 windows, 564 tokens" in capsys.readouterr().err
+
+
+def test_others_may_read_the_page_if_the_umask_lets_them(snapshot, tmp_path):
+    before = os.umask(0o022)
+    try:
+        assert cli.main(["report", snapshot.url, "--html", str(tmp_path / "out.html")]) == 0
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out.html").stat().st_mode & 0o777 == 0o644
 
 
 def test_the_command_prints_the_data_as_json(snapshot, capsys):

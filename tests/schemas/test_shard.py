@@ -12,7 +12,7 @@ from schemas.errors import CorruptShardError, MissingShardError, UnknownFormatVe
 from schemas.reader import ShardReader
 from schemas.scheme import Scheme
 from schemas.shard import encode_shard
-from schemas.targets import TailSample, Windows
+from schemas.targets import TailSample, Targets, Windows
 
 
 @pytest.fixture
@@ -107,6 +107,41 @@ def test_samples_and_tempered_tails_come_back(windows, targets, metadata, rng, t
     for temperature, expected in tempered.items():
         found = read.tempered_log_tails[temperature]
         np.testing.assert_allclose(found, expected[start:stop], atol=0.5 / 2048 + 1e-6)
+
+
+def test_only_the_optional_columns_that_are_asked_for_are_read(windows, targets, metadata, tmp_path):
+    rich = dataclasses.replace(targets, tempered_log_tails={0.5: targets.log_tail, 2.0: targets.log_tail})
+    (tmp_path / "x.parquet").write_bytes(encode_shard(windows, rich, metadata).data)
+    with ShardReader(str(tmp_path / "x.parquet")) as reader:
+        assert reader.options == ("entropy", "tail@0.5", "tail@2")
+        whole, nothing, some = (reader.read(options=names).targets for names in (None, (), ("tail@2", "unknown")))
+    assert nothing.entropy is some.entropy is None
+    assert not nothing.tempered_log_tails
+    assert list(some.tempered_log_tails) == [2.0]
+    np.testing.assert_array_equal(some.tempered_log_tails[2.0], whole.tempered_log_tails[2.0])
+    np.testing.assert_array_equal(some.head_log_probs, whole.head_log_probs)
+
+
+def test_lists_of_one_length_are_read_like_all_others(windows, metadata, rng, tmp_path):
+    """They take another way through the reader, which must end where the library's way ends."""
+    windows = dataclasses.replace(windows, kind=np.zeros_like(windows.kind))
+    num_rows, width = windows.num_positions, 40
+    targets = Targets(
+        head_ids=np.tile(7 * np.arange(width, dtype=np.int32), num_rows),
+        head_log_probs=-rng.uniform(0, 19, num_rows * width).astype(np.float32),
+        head_offsets=width * np.arange(num_rows + 1),
+        log_tail=np.full(num_rows, -1, np.float32),
+        log_next=np.where(windows.has_label(), np.float32(-1), np.float32(np.nan)),
+        entropy=np.ones(num_rows, np.float32),
+    )
+    path = tmp_path / "x.parquet"
+    path.write_bytes(encode_shard(windows, targets, metadata).data)
+    with ShardReader(str(path)) as reader:
+        read = reader.read_stored().targets
+    columns = {name: pq.read_table(path)[name].combine_chunks() for name in ("ids", "q")}
+    np.testing.assert_array_equal(read.head_ids, columns["ids"].flatten().to_numpy())
+    np.testing.assert_array_equal(read.head_q, columns["q"].flatten().to_numpy())
+    np.testing.assert_array_equal(read.head_offsets, columns["q"].offsets.to_numpy())
 
 
 def test_rows_of_context_and_prompt_have_no_target(encoded):

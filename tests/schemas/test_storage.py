@@ -57,6 +57,17 @@ def test_the_etag_changes_with_the_content(tmp_path):
     assert storage.describe_file(str(file)).etag != before.etag
 
 
+@pytest.mark.parametrize("write", [storage.create, storage.replace])
+@pytest.mark.parametrize(("umask", "permissions"), [(0o022, 0o644), (0o027, 0o640)])
+def test_who_may_read_a_file_is_decided_by_the_umask(tmp_path, write, umask, permissions):
+    before = os.umask(umask)
+    try:
+        write(str(tmp_path / "x"), b"data")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == permissions
+
+
 def test_replacing_leaves_one_whole_file(root):
     url = storage.join(root, "progress.json")
     storage.replace(url, b"1")

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from schemas import dataset, verification
+from schemas import snapshot_writing, verification
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_documents_that_are_not_accounted_for_are_found(out, tmp_path):
 
 def test_an_incomplete_snapshot_is_a_fault(tmp_path):
     out = str(tmp_path / "half")
-    dataset.write_snapshot(out, complete=False, identity={}, records=[], num_documents_in=3, rejected={})
+    snapshot_writing.write_snapshot(out, complete=False, identity={}, records=[], num_documents_in=3, rejected={})
     assert faults(out) == [("snapshots/000001.json", "IncompleteDatasetError")]
 
 

@@ -11,10 +11,11 @@ from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 
 from schemas import storage
-from schemas.dataset import record_path, shard_path, write_snapshot
+from schemas.dataset import record_path, shard_path
 from schemas.records import UnitRecord
 from schemas.scheme import Scheme
 from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
+from schemas.snapshot_writing import write_snapshot
 from schemas.targets import Kind, Part, TailSample, Targets, Windows
 from student.identity import StudentIdentity
 from student.targets import RaggedTargets
@@ -128,7 +129,7 @@ def _random_window(generator: np.random.Generator, name: str, num_positions: int
 def _random_targets(generator: np.random.Generator, windows: Windows, vocab_size: int, extras: bool = False) -> Targets:
     """A random teacher's five largest probabilities and the rest.
 
-    With `extras` also two replicas of three draws from the tail, and the tail at temperature 2.
+    With `extras` also the entropy, two replicas of three draws from the tail, and the tail at temperature 2.
     """
     num_positions = windows.num_positions
     log_probs = torch.from_numpy(3 * generator.standard_normal((num_positions, vocab_size))).log_softmax(-1)
@@ -141,10 +142,15 @@ def _random_targets(generator: np.random.Generator, windows: Windows, vocab_size
         head_offsets=targets.head_offsets.numpy(),
         log_tail=targets.log_tail.numpy().astype(np.float32),
         log_next=np.where(windows.has_label(), log_next.numpy(), np.nan).astype(np.float32),
-        entropy=None,
+        entropy=_entropy(log_probs, windows) if extras else None,
         tail_samples=tuple(_draws(generator, windows, targets, vocab_size) for _ in range(2)) if extras else (),
         tempered_log_tails={2.0: _log_tail_at(2.0, log_probs, targets)} if extras else {},
     )
+
+
+def _entropy(log_probs: Tensor, windows: Windows) -> np.ndarray:
+    entropy = -(log_probs.exp() * log_probs).sum(-1).numpy()
+    return np.where(windows.has_target(), entropy, np.nan).astype(np.float32)
 
 
 def _draws(generator: np.random.Generator, windows: Windows, targets: RaggedTargets, vocab_size: int) -> TailSample:
@@ -192,6 +198,7 @@ def _write_dataset(
                     architecture="none", num_parameters=0, licence="apache-2.0",
                 ),
                 scheme=Scheme(kind="topk", k=5),
+                has_entropy=extras,
                 corpus_licence="PSF-2.0",
             )  # fmt: skip
             shard = encode_shard(windows, _random_targets(generator, windows, vocab_size, extras), metadata)

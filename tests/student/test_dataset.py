@@ -103,8 +103,9 @@ def test_a_shard_with_another_footer_is_refused(dataset_url, tmp_path):
 
 
 def test_shards_of_different_tokenizers_are_not_mixed(write_dataset, tokenizer_info, tmp_path):
-    from schemas.dataset import load_snapshot, write_snapshot
+    from schemas.dataset import load_snapshot
     from schemas.records import UnitRecord
+    from schemas.snapshot_writing import write_snapshot
 
     write_dataset(tmp_path, {"train": [1]})
     write_dataset(tmp_path / "other", {"train": [1]}, tokenizer=tokenizer_info(vocabulary="b" * 32))
@@ -144,3 +145,13 @@ def test_the_cache_keeps_its_newest_value_even_if_it_is_too_heavy():
     cache = WeightedLru[str, int](10, lambda value: value)
     cache.get("a", lambda: 99)
     assert cache.get("a", lambda: pytest.fail("a is held")) == 99
+
+
+def test_what_people_filter_by_is_not_read(write_dataset, tmp_path):
+    """Nothing is learned from the entropy, so its column costs a run nothing."""
+    dataset = SoftTargetDataset(write_dataset(tmp_path, {"train": [2]}, extras=True))
+    with ShardReader(str(shard_files(tmp_path)[0])) as reader:
+        assert "entropy" in reader.options
+    targets = dataset[0].targets
+    assert targets.entropy is None
+    assert list(targets.tempered_log_tails) == [2.0]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas import dataset
+from schemas import dataset, snapshot_writing
 from schemas.compaction import compact
 from schemas.derivation import forget_documents, select_rows
 from schemas.errors import FingerprintMismatchError
@@ -99,7 +99,7 @@ def _identify(url: str, licence: str | None) -> None:
     identity = {"corpus": {"num_files": 1, "size_bytes": 1, "fingerprint": url}, "corpus_licence": licence}
     dataset.write_configuration(url, identity=identity, environment={})
     snapshot = dataset.load_snapshot(url)
-    draft = dataset.Draft(
+    draft = snapshot_writing.Draft(
         complete=True,
         identity=identity,
         num_documents_in=0,
@@ -107,7 +107,7 @@ def _identify(url: str, licence: str | None) -> None:
         splits=snapshot.splits,
         shards=tuple(snapshot.shards()),
     )
-    assert dataset.publish(url, draft, snapshot.number + 1)
+    assert snapshot_writing.publish(url, draft, snapshot.number + 1)
 
 
 def test_shards_of_another_tokenizer_are_refused_by_what_differs(write_dataset, tokenizer_info, tmp_path):
@@ -117,9 +117,9 @@ def test_shards_of_another_tokenizer_are_refused_by_what_differs(write_dataset, 
     (mine,), (foreign,) = (snapshot.shards() for snapshot in snapshots)
     shutil.copy(snapshots[1].shard_url(foreign), Path(one) / "targets/train/zzz.parquet")
     entries = (mine, dataclasses.replace(foreign, path="targets/train/zzz.parquet"))
-    draft = dataset.Draft(
+    draft = snapshot_writing.Draft(
         complete=True, identity={}, num_documents_in=0, rejected={}, splits=snapshots[0].splits, shards=entries
     )
-    dataset.publish(one, draft, 2)
+    snapshot_writing.publish(one, draft, 2)
     with pytest.raises(FingerprintMismatchError, match=r"tokenizer\.fingerprint: 'f{32}' in the first shard"):
         SoftTargetDataset(one)[3]

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from schemas import dataset, storage
+from schemas import dataset, snapshot_writing, storage
 from schemas.extremes import find_extremes
 from schemas.records import UnitRecord
 from schemas.scheme import Scheme
@@ -104,7 +104,7 @@ def write_dataset(out: str, *, windows_per_shard: int = 6, vocabulary: bool = Tr
     if vocabulary:
         write_vocabulary(out, pieces(), TOKENIZER.vocabulary_fingerprint)
     records = [_write_shard(rng, out, split, windows_per_shard) for split in ("train", "held-out")]
-    return dataset.write_snapshot(
+    return snapshot_writing.write_snapshot(
         out,
         complete=True,
         identity=identity,

@@ -39,7 +39,7 @@ def test_every_key_is_explained_and_every_explained_key_is_printed(capsys, tmp_p
 @pytest.fixture
 def finished_dataset(tmp_path) -> str:
     """An annotated dataset's snapshot: 1,000 tokens in 10 s and 90,000 bytes."""
-    from schemas import dataset
+    from schemas import dataset, snapshot_writing
     from schemas.records import UnitRecord
     from schemas.statistics import Statistics
 
@@ -56,7 +56,7 @@ def finished_dataset(tmp_path) -> str:
         environment={"device": {"model": "a core"}},
         timings={"score_seconds": 10.0},
     )
-    dataset.write_snapshot(out, complete=True, identity={}, records=[record], num_documents_in=1, rejected={})
+    snapshot_writing.write_snapshot(out, complete=True, identity={}, records=[record], num_documents_in=1, rejected={})
     return out
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from schemas import dataset, storage
+from schemas import dataset, snapshot_writing, storage
 from schemas.extremes import find_extremes
 from schemas.records import UnitRecord
 from schemas.scheme import Scheme
@@ -46,7 +46,7 @@ def write_dataset(metadata: ShardMetadata) -> Callable[..., dataset.Snapshot]:
         if vocabulary:
             write_vocabulary(out, pieces(described.vocab_size), described.tokenizer.vocabulary_fingerprint)
         records = [commit(out, described, *shard) for shard in shards]
-        return dataset.write_snapshot(
+        return snapshot_writing.write_snapshot(
             out,
             complete=True,
             identity=identity,

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from schemas import cli
+from schemas.errors import CorruptShardError
 from schemas.inspection.deep import look_deep
+from schemas.inspection.deep_reading import sum_shards
 from schemas.inspection.windows import dataset_vocabulary
 from schemas.reader import ShardReader
 
@@ -94,3 +97,33 @@ def test_a_dataset_without_heads_has_no_mass_to_cut(tmp_path, write_dataset, sha
     snapshot = write_dataset(str(tmp_path / "out"), [(name, split, windows, empty)])
     deep = look_deep(snapshot)
     assert (deep["mass_of_top_k_stored"], deep["calibration"], deep["expected_calibration_error"]) == ({}, [], None)
+
+
+def test_several_processes_find_to_the_last_bit_what_one_finds(seen):
+    rows_of_shards = []
+    one = sum_shards(seen, lambda _rows: None, num_processes=1)
+    two = sum_shards(seen, rows_of_shards.append, num_processes=2)
+    assert one.statistics == two.statistics
+    for name in ("mass_of_top_k", "moments", "buckets", "label_ids", "by_label"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    assert rows_of_shards == [entry.num_positions for entry in seen.shards()]
+
+
+def test_a_shard_that_another_process_finds_damaged_is_named(seen):
+    file = Path(seen.shard_url(seen.shards()[1]))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CorruptShardError, match=file.name):
+        sum_shards(seen, lambda _rows: None, num_processes=2)
+
+
+def test_what_lots_of_rows_sum_to_does_not_depend_on_their_size(seen, monkeypatch):
+    whole = look_deep(seen)
+    monkeypatch.setattr("schemas.inspection.deep_sums._LOT_ROWS", 1)
+    by_block = look_deep(seen)
+    assert len(by_block["calibration"]) == len(whole["calibration"])
+    for one, other in zip(by_block["calibration"], whole["calibration"], strict=True):
+        assert one == pytest.approx(other)
+    assert by_block["hardest_ids"] == whole["hardest_ids"]
+    assert by_block["mass_of_top_k_stored"] == pytest.approx(whole["mass_of_top_k_stored"])

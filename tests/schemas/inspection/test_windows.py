@@ -10,11 +10,11 @@ from rich.console import Console
 
 from schemas import cli
 from schemas.errors import UsageError
-from schemas.inspection.phrases import printable
 from schemas.inspection.searching import find_text, locate_document
 from schemas.inspection.window_view import print_window
 from schemas.inspection.windows import dataset_vocabulary, describe_window
 from schemas.reader import ShardReader
+from schemas.redaction import printable_line
 
 
 def test_a_window_holds_what_the_shard_holds(seen, shards):
@@ -60,7 +60,7 @@ def test_control_characters_of_a_corpus_never_reach_the_terminal(tmp_path, write
 
 
 def test_what_moves_cursors_or_turns_text_is_spelt_out():
-    assert printable("a\x1b[2J\u202eb\u200bc\x07\ud800 ö世👍") == "a\\x1b[2J\\u202eb\\u200bc\\x07\\ud800 ö世👍"
+    assert printable_line("a\x1b[2J\u202eb\u200bc\x07\ud800 ö世👍") == "a\\x1b[2J\\u202eb\\u200bc\\x07\\ud800 ö世👍"
 
 
 def test_a_dataset_without_its_vocabulary_shows_ids(tmp_path, write_dataset, shards, capsys):

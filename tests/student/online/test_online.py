@@ -10,11 +10,12 @@ import torch
 from transformers import BloomConfig, BloomForCausalLM, TrainingArguments
 
 from schemas import cli, storage
-from schemas.dataset import shard_path, write_snapshot
+from schemas.dataset import shard_path
 from schemas.errors import UsageError, VocabularyError
 from schemas.records import UnitRecord
 from schemas.scheme import Scheme
 from schemas.shard import ShardMetadata, encode_shard
+from schemas.snapshot_writing import write_snapshot
 from schemas.targets import Kind, Part, Windows
 from student.collator import collate
 from student.dataset import SoftTargetDataset
