@@ -40,9 +40,9 @@ experiment-quality: $(VENV)/.bench
 experiment-replay: $(VENV)/.bench
 	$(BIN)/python bench/experiment_replay.py --teacher $(EXPERIMENT_TEACHER) --plot docs/replay.svg
 
-# Hundreds of kills at random: hours on two cores.
-soak: $(VENV)/.runtime
-	$(BIN)/python bench/soak.py --kills 200 --units 200
+# Hundreds of kills at random: half an hour on two cores. Goes on where it was cut off; without .cache/soak it begins anew.
+soak: $(VENV)/.dev
+	$(BIN)/python bench/soak.py --kills 200 --units 200 --directory .cache/soak
 
 # A million units, stubbed: plan, resume, snapshot, in memory that is measured.
 bench-scale: $(VENV)/.runtime

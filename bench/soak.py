@@ -177,12 +177,12 @@ class Soak:
         while not self.report.faults and (self.report.num_kills < self._num_kills or not self.report.num_rounds):
             self._finish_under_fire()
             self.report.faults += faults(self._out, self._undisturbed)
-            self.report.num_rounds += not self.report.faults
             self._note()
-            print("\n".join(self.report.lines()), flush=True)
             if not self.report.faults:
+                self.report.num_rounds += 1
                 shutil.rmtree(self._out)
                 (self.directory / "points/log").unlink()
+                self._write()
         return self.report
 
     @property
@@ -263,12 +263,15 @@ class Soak:
         self._note()
 
     def _note(self) -> None:
-        """Writes the report."""
+        """Brings the report up to date."""
         now_seconds = time.monotonic()
         self.report.seconds += now_seconds - self._noted_seconds
         self._noted_seconds = now_seconds
         begun = Counter(words[1] for words in self._points_reached() if words[0] == "forward")
         self.report.begun_again[self.report.num_rounds :] = [begun.total() - len(begun)]
+        self._write()
+
+    def _write(self) -> None:
         storage.replace(str(self.directory / "report.json"), json.dumps(asdict(self.report), indent=1).encode())
         storage.replace(str(self.directory / "report.txt"), "\n".join([*self.report.lines(), ""]).encode())
 
@@ -325,15 +328,17 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, required=True, help="where it works, and goes on; may be new")
     parser.add_argument("--real-teacher", action="store_true", help="for hours, and --mean-seconds 1")
     arguments = parser.parse_args()
-    arguments.directory.mkdir(exist_ok=True)
+    arguments.directory.mkdir(parents=True, exist_ok=True)
     soak = Soak(
-        arguments.directory,
+        arguments.directory.absolute(),
         arguments.kills,
         arguments.mean_seconds,
         arguments.seed,
         is_real=arguments.real_teacher,
     )
-    return 1 if soak.run(arguments.units).faults else 0
+    report = soak.run(arguments.units)
+    print("\n".join(report.lines()))
+    return 1 if report.faults else 0
 
 
 if __name__ == "__main__":
