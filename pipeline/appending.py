@@ -12,6 +12,7 @@ from schemas.appends import claim_append, corpora
 from schemas.dataset import Snapshot, complete_snapshot, latest_snapshot
 from schemas.errors import ConfigurationMismatchError, IncompleteDatasetError, UsageError
 from schemas.identities import differences, joined_terms, without_names
+from schemas.keyed_sums import sum_by_key
 from schemas.snapshot_writing import Draft, publish
 from schemas.summaries import sum_summaries
 
@@ -85,7 +86,6 @@ def _extended(base: Snapshot, draft: Draft) -> Draft:
             f"first {twice[0]}) and would be learned twice; append only what is new"
         )
     names = [*base.splits, *(name for name in draft.splits if name not in base.splits)]
-    reasons = base.rejected.keys() | draft.rejected.keys()
     licence = draft.identity.get("corpus_licence")
     return Draft(
         complete=True,
@@ -98,7 +98,7 @@ def _extended(base: Snapshot, draft: Draft) -> Draft:
             ],
         },
         num_documents_in=base.num_documents_in + draft.num_documents_in,
-        rejected={reason: base.rejected.get(reason, 0) + draft.rejected.get(reason, 0) for reason in reasons},
+        rejected=sum_by_key([base.rejected, draft.rejected]),
         splits={name: sum_summaries(one.splits[name] for one in (base, draft) if name in one.splits) for name in names},
         # Windows of the old shards keep their numbers.
         shards=[*shards, *added],

@@ -15,13 +15,14 @@ import pyarrow as pa
 from pipeline.annotation_plan import AnnotationPlan, shard_table
 from pipeline.entry_table import EntryTable, entry_rows
 from pipeline.plan import AnnotationUnit, TokenShard, TokenUnit
-from pipeline.segments import Segment, Sums, add_counts, read_segment, write_segment
+from pipeline.segments import Segment, Sums, read_segment, write_segment
 from pipeline.standing import standing_shards
 from pipeline.tokenizing_records import TokenizedUnit, read_tokenized_unit
 from schemas import storage
 from schemas.dataset import Snapshot, record_path, shard_path
 from schemas.errors import CorruptShardError, MissingShardError
 from schemas.fingerprints import fingerprint
+from schemas.keyed_sums import sum_by_key
 from schemas.reader import ShardReader
 from schemas.records import UnitRecord, read_record
 from schemas.snapshot_writing import Draft, write_draft
@@ -114,7 +115,7 @@ def finalize(
         complete=num_missing == 0,
         identity=identity,
         num_documents_in=tokenized.sums.num_documents,
-        rejected=add_counts(tokenized.sums.rejected, sums.rejected),
+        rejected=sum_by_key([tokenized.sums.rejected, sums.rejected]),
         splits=sums.splits,
         shards=entries,
         num_missing_units=num_missing,
@@ -131,7 +132,7 @@ def _gather_token_units(out: str, units: Sequence[TokenUnit]) -> Segment:
         for unit in _read_token_units(out, units):
             num_units += 1
             num_documents += unit.num_documents
-            rejected = add_counts(rejected, unit.rejected)
+            rejected = sum_by_key([rejected, unit.rejected])
             yield from unit.shards
 
     rows = shard_table(shards())
@@ -183,11 +184,10 @@ def _gather_units(out: str, units: Sequence[AnnotationUnit], *, check: bool) -> 
 
 
 def _add_records(sums: Sums, records: Sequence[UnitRecord], done: Iterable[UnitRecord]) -> Sums:
-    rejected = sums.rejected
-    for record in records:
-        rejected = add_counts(rejected, record.rejected)
     return Sums(
-        num_units=sums.num_units + len(records), rejected=rejected, splits=sum_records(done, before=sums.splits)
+        num_units=sums.num_units + len(records),
+        rejected=sum_by_key([sums.rejected, *(record.rejected for record in records)]),
+        splits=sum_records(done, before=sums.splits),
     )
 
 

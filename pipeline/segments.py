@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from schemas import storage
 from schemas.errors import CorruptShardError
+from schemas.keyed_sums import sum_by_key
 from schemas.summaries import SplitSummary, sum_summaries
 
 _KEY = b"logitcask.segment"
@@ -45,7 +46,7 @@ class Sums:
         return Sums(
             num_units=self.num_units + other.num_units,
             num_documents=self.num_documents + other.num_documents,
-            rejected=add_counts(self.rejected, other.rejected),
+            rejected=sum_by_key([self.rejected, other.rejected]),
             splits={
                 split: sum_summaries(sums.splits[split] for sums in (self, other) if split in sums.splits)
                 for split in sorted({*self.splits, *other.splits})
@@ -64,11 +65,6 @@ class Segment:
 
     rows: pa.Table
     sums: Sums
-
-
-def add_counts(left: dict[str, int], right: dict[str, int]) -> dict[str, int]:
-    """Sums of the values of each key."""
-    return {key: left.get(key, 0) + right.get(key, 0) for key in sorted({*left, *right})}
 
 
 def write_segment(out: str, name: str, segment: Segment) -> None:

@@ -1,8 +1,10 @@
 """What an annotation really cost: seconds of the workers' phases by device, as their records say, added up exactly."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from schemas.keyed_sums import sum_by_key
 
 _SUFFIX = "_seconds"
 _CONSECUTIVE = ("read", "load", "score", "finish")
@@ -24,13 +26,10 @@ class RunningCost:
     milliseconds: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "RunningCost") -> "RunningCost":
-        phases = self.milliseconds.keys() | other.milliseconds.keys()
         return RunningCost(
             num_units=self.num_units + other.num_units,
             num_positions=self.num_positions + other.num_positions,
-            milliseconds={
-                phase: self.milliseconds.get(phase, 0) + other.milliseconds.get(phase, 0) for phase in sorted(phases)
-            },
+            milliseconds=sum_by_key([self.milliseconds, other.milliseconds]),
         )
 
     def seconds(self, phase: str) -> float:
@@ -59,15 +58,6 @@ def cost_of_unit(
         return {}
     cost = RunningCost(num_units=1, num_positions=num_positions, milliseconds=milliseconds)
     return {str(device.get("model", "unknown device")): cost}
-
-
-def merge_costs(pieces: Iterable[Mapping[str, RunningCost]]) -> dict[str, RunningCost]:
-    """Costs added up, by device."""
-    merged: dict[str, RunningCost] = {}
-    for piece in pieces:
-        for device, cost in piece.items():
-            merged[device] = merged[device] + cost if device in merged else cost
-    return dict(sorted(merged.items()))
 
 
 def costs_from_json(value: Mapping[str, Any]) -> dict[str, RunningCost]:

@@ -6,7 +6,7 @@ work is cut.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -82,15 +82,6 @@ def summarize_by_source(windows: "Windows", targets: "Targets", groups: SourceGr
         )
         for index, name in enumerate(names)
     }
-
-
-def merge_sources(summaries: Iterable[Mapping[str, SourceSummary]]) -> dict[str, SourceSummary]:
-    """Summaries of the same groups added up, by name."""
-    merged: dict[str, SourceSummary] = {}
-    for summary in summaries:
-        for name, one in summary.items():
-            merged[name] = merged[name] + one if name in merged else one
-    return dict(sorted(merged.items()))
 
 
 def sources_from_json(value: Mapping[str, Any]) -> dict[str, SourceSummary]:

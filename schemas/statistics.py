@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from schemas.keyed_sums import sum_by_key
 from schemas.wide_statistics import WideStatistics
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Histogram:
         return Histogram(
             count=self.count + other.count,
             sum_steps=self.sum_steps + other.sum_steps,
-            bins=_add_counts(self.bins, other.bins),
+            bins=sum_by_key([self.bins, other.bins]),
             infinite=self.infinite + other.infinite,
         )
 
@@ -258,12 +259,8 @@ def _counts(values: "np.ndarray") -> dict[int, int]:
     return dict(zip(found.tolist(), counts[found].tolist(), strict=True))
 
 
-def _add_counts(a: dict[int, int], b: dict[int, int]) -> dict[int, int]:
-    return {key: a.get(key, 0) + b.get(key, 0) for key in sorted(a.keys() | b.keys())}
-
-
 def _int_keys(counts: dict[str, int]) -> dict[int, int]:
     return {int(key): count for key, count in counts.items()}
 
 
-_ADD: dict[type, Callable[[Any, Any], Any]] = {dict: _add_counts}
+_ADD: dict[type, Callable[[Any, Any], Any]] = {dict: lambda a, b: sum_by_key([a, b])}

@@ -6,9 +6,10 @@ from types import MappingProxyType
 from typing import Any
 
 from schemas.extremes import Extremes, extremes_from_json, merge_extremes
+from schemas.keyed_sums import sum_by_key
 from schemas.records import UnitRecord
-from schemas.running_costs import RunningCost, cost_of_unit, costs_from_json, merge_costs
-from schemas.sources import SourceSummary, merge_sources, sources_from_json
+from schemas.running_costs import RunningCost, cost_of_unit, costs_from_json
+from schemas.sources import SourceSummary, sources_from_json
 from schemas.statistics import Statistics
 
 
@@ -27,22 +28,20 @@ class SplitSummary:
     extremes: Extremes = field(default_factory=dict)
     costs: dict[str, RunningCost] = field(default_factory=dict)
 
-    def plus(self, record: UnitRecord) -> "SplitSummary":
-        """The totals with one more shard."""
-        columns = self.column_bytes.keys() | record.column_bytes.keys()
-        return SplitSummary(
-            num_shards=self.num_shards + 1,
-            num_windows=self.num_windows + record.num_windows,
-            num_positions=self.num_positions + record.num_positions,
-            num_documents=self.num_documents + record.num_documents,
-            size_bytes=self.size_bytes + record.size_bytes,
-            column_bytes={
-                name: self.column_bytes.get(name, 0) + record.column_bytes.get(name, 0) for name in sorted(columns)
-            },
-            statistics=self.statistics + (record.statistics or Statistics()),
-            by_source=merge_sources([self.by_source, record.by_source]),
-            extremes=merge_extremes([self.extremes, record.extremes]),
-            costs=merge_costs([self.costs, cost_of_unit(record.num_positions, record.environment, record.timings)]),
+    @classmethod
+    def of_record(cls, record: UnitRecord) -> "SplitSummary":
+        """The totals of one shard."""
+        return cls(
+            num_shards=1,
+            num_windows=record.num_windows,
+            num_positions=record.num_positions,
+            num_documents=record.num_documents,
+            size_bytes=record.size_bytes,
+            column_bytes=record.column_bytes,
+            statistics=record.statistics or Statistics(),
+            by_source=record.by_source,
+            extremes=record.extremes,
+            costs=cost_of_unit(record.num_positions, record.environment, record.timings),
         )
 
     @classmethod
@@ -65,14 +64,11 @@ def sum_summaries(summaries: Iterable[SplitSummary]) -> SplitSummary:
         num_positions=sum(part.num_positions for part in parts),
         num_documents=sum(part.num_documents for part in parts),
         size_bytes=sum(part.size_bytes for part in parts),
-        column_bytes={
-            name: sum(part.column_bytes.get(name, 0) for part in parts)
-            for name in sorted({name for part in parts for name in part.column_bytes})
-        },
+        column_bytes=sum_by_key(part.column_bytes for part in parts),
         statistics=Statistics.merge(part.statistics for part in parts),
-        by_source=merge_sources(part.by_source for part in parts),
+        by_source=sum_by_key(part.by_source for part in parts),
         extremes=merge_extremes(part.extremes for part in parts),
-        costs=merge_costs(part.costs for part in parts),
+        costs=sum_by_key(part.costs for part in parts),
     )
 
 
@@ -82,5 +78,6 @@ def sum_records(
     """Totals by split, on top of those `before`."""
     splits = dict(before)
     for record in records:
-        splits[record.split] = splits.get(record.split, SplitSummary()).plus(record)
+        before_it = splits.get(record.split, SplitSummary())
+        splits[record.split] = sum_summaries([before_it, SplitSummary.of_record(record)])
     return splits

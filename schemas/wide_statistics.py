@@ -9,6 +9,8 @@ shards gives, to the last bit, the figures of both, in any order.
 from dataclasses import dataclass, field
 from typing import Any
 
+from schemas.keyed_sums import sum_by_key
+
 # Head widths and numbers of draws at which the figures are known.
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 DRAWS = (1, 2, 5, 12, 25, 50, 100, 200)
@@ -33,8 +35,8 @@ class WideStatistics:
     def __add__(self, other: "WideStatistics") -> "WideStatistics":
         return WideStatistics(
             rows=self.rows + other.rows,
-            mass_steps=_add(self.mass_steps, other.mass_steps),
-            unique_steps=_add(self.unique_steps, other.unique_steps),
+            mass_steps=sum_by_key([self.mass_steps, other.mass_steps]),
+            unique_steps=sum_by_key([self.unique_steps, other.unique_steps]),
         )
 
     def summary(self) -> dict[str, Any]:
@@ -58,7 +60,3 @@ class WideStatistics:
             mass_steps={int(key): steps for key, steps in value["mass_steps"].items()},
             unique_steps={int(key): steps for key, steps in value["unique_steps"].items()},
         )
-
-
-def _add(a: dict[int, int], b: dict[int, int]) -> dict[int, int]:
-    return {key: a.get(key, 0) + b.get(key, 0) for key in sorted(a.keys() | b.keys())}

@@ -214,8 +214,7 @@ class HuggingFaceScorer:
     def _logits_buffer(self, num_rows: int, device: torch.device) -> torch.Tensor:
         """Where the logits of a chunk go: select_heads uses them up, the next chunk overwrites them.
 
-        Whole blocks, so that nothing is copied there. A CPU's stays from batch to batch: fresh pages of 268 MB take a
-        fortieth of the time of a window of 1,024 rows.
+        Whole blocks, so that nothing is copied there. A CPU's stays from batch to batch: fresh pages cost time.
         """
         width = self._vocab_size + -self._vocab_size % self._block_ids
         if device.type != "cpu":

@@ -1,4 +1,5 @@
-from schemas.running_costs import cost_of_unit, merge_costs
+from schemas.keyed_sums import sum_by_key
+from schemas.running_costs import cost_of_unit
 
 
 def test_costs_add_up_by_device_to_the_millisecond():
@@ -7,8 +8,8 @@ def test_costs_add_up_by_device_to_the_millisecond():
         cost_of_unit(20, {"device": {"model": "x"}}, {"score_seconds": 0.1, "read_seconds": 2}),
         cost_of_unit(30, {"device": {"model": "y"}}, {"score_seconds": 4.0}),
     ]
-    merged = merge_costs(units)
-    assert merged == merge_costs(reversed(units))
+    merged = sum_by_key(units)
+    assert merged == sum_by_key(reversed(units))
     assert merged["x"].milliseconds == {"finish": 0, "forward": 1334, "read": 2000, "score": 1334}
     assert (merged["x"].num_units, merged["x"].num_positions, merged["y"].seconds("score")) == (2, 30, 4.0)
 

@@ -3,7 +3,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from schemas.sources import OTHER_SOURCES, SourceGroups, merge_sources, sources_from_json, summarize_by_source
+from schemas.keyed_sums import sum_by_key
+from schemas.sources import OTHER_SOURCES, SourceGroups, sources_from_json, summarize_by_source
 from schemas.statistics import Statistics
 
 GROUPS = SourceGroups(prefixes={"/data/a/": "a", "/data/a/b.txt": "b", "corpus/": "corpus"})
@@ -39,8 +40,8 @@ def test_summaries_of_shards_add_up_in_any_order_and_survive_json(windows, targe
         summarize_by_source(windows.select(0, 2), targets.select_rows(0, rows), GROUPS),
         summarize_by_source(windows.select(2, 5), targets.select_rows(rows, windows.num_positions), SourceGroups()),
     ]
-    merged = merge_sources(pieces)
-    assert merged == merge_sources(reversed(pieces))
+    merged = sum_by_key(pieces)
+    assert merged == sum_by_key(reversed(pieces))
     assert set(merged) == {"corpus", OTHER_SOURCES}
     value = {name: asdict(one) for name, one in merged.items()}
     assert sources_from_json(json.loads(json.dumps(value))) == merged

@@ -1,0 +1,16 @@
+"""Values that belong to keys, added up key by key: counts by reason, bytes by column, summaries by source."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+K = TypeVar("K", int, str)
+V = TypeVar("V", bound=Any)
+
+
+def sum_by_key(pieces: Iterable[Mapping[K, V]]) -> dict[K, V]:
+    """The sum of the values of each key, whatever `+` means for them, by rising key."""
+    sums: dict[K, V] = {}
+    for piece in pieces:
+        for key, value in piece.items():
+            sums[key] = sums[key] + value if key in sums else value
+    return dict(sorted(sums.items()))
