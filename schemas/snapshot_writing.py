@@ -76,8 +76,9 @@ def write_draft(out: str, draft: Draft) -> Snapshot:
     """Writes the next snapshot, or returns the latest if it says the same."""
     latest = latest_snapshot(out)
     number = latest.number + 1 if latest else 1
-    while latest is None or not is_draft_of(draft, latest):
-        snapshot = publish(out, draft, number)
+    shards = _encode_entries(draft.shards)
+    while latest is None or not _says_the_same(draft, shards, latest):
+        snapshot = _publish(out, draft, shards, number)
         if snapshot is not None:
             return snapshot
         latest = load_snapshot(out, number)
@@ -87,7 +88,10 @@ def write_draft(out: str, draft: Draft) -> Snapshot:
 
 def publish(out: str, draft: Draft, number: int) -> Snapshot | None:
     """Writes a snapshot under a number; None if somebody took the number first."""
-    shards = _encode_entries(draft.shards)
+    return _publish(out, draft, _encode_entries(draft.shards), number)
+
+
+def _publish(out: str, draft: Draft, shards: bytes, number: int) -> Snapshot | None:
     snapshot = _numbered(out, draft, shards, number)
     storage.create(storage.join(out, "snapshots", snapshot.shards_file), shards)
     url = storage.join(out, "snapshots", f"{snapshot.name}.json")
@@ -99,9 +103,9 @@ def draft_digest(draft: Draft) -> str:
     return digest(_encode_entries(draft.shards))
 
 
-def is_draft_of(draft: Draft, snapshot: Snapshot) -> bool:
+def _says_the_same(draft: Draft, shards: bytes, snapshot: Snapshot) -> bool:
     """Whether a snapshot says what a draft would."""
-    planned = _numbered(snapshot.url, draft, _encode_entries(draft.shards), snapshot.number)
+    planned = _numbered(snapshot.url, draft, shards, snapshot.number)
     return _snapshot_json(planned) == _snapshot_json(snapshot)
 
 
