@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import small_job
 
 from pipeline import annotating
 from pipeline.configuration import AnnotateConfig
@@ -23,21 +25,7 @@ from schemas.verification import verify
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")
 
 
-def settings(corpus: Path, teacher: Path, out: Path, **changes: Any) -> AnnotateConfig:
-    small = AnnotateConfig(
-        corpus=(str(corpus),),
-        teacher=str(teacher),
-        out=str(out),
-        window=64,
-        shard_tokens=512,
-        batch_tokens=256,
-        held_out=0.2,
-        threads=1,
-        dtype="float32",
-        device="cpu",
-        corpus_licence="PSF-2.0",
-    )
-    return dataclasses.replace(small, **changes)
+settings = partial(small_job.settings, corpus_licence="PSF-2.0")
 
 
 @pytest.fixture(scope="module")

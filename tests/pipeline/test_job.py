@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_job import settings
 
 from pipeline import annotating
 from pipeline.commands import summary
@@ -42,22 +43,6 @@ from schemas.verification import verify
 from schemas.wide_statistics import WideStatistics
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")
-
-
-def settings(corpus: Path, teacher: Path, out: Path, **changes: Any) -> AnnotateConfig:
-    small = AnnotateConfig(
-        corpus=(str(corpus),),
-        teacher=str(teacher),
-        out=str(out),
-        window=64,
-        shard_tokens=512,
-        batch_tokens=256,
-        held_out=0.2,
-        threads=1,
-        dtype="float32",
-        device="cpu",
-    )
-    return dataclasses.replace(small, **changes)
 
 
 def run(config: AnnotateConfig) -> JobResult:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from shards import commit
 
 from schemas import dataset, snapshot_writing, storage
 from schemas.records import UnitRecord
 from schemas.scheme import Scheme
 from schemas.shard import EncodedShard, ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
-from schemas.statistics import Statistics
 from schemas.targets import Kind, Part, Targets, Windows
 
 VOCAB_SIZE = 300
@@ -147,18 +147,7 @@ def make_dataset(rng: np.random.Generator) -> Callable[[str], dataset.Snapshot]:
 
 def write_unit(rng: np.random.Generator, out: str, name: str, split: str) -> UnitRecord:
     windows = make_windows(rng, [64, 40])
-    targets = make_targets(rng, windows)
-    shard = encode_shard(windows, targets, target_metadata(split))
-    record = UnitRecord(
-        name=name,
-        kind="targets",
-        split=split,  # pyright: ignore[reportArgumentType]
-        num_documents=windows.num_documents(),
-        statistics=Statistics.of(windows, targets),
-    ).of_shard(shard)
-    assert storage.create(storage.join(out, dataset.shard_path("targets", split, name)), shard.data)
-    assert storage.create_json(storage.join(out, dataset.record_path("targets", split, name)), record.to_json())
-    return record
+    return commit(out, target_metadata(split), name, windows, make_targets(rng, windows))
 
 
 def name_documents(windows: Windows, prefix: str) -> Windows:
@@ -198,8 +187,9 @@ def make_whole_dataset() -> Callable[..., dataset.Snapshot]:
         for index, split in enumerate(("train", "train", "held-out")):
             name = f"{prefix}{index}"
             windows = name_documents(make_windows(rng, [64, 40, 64, 20]), name)
-            records.append(commit(out, name, split, windows, make_targets(rng, windows), identity))
-            commit(out, f"{name}-tokens", split, windows, None, identity)
+            metadata = described(split, identity)
+            records.append(commit(out, metadata, name, windows, make_targets(rng, windows)))
+            commit(out, of_tokens(metadata), f"{name}-tokens", windows, None)
         lines = [{"source": f"/corpus/{prefix}0.txt#{n}", "reason": "bad", "raw": f"rejected {n}"} for n in (0, 99)]
         rejected = "".join(json.dumps(line) + "\n" for line in lines).encode()
         storage.create(storage.join(out, "rejected", f"{prefix}0-0000.jsonl"), rejected)
@@ -228,23 +218,16 @@ def whole_copy(whole_dataset: Path, tmp_path: Path) -> str:
     return str(shutil.copytree(whole_dataset, tmp_path / "whole"))
 
 
-def commit(out: str, name: str, split: str, windows: Windows, targets: Targets | None, identity: dict) -> UnitRecord:
-    """Writes a shard and its record."""
-    metadata = dataclasses.replace(target_metadata(split), corpus_licence=identity["corpus_licence"])
-    metadata = dataclasses.replace(metadata, has_entropy=identity["entropy"])
-    if targets is None:
-        metadata = dataclasses.replace(metadata, kind="tokens", teacher=None, scheme=None, has_entropy=False)
-    shard = encode_shard(windows, targets, metadata)
-    record = UnitRecord(
-        name=name,
-        kind=metadata.kind,
-        split=split,  # pyright: ignore[reportArgumentType]
-        num_documents=windows.num_documents(),
-        statistics=None if targets is None else Statistics.of(windows, targets),
-    ).of_shard(shard)
-    assert storage.create(storage.join(out, dataset.shard_path(metadata.kind, split, name)), shard.data)
-    assert storage.create_json(storage.join(out, dataset.record_path(metadata.kind, split, name)), record.to_json())
-    return record
+def described(split: str, identity: dict) -> ShardMetadata:
+    """What a target shard of that dataset says of itself."""
+    return dataclasses.replace(
+        target_metadata(split), corpus_licence=identity["corpus_licence"], has_entropy=identity["entropy"]
+    )
+
+
+def of_tokens(metadata: ShardMetadata) -> ShardMetadata:
+    """What the token shard of a target shard says of itself."""
+    return dataclasses.replace(metadata, kind="tokens", teacher=None, scheme=None, has_entropy=False)
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,13 @@
 import dataclasses
 
 import numpy as np
+from shards import commit
 
-from schemas import dataset, snapshot_writing, storage
+from schemas import dataset, snapshot_writing
 from schemas.extremes import find_extremes
 from schemas.records import UnitRecord
 from schemas.scheme import Scheme
-from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
+from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo
 from schemas.sources import SourceGroups, summarize_by_source
 from schemas.statistics import Statistics
 from schemas.targets import Kind, Part, Targets, Windows
@@ -117,22 +118,19 @@ def write_dataset(out: str, *, windows_per_shard: int = 6, vocabulary: bool = Tr
 def _write_shard(rng: np.random.Generator, out: str, split: str, num_windows: int) -> UnitRecord:
     windows = random_windows(rng, num_windows, split)
     targets = random_targets(rng, windows)
-    shard = encode_shard(windows, targets, dataclasses.replace(METADATA, split=split))  # pyright: ignore
     groups = SourceGroups(prefixes={f"corpus/{split}": split})
     wide = WideStatistics(
         rows=100,
         mass_steps={k: STEPS_PER_UNIT * (30 + 10 * i) for i, k in enumerate((1, 4, 16, 64))},
         unique_steps={n: int(STEPS_PER_UNIT * 100 * n**0.8) for n in (1, 5, 25, 100)},
     )
-    record = UnitRecord(
-        name=f"shard-{split}",
-        kind="targets",
-        split=split,  # pyright: ignore[reportArgumentType]
-        num_documents=windows.num_documents(),
+    return commit(
+        out,
+        dataclasses.replace(METADATA, split=split),  # pyright: ignore
+        f"shard-{split}",
+        windows,
+        targets,
         statistics=Statistics.of(windows, targets, wide=wide),
         by_source=summarize_by_source(windows, targets, groups),
         extremes=find_extremes(f"shard-{split}", windows, targets),
-    ).of_shard(shard)
-    storage.create(storage.join(out, dataset.shard_path("targets", split, record.name)), shard.data)
-    storage.create_json(storage.join(out, dataset.record_path("targets", split, record.name)), record.to_json())
-    return record
+    )

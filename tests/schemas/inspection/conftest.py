@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from shards import commit
 
-from schemas import dataset, snapshot_writing, storage
+from schemas import dataset, snapshot_writing
 from schemas.extremes import find_extremes
 from schemas.records import UnitRecord
 from schemas.scheme import Scheme
-from schemas.shard import ShardMetadata, encode_shard
+from schemas.shard import ShardMetadata
 from schemas.sources import SourceGroups, summarize_by_source
 from schemas.statistics import Statistics
 from schemas.targets import Targets, Windows
@@ -45,7 +46,7 @@ def write_dataset(metadata: ShardMetadata) -> Callable[..., dataset.Snapshot]:
         dataset.write_configuration(out, identity=identity, environment={})
         if vocabulary:
             write_vocabulary(out, pieces(described.vocab_size), described.tokenizer.vocabulary_fingerprint)
-        records = [commit(out, described, *shard) for shard in shards]
+        records = [write_shard(out, described, *shard) for shard in shards]
         return snapshot_writing.write_snapshot(
             out,
             complete=True,
@@ -58,17 +59,18 @@ def write_dataset(metadata: ShardMetadata) -> Callable[..., dataset.Snapshot]:
     return write
 
 
-def commit(out: str, metadata: ShardMetadata, name: str, split: str, windows: Windows, targets: Targets) -> UnitRecord:
-    shard = encode_shard(windows, targets, dataclasses.replace(metadata, split=split))
+def write_shard(
+    out: str, metadata: ShardMetadata, name: str, split: str, windows: Windows, targets: Targets
+) -> UnitRecord:
     steps = {1: STEPS_PER_UNIT * 100, 512: STEPS_PER_UNIT * 180}
-    record = UnitRecord(
-        name=name,
-        kind="targets",
-        split=split,  # pyright: ignore[reportArgumentType]
-        num_documents=windows.num_documents(),
-        statistics=Statistics.of(
-            windows, targets, wide=WideStatistics(rows=200, mass_steps=steps, unique_steps={1: STEPS_PER_UNIT * 200})
-        ),
+    wide = WideStatistics(rows=200, mass_steps=steps, unique_steps={1: STEPS_PER_UNIT * 200})
+    return commit(
+        out,
+        dataclasses.replace(metadata, split=split),
+        name,
+        windows,
+        targets,
+        statistics=Statistics.of(windows, targets, wide=wide),
         by_source=summarize_by_source(windows, targets, GROUPS),
         extremes=find_extremes(name, windows, targets),
         environment={"device": {"kind": "cpu", "model": "a core"}},
@@ -79,10 +81,7 @@ def commit(out: str, metadata: ShardMetadata, name: str, split: str, windows: Wi
             "finish_seconds": 0.25,
             "ended_at": "2026-01-01T00:00:00+00:00",
         },
-    ).of_shard(shard)
-    storage.create(storage.join(out, dataset.shard_path("targets", split, name)), shard.data)
-    storage.create_json(storage.join(out, dataset.record_path("targets", split, name)), record.to_json())
-    return record
+    )
 
 
 @pytest.fixture
