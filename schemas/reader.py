@@ -111,7 +111,7 @@ class ShardReader:
     def num_positions(self) -> int:
         return int(self._window_offsets[-1])
 
-    @property
+    @cached_property
     def options(self) -> tuple[str, ...]:
         """The optional columns there are that this version knows."""
         return tuple(name for name in self._groups.columns if is_known_option(name))
@@ -137,15 +137,18 @@ class ShardReader:
         return self.read_stored(start, stop, options=options).decode()
 
     def read_stored(
-        self, start: int = 0, stop: int | None = None, *, options: Collection[str] | None = None
+        self, start: int = 0, stop: int | None = None, *, options: Collection[str] | None = None, ids: bool = True
     ) -> StoredBlock:
-        """As `read`, for whoever decodes where the computing is done: a third of the work of reading is left to it."""
+        """As `read`, for whoever decodes where the computing is done: a third of the work of reading is left to it.
+
+        Without `ids`, those of heads are not read, which is most of the bytes: `head_ids` is then empty.
+        """
         start, stop = check_windows(start, stop, self.num_windows)
         first_row, last_row = self._window_offsets[start], self._window_offsets[stop]
         first_group = int(np.searchsorted(self._group_offsets, first_row, side="right")) - 1
         last_group = int(np.searchsorted(self._group_offsets, last_row, side="left"))
         groups = range(first_group, last_group if stop > start else first_group)
-        columns = self._known_columns(options)
+        columns = [name for name in self._known_columns(options) if ids or name not in shard.ID_COLUMNS]
         table, lists = self._parse(lambda: self._groups.read(groups, columns))
         before = self._group_offsets[first_group] if groups else first_row
         rows = range(int(first_row - before), int(last_row - before))
@@ -158,7 +161,7 @@ class ShardReader:
     def _targets(self, table: pa.Table, lists: dict[str, Lists], rows: range) -> StoredTargets:
         """Targets of some rows of row groups, whose single values are in `table` and whose lists are whole."""
         chosen = {name: column.select(rows.start, rows.stop) for name, column in lists.items()}
-        if self.metadata.layout == "compact":
+        if "id_gaps" in chosen:
             return stored_targets(table, decompacted(chosen, self._ids_by_rank))
         return stored_targets(table, chosen)
 

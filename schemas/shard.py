@@ -52,6 +52,8 @@ TARGET_FIELDS = [
     pa.field("next_q", pa.uint16()),
 ]
 GAPS_FIELD = pa.field("id_gaps", TARGET_FIELDS[0].type, nullable=False)
+# The ids of heads, in one layout or the other.
+ID_COLUMNS = (TARGET_FIELDS[0].name, GAPS_FIELD.name)
 ENTROPY_FIELD = pa.field("entropy", pa.uint16())
 _SAMPLE_TYPE = pa.list_(pa.field("element", pa.int32(), nullable=False))
 

@@ -79,13 +79,14 @@ class SnapshotShard:
         return self.read_stored(start, stop, options=options).decode()
 
     def read_stored(
-        self, start: int = 0, stop: int | None = None, *, options: Collection[str] | None = None
+        self, start: int = 0, stop: int | None = None, *, options: Collection[str] | None = None, ids: bool = True
     ) -> StoredBlock:
-        """As `read`, with targets that are not decoded yet."""
+        """As `read`, with targets that are not decoded yet; without `ids`, those of heads may be missing."""
         stored = self._stored_windows[slice(*check_windows(start, stop, self.num_windows))]
         bounds = (int(stored[0]), int(stored[-1]) + 1) if len(stored) else (0, 0)
         wanted = options if options is None else {*options, *columns_of(self._rules)}
-        block = self._reader.read_stored(*bounds, options=wanted)
+        # Rules select rows with all that belongs to them.
+        block = self._reader.read_stored(*bounds, options=wanted, ids=ids or bool(self._rules))
         if not self._rules or block.targets is None:
             return block
         windows, targets = select(block.windows, block.targets, self._rules)

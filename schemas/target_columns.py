@@ -27,17 +27,18 @@ def stored_targets(table: pa.Table, lists: Mapping[str, Lists]) -> StoredTargets
 
     Args:
         table: The columns of single values.
-        lists: The list columns by name.
+        lists: The list columns by name; without ids these are empty.
 
     Raises:
         ValueError: A row has more ids than values, or less.
     """
-    _require_alike(lists, "ids", "q")
+    if "ids" in lists:
+        _require_alike(lists, "ids", "q")
     replicas = sorted((name for name in lists if _SAMPLE_COLUMN.fullmatch(name)), key=_replica)
     samples = [lists[name] for name in replicas]
     tempered = {name: match[1] for name in table.column_names if (match := _TAIL_COLUMN.fullmatch(name))}
     return StoredTargets(
-        head_ids=lists["ids"].values,
+        head_ids=lists["ids"].values if "ids" in lists else np.zeros(0, np.int32),
         head_q=lists["q"].values,
         head_offsets=lists["q"].offsets,
         log_tail=_log_tail(table["tail"]),

@@ -188,7 +188,7 @@ class TargetRows:
     """What targets of T rows have in common, however the values of their heads are held.
 
     Attributes:
-        head_ids: Vocabulary ids, ascending inside a row, int32 [N].
+        head_ids: Vocabulary ids, ascending inside a row, int32 [N]; empty where they were not read.
         head_offsets: int64 [T + 1].
         log_tail: Log of all mass outside the head, float32 [T]; -inf where the head holds everything, NaN where the
             row has no target.

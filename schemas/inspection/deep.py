@@ -22,7 +22,7 @@ _NATS_TOLERANCE, _MASS_TOLERANCE = 2e-3, 1e-2
 def look_deep(
     snapshot: Snapshot, vocabulary: Vocabulary | None = None, *, progress: Callable[[int], None] = lambda _rows: None
 ) -> dict[str, Any]:
-    """Reads all targets of a snapshot; the value of `deep` in `inspect --deep --json`.
+    """Reads all targets of a snapshot but the ids of heads; the value of `deep` in `inspect --deep --json`.
 
     Args:
         snapshot: What to read.
@@ -30,7 +30,7 @@ def look_deep(
         progress: Called with the number of rows of each shard that is done.
 
     Raises:
-        CorruptShardError, MissingShardError: A shard is damaged or gone.
+        CorruptShardError, MissingShardError: A shard is gone, or a column that is read is damaged.
     """
     started_seconds = time.perf_counter()
     sums = sum_shards(snapshot, progress)

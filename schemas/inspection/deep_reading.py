@@ -68,7 +68,7 @@ def _leave_interrupts() -> None:
 def _sum_shard(snapshot: Snapshot, entry: ShardEntry) -> DeepSums:
     with open_shard(snapshot, entry) as shard:
         options = _needed_options(shard.metadata)
-        return sum_blocks(shard.read_stored(start, stop, options=options) for start, stop in shard.blocks())
+        return sum_blocks(shard.read_stored(start, stop, options=options, ids=False) for start, stop in shard.blocks())
 
 
 def _needed_options(metadata: ShardMetadata) -> list[str]:

@@ -14,9 +14,11 @@ from schemas import quantizer
 from schemas.targets import StoredTargets
 from schemas.wide_statistics import WIDTHS
 
-# The first entries of a row, by falling mass, in pieces that end where one of `WIDTHS` does; what follows is the last.
-_PIECE_STARTS = np.array([0, *WIDTHS])
-_MASSES = np.exp(quantizer.HEAD_LOG_PROBS.astype(np.float64))
+# How many of a row's entries, by falling mass, are summed; in the end all.
+_ENDS = np.array([*WIDTHS, np.iinfo(np.int64).max])
+# The mass of each byte in integer steps: running sums of integers are exact, and six times as fast as those of floats.
+_STEPS_PER_MASS = 1 << 48
+_MASS_STEPS = np.rint(np.exp(quantizer.HEAD_LOG_PROBS.astype(np.float64)) * _STEPS_PER_MASS).astype(np.int64)
 _BYTE_BITS, _BYTE = np.uint32(8), np.uint32(255)
 # Entries of so many rows stay in the processor's cache; fewer cost more in calls.
 _CHUNK_ROWS = 1024
@@ -47,32 +49,41 @@ def sum_heads(targets: StoredTargets) -> HeadSums:
     `log_mass` and `log_largest` are what `StoredTargets.decode` computes; the masses are summed in float64, not rounded
     to float32 one by one.
     """
-    pieces = np.zeros((targets.num_positions, len(_PIECE_STARTS)))
+    steps = np.empty((len(_ENDS), targets.num_positions), np.int64)
     least_q = np.full(targets.num_positions, 255, np.uint8)
     for start in range(0, targets.num_positions, _CHUNK_ROWS):
         rows = slice(start, start + _CHUNK_ROWS)
-        _sum_chunk(targets.head_q, targets.head_offsets[start : start + _CHUNK_ROWS + 1], pieces[rows], least_q[rows])
+        _sum_chunk(targets.head_q, targets.head_offsets[start : start + _CHUNK_ROWS + 1], steps[:, rows], least_q[rows])
+    top = steps / _STEPS_PER_MASS
     tail = np.exp(np.where(targets.has_target(), targets.log_tail, 0).astype(np.float64))
-    total = pieces @ np.ones(len(_PIECE_STARTS)) + tail
+    total = top[-1] + tail
     log_mass = np.log(total).astype(np.float32)
     log_largest = quantizer.dequantize_head(least_q) - log_mass
     return HeadSums(
         log_mass=log_mass,
         least_q=least_q,
         log_largest=np.where(targets.head_widths() > 0, log_largest, np.float32(-np.inf)),
-        mass_of_top_k=np.cumsum((1 / total) @ pieces)[: len(WIDTHS)],
+        mass_of_top_k=(top @ (1 / total))[: len(WIDTHS)],
     )
 
 
-def _sum_chunk(q: np.ndarray, offsets: np.ndarray, pieces: np.ndarray, least_q: np.ndarray) -> None:
-    """Fills in the mass of each piece, float64 [T, pieces], and the least byte, uint8 [T], of rows that have a head."""
-    ascending = _sorted_rows(q[offsets[0] : offsets[-1]], np.diff(offsets))
+def _sum_chunk(q: np.ndarray, offsets: np.ndarray, steps: np.ndarray, least_q: np.ndarray) -> None:
+    """Fills in the mass of the first entries up to each of `_ENDS`, and the least byte of rows that have a head.
+
+    Args:
+        q: Bytes of all heads.
+        offsets: Of T rows in them, [T + 1].
+        steps: In 1/_STEPS_PER_MASS, int64 [ends, T].
+        least_q: uint8 [T].
+    """
     starts, widths = offsets[:-1] - offsets[0], np.diff(offsets)
-    if not len(ascending):
-        return
-    in_use = _PIECE_STARTS[: np.searchsorted(_PIECE_STARTS, widths.max())]
-    inside = widths[:, None] > in_use
-    pieces[:, : len(in_use)][inside] = np.add.reduceat(_MASSES.take(ascending), (starts[:, None] + in_use)[inside])
+    ascending = _sorted_rows(q[offsets[0] : offsets[-1]], widths)
+    before = np.zeros(len(ascending) + 1, np.int64)
+    # The library looks up other integers ten times slower than those it counts with.
+    np.cumsum(_MASS_STEPS.take(ascending.astype(np.intp)), out=before[1:])
+    first = before.take(starts)
+    for end, steps_T in zip(_ENDS, steps, strict=True):
+        np.subtract(before.take(starts + np.minimum(widths, end)), first, out=steps_T)
     least_q[widths > 0] = ascending[starts[widths > 0]]
 
 

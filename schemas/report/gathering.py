@@ -31,7 +31,7 @@ class SampleSize:
     """
 
     num_windows: int = 24
-    num_tokens: int = 16_000
+    num_tokens: int = 12_000
     seed: int = 0
 
     def __post_init__(self) -> None:

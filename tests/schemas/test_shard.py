@@ -122,6 +122,20 @@ def test_only_the_optional_columns_that_are_asked_for_are_read(windows, targets,
     np.testing.assert_array_equal(some.head_log_probs, whole.head_log_probs)
 
 
+@pytest.mark.parametrize("layout", ["plain", "compact"])
+def test_without_ids_everything_else_is_read(windows, targets, metadata, tmp_path, layout):
+    metadata = dataclasses.replace(metadata, layout=layout)
+    (tmp_path / "x.parquet").write_bytes(encode_shard(windows, targets, metadata).data)
+    with ShardReader(str(tmp_path / "x.parquet")) as reader:
+        whole, without = (reader.read_stored(1, 3, ids=ids).targets for ids in (True, False))
+    assert len(without.head_ids) == 0 < len(whole.head_ids)
+    for name in ("head_offsets", "log_tail", "log_next", "entropy"):
+        np.testing.assert_array_equal(getattr(without, name), getattr(whole, name))
+    row = np.repeat(np.arange(whole.num_positions), whole.head_widths())
+    # Within a row the compact layout has an order of its own.
+    np.testing.assert_array_equal(*(targets.head_q[np.lexsort((targets.head_q, row))] for targets in (whole, without)))
+
+
 def test_lists_of_one_length_are_read_like_all_others(windows, metadata, rng, tmp_path):
     """They take another way through the reader, which must end where the library's way ends."""
     windows = dataclasses.replace(windows, kind=np.zeros_like(windows.kind))
