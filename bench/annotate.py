@@ -43,6 +43,7 @@ from schemas.targets import Part, Windows
 from teacher.block_sums import Kernel, choose_kernel
 from teacher.heads import select_heads
 from teacher.packing import Document, batches, pack_documents
+from teacher.projection import rows_of_chunk
 from teacher.scorer import HuggingFaceScorer
 
 WINDOW_TOKENS = 1024
@@ -175,6 +176,8 @@ def peak_bytes(problem: Problem) -> int:
         before = torch.cuda.memory_allocated()
         annotate(problem)
         return torch.cuda.max_memory_allocated() - before
+    # The scorer keeps the buffer of earlier rounds: it counts too.
+    problem.scorer._kept_TV = torch.empty(0)
     return_free_memory()
     with Peak() as peak:
         annotate(problem)
@@ -190,6 +193,7 @@ def measure_heads(vocab_size: int, device: str, rounds: int) -> dict[str, Any]:
     next_ids = torch.zeros(WINDOW_TOKENS, dtype=torch.long, device=device)
     kernel = Kernel(choose_kernel("auto", vocab_size, device), device=device)
     logits_TV = torch.empty_like(block_TV)
+    row_chunk = rows_of_chunk(vocab_size)
 
     def eager() -> float:
         started = time.perf_counter()
@@ -201,8 +205,9 @@ def measure_heads(vocab_size: int, device: str, rounds: int) -> dict[str, Any]:
         logits_TV.copy_(block_TV)
         _synchronize(torch.device(device))
         started = time.perf_counter()
-        for rows in range(0, WINDOW_TOKENS, 256):
-            select_heads(logits_TV[rows : rows + 256], scheme, next_ids[rows : rows + 256], kernel=kernel)
+        for start in range(0, WINDOW_TOKENS, row_chunk):
+            rows = slice(start, start + row_chunk)
+            select_heads(logits_TV[rows], scheme, next_ids[rows], kernel=kernel)
         _synchronize(torch.device(device))
         return time.perf_counter() - started
 
@@ -236,10 +241,10 @@ def load_problem(options: argparse.Namespace) -> Problem:
         attention="auto",
         num_threads=options.threads,
         batch_tokens=options.batch_tokens,
-        row_chunk=256,
+        row_chunk=None,
         scheme=Scheme(),
     )
-    scorer = HuggingFaceScorer(model, Scheme(), batch_tokens=spec.batch_tokens, row_chunk=spec.row_chunk)
+    scorer = HuggingFaceScorer(model, Scheme(), batch_tokens=spec.batch_tokens)
     annotating._scorers[replace(spec, batch_tokens=0)] = scorer
     return Problem(
         scorer=scorer,

@@ -45,7 +45,7 @@ class ScorerSpec:
         attention: Attention implementation of `transformers`.
         num_threads: CPU threads of a worker.
         batch_tokens: Most positions of a forward pass, padding included.
-        row_chunk: Positions whose logits exist at a time.
+        row_chunk: Positions whose logits exist at a time; None for what suits the teacher's vocabulary.
         scheme: How heads are chosen.
         temperatures: Further temperatures at which the tail is stored.
         num_ids: Ids from here on are padding of the vocabulary and get no probability; None if there are none.
@@ -59,7 +59,7 @@ class ScorerSpec:
     attention: str
     num_threads: int
     batch_tokens: int
-    row_chunk: int
+    row_chunk: int | None
     scheme: Scheme
     temperatures: tuple[float, ...] = ()
     num_ids: int | None = None

@@ -40,13 +40,13 @@ from teacher.loading import (
 from teacher.long_windows import describe_long_window
 from teacher.packing import pack_documents
 from teacher.pieces import piece_bytes
+from teacher.projection import rows_of_chunk
 from teacher.tokenizers import load_tokenizer
 
 # Raised whenever the same text and settings would give other windows.
 PACKING_VERSION = 1
 
 _SHARD_TOKENS = {"cpu": 32_768, "cuda": 1_048_576}
-_ROW_CHUNK = 256
 # Compiling the pass over the logits takes 5 s to a minute; for less text than this it would not be earned back.
 _MIN_COMPILED_CORPUS_BYTES = 1 << 20
 # Pieces that were added to a tokenizer after training (an image token, say) may lie beyond the teacher's rows: they do
@@ -107,7 +107,7 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
     loaded_tokenizer = load_tokenizer(config.tokenizer or config.teacher)
     tokenizer = loaded_tokenizer.info
     _check_fit(config, tokenizer, teacher)
-    environment = _resolve_kernel(config, environment, teacher, sum(file.size_bytes for file in files))
+    environment = _resolve_projection(config, environment, teacher, sum(file.size_bytes for file in files))
     identity = _identity(config, files, tokenizer, teacher, scheme, temperatures, shard_tokens)
     if environment["batch_tokens"] == "auto":
         any_size = environment | {"batch_tokens": config.window}
@@ -169,20 +169,20 @@ def _resolve_environment(config: AnnotateConfig, begun: dict[str, Any]) -> dict[
         "threads": _choose("threads", config.threads, begun, _default_threads(config.workers)),
         "attention": begun.get("attention", "auto"),
         "batch_tokens": _choose("batch_tokens", config.batch_tokens, begun, "auto"),
-        "row_chunk": begun.get("row_chunk", _ROW_CHUNK),
-        **({"kernel": begun["kernel"]} if "kernel" in begun else {}),
+        **{name: begun[name] for name in ("row_chunk", "kernel") if name in begun},
         **({"device_map": device_map} if device_map is not None else {}),
     }
 
 
-def _resolve_kernel(
+def _resolve_projection(
     config: AnnotateConfig, environment: dict[str, Any], teacher: TeacherInfo, corpus_bytes: int
 ) -> dict[str, Any]:
     """As begun, else what is faster here; each worker of a cluster decides for itself, and says so in its records."""
     kernel = environment.get("kernel", "auto" if corpus_bytes >= _MIN_COMPILED_CORPUS_BYTES else "plain")
     if config.runner == "local":
         kernel = choose_kernel(kernel, teacher.vocab_size, environment["device"])
-    return environment | {"kernel": kernel}
+    row_chunk = environment.get("row_chunk", rows_of_chunk(teacher.vocab_size))
+    return environment | {"row_chunk": row_chunk, "kernel": kernel}
 
 
 def _runs_in_process(config: AnnotateConfig) -> bool:

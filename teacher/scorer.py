@@ -27,7 +27,7 @@ from teacher.entries import block_size
 from teacher.environment import numeric_environment
 from teacher.heads import Heads, select_heads
 from teacher.packing import batches
-from teacher.projection import LinearHead, linear_head
+from teacher.projection import LinearHead, linear_head, rows_of_chunk
 from teacher.sequences import Sequences, sequence_offsets
 from teacher.widths import measure_widths
 
@@ -84,7 +84,7 @@ class HuggingFaceScorer:
         model: In evaluation mode, on its device (`teacher.loading.load_model`).
         scheme: How heads are chosen.
         batch_tokens: Most positions of a forward pass, padding included; a longer window goes alone.
-        row_chunk: Rows whose logits exist at a time; [256, 262144] in float32 is 268 MB.
+        row_chunk: Rows whose logits exist at a time; None for as many as `teacher.projection.rows_of_chunk` says.
         temperatures: Further temperatures at which the tail is wanted.
         num_ids: Ids from here on are padding of the vocabulary and get no probability; None if there are none.
         kernel: "plain", "compiled", or "auto" for what is faster here (`teacher.block_sums`).
@@ -99,7 +99,7 @@ class HuggingFaceScorer:
         scheme: Scheme,
         *,
         batch_tokens: int = 4096,
-        row_chunk: int = 256,
+        row_chunk: int | None = None,
         temperatures: Sequence[float] = (),
         num_ids: int | None = None,
         kernel: str = "auto",
@@ -108,7 +108,6 @@ class HuggingFaceScorer:
         self.scheme = scheme
         self.temperatures = further_temperatures(temperatures, scheme)
         self.batch_tokens = batch_tokens
-        self.row_chunk = row_chunk
         self.num_halvings = 0
         self._max_part = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         embeddings: Any = model.get_input_embeddings()
@@ -116,6 +115,7 @@ class HuggingFaceScorer:
         self._head: LinearHead | None = linear_head(model)
         self._packs = True
         self._vocab_size = self._try_model()
+        self.row_chunk = row_chunk or rows_of_chunk(self._vocab_size)
         self._num_ids = min(num_ids or self._vocab_size, self._vocab_size)
         self._block_ids = block_size(self._vocab_size, scheme.max_entries)
         self._kept_TV = torch.empty(0)

@@ -52,7 +52,7 @@ def measure(
             attention="auto",
             num_threads=torch.get_num_threads(),
             batch_tokens=max(window_tokens, 2048 if resolved == "cpu" else 32_768),
-            row_chunk=256,
+            row_chunk=None,
             scheme=scheme,
         )
     )
