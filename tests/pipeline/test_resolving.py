@@ -2,11 +2,12 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.configuration import AnnotateConfig
-from pipeline.resolving import _resolve_kernel
+from pipeline.resolving import _resolve_projection
 from schemas.errors import UsageError
 from schemas.shard import TeacherInfo
 
@@ -27,8 +28,22 @@ def teacher(vocab_size: int) -> TeacherInfo:
     )
 
 
-def kernel(vocab_size: int, corpus_bytes: int, **begun: str) -> str:
-    return _resolve_kernel(CONFIG, {"device": "cpu", **begun}, teacher(vocab_size), corpus_bytes)["kernel"]
+def projection(vocab_size: int, corpus_bytes: int = 0, **begun: Any) -> dict[str, Any]:
+    return _resolve_projection(CONFIG, {"device": "cpu", **begun}, teacher(vocab_size), corpus_bytes)
+
+
+def kernel(vocab_size: int, corpus_bytes: int, **begun: Any) -> str:
+    return projection(vocab_size, corpus_bytes, **begun)["kernel"]
+
+
+@pytest.mark.parametrize(("vocab_size", "rows"), [(262_144, 512), (49_152, 1024), (1000, 1024), (10_000_000, 8)])
+def test_a_chunk_of_logits_takes_half_a_gigabyte_at_most(vocab_size: int, rows: int) -> None:
+    assert projection(vocab_size)["row_chunk"] == rows
+    assert rows * vocab_size * 4 <= 1 << 29
+
+
+def test_a_dataset_goes_on_with_the_chunks_it_was_begun_with() -> None:
+    assert projection(262_144, row_chunk=256)["row_chunk"] == 256
 
 
 def test_small_corpora_and_small_vocabularies_do_not_pay_for_compiling() -> None:
