@@ -42,7 +42,7 @@ class Report:
     """With --run: run the student over the sampled windows; --no-score shows the curves alone."""
     windows: int = 24
     """Windows to sample."""
-    tokens: int = 16_000
+    tokens: int = 12_000
     """Most tokens of all of them together; windows are cut to equal shares of it."""
     seed: int = 0
     """Of the draw."""
