@@ -74,6 +74,7 @@ def plot(rows: list[dict], file: Path) -> None:
     """Held-out loss against epochs, one line for each way to learn."""
     import matplotlib.pyplot as plt
 
+    plt.rcParams["svg.hashsalt"] = "replay"
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for name, label in (("cross_entropy", "cross-entropy"), ("distilled", "cached distillation")):
         middle = np.array([row[name] for row in rows])
@@ -85,7 +86,8 @@ def plot(rows: list[dict], file: Path) -> None:
     axes.set_ylabel("held-out next-token loss, nats")
     axes.legend()
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file)
+    # Without the date, so that the same figures give the same file.
+    figure.savefig(file, metadata={"Date": None})
 
 
 def print_table(rows: list[dict]) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # Every so many windows of a shard, from its first on, are measured over the whole vocabulary.
 WIDE_INTERVAL_WINDOWS = 64
 _WAITING_BATCHES = 2
-# What one window takes is halved so often: from sequences of 4,096 positions and 256 rows of logits to 128 and 8.
+# What one window takes is halved so often: from sequences of 4,096 positions and 512 rows of logits to 128 and 16.
 _MAX_HALVINGS = 5
 _logger = logging.getLogger(__name__)
 
