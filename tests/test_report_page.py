@@ -25,7 +25,7 @@ ROW = 10
 
 
 def student(windows, targets) -> StudentRows:
-    rows = np.linspace(0, 9, windows.num_positions)
+    rows = np.where(targets.has_target(), np.linspace(0, 9, windows.num_positions), np.nan)
     return StudentRows(kl_nats=rows, loss_nats=rows, probabilities=np.exp(targets.head_log_probs) / 2)
 
 
@@ -190,6 +190,23 @@ def test_shading_is_by_what_was_chosen(page):
     assert rising[-1] > rising[0]
 
 
+def test_the_darkest_tokens_are_those_at_or_above_what_the_legend_says(page):
+    darkest = """() => reader.cells.flatMap((cell, i) => cell.target < 0 ? [] : [[
+      Number(reader.elements[i].dataset.level), REPORT.windows[reader.window].loss[cell.target], reader.shade.most
+    ]])"""
+    found = [(level, value >= most) for level, value, most in page.evaluate(darkest) if value is not None]
+    assert {level for level, _ in found} >= {0, 1}
+    assert all((level == 8) == reaches for level, reaches in found)
+
+
+def test_a_window_opens_at_its_beginning(open_page):
+    page = open_page(viewport={"width": 900, "height": 300})
+    page.locator("#text").evaluate("text => { text.scrollTop = 200 }")
+    assert page.locator("#text").evaluate("text => text.scrollTop") > 0
+    page.locator("#window").select_option("2")
+    assert page.locator("#text").evaluate("text => text.scrollTop") == 0
+
+
 def test_search_finds_words_and_leads_to_them(page, stored):
     block = stored.windows
     rows = slice(block.window_offsets[2], block.window_offsets[3])
@@ -242,7 +259,9 @@ CONTRAST = """() => {
 def test_text_has_the_contrast_that_accessibility_asks_for(open_page, scheme):
     page = open_page(color_scheme=scheme)
     cell(page, ROW).click()
-    assert page.evaluate(CONTRAST) >= 4.5  # WCAG 2.2, 1.4.3
+    for name in ("Teacher loss", "Entropy", "Student’s error"):
+        page.get_by_text(name, exact=True).first.click()
+        assert page.evaluate(CONTRAST) >= 4.5  # WCAG 2.2, 1.4.3
 
 
 @pytest.mark.parametrize("width", [320, 360])
@@ -272,6 +291,23 @@ def test_a_plot_is_read_with_the_pointer_and_with_keys(page):
     page.keyboard.press("ArrowRight")
     assert first.startswith("0.00–") or "nats" in first
     assert plot.locator(".readout").inner_text() != first
+
+
+def test_a_plot_that_is_tapped_goes_on_saying_what_was_tapped(open_page):
+    page = open_page(viewport={"width": 390, "height": 720}, has_touch=True, is_mobile=True)
+    plot = page.locator(".plot").first
+    plot.locator("svg").tap()
+    assert "of rows" in plot.locator(".readout").inner_text()
+
+
+def test_bars_of_head_widths_are_of_widths_that_occur(page, snapshot):
+    plot = page.locator(".plot", has=page.get_by_text("Head width", exact=True))
+    plot.locator("svg").focus()
+    widths = snapshot.total().statistics.head_widths
+    for key, width in (("Home", min(1, *widths)), ("End", max(widths))):
+        page.keyboard.press(key)
+        label = plot.locator(".readout").inner_text().split(" ids")[0]
+        assert int(label.split("–")[0 if key == "Home" else -1]) == width
 
 
 def test_sources_are_sorted_by_the_column_that_is_clicked(page):

@@ -53,8 +53,8 @@ function bytes(value) {
 const words = (name) => name.replaceAll("_", " ");
 
 // Characters that would not be seen, or would reorder their neighbours, as escapes.
-const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
-const escaped = (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
+const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\p{Cf}\u2028\u2029\u034f\u115f\u1160\u3164\uffa0]/gu;
+const escaped = (char) => `\\u${char.codePointAt(0).toString(16).padStart(4, "0")}`;
 
 /** Text as it is read: line ends are marked, what cannot be seen is escaped. */
 const readable = (text) => text.replace(UNSEEN, escaped).replaceAll("\n", "↵\n");

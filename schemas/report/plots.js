@@ -27,7 +27,7 @@ function powerTicks(least, most) {
 const short = (value) =>
   value >= 1e6 ? `${Number((value / 1e6).toPrecision(3))}M`
     : value >= 1e4 ? `${Number((value / 1e3).toPrecision(3))}k`
-      : value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(0)
+      : value !== 0 && Math.abs(value) < 1e-3 ? Number(value.toPrecision(3)).toExponential()
         : String(Number(value.toPrecision(3)));
 
 /** A scale from values to places: linear from the least to the most, or logarithmic. */
@@ -113,7 +113,7 @@ function drawLine(svg, points, x, y) {
 
 function drawLevel(svg, level, y) {
   svg.append(make("line", { class: "level", x1: PLOT.left, x2: PLOT.width - PLOT.right, y1: y(level.y), y2: y(level.y) }));
-  svg.append(make("text", { class: "level-text", x: PLOT.width - PLOT.right - 2, y: y(level.y) - 4, "text-anchor": "end" }, level.text));
+  svg.append(make("text", { class: "level-text", x: PLOT.width - PLOT.right - 2, y: 9, "text-anchor": "end" }, level.text));
 }
 
 /** Pointer and keys choose the nearest point; the readout says what it is. */
@@ -133,12 +133,12 @@ function attachReading(svg, readout, plot, shown, places) {
   };
   svg.addEventListener("pointermove", nearest);
   svg.addEventListener("pointerdown", nearest);
-  svg.addEventListener("pointerleave", () => choose(-1));
+  svg.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") choose(-1); });
   svg.addEventListener("blur", () => choose(-1));
   svg.addEventListener("keydown", (event) => {
     const last = places.length - 1;
     const moves = { ArrowRight: Math.min(last, chosen + 1), ArrowLeft: Math.max(0, chosen - 1), Home: 0, End: last, Escape: -1 };
-    if (!(event.key in moves)) return;
+    if (!(event.key in moves) || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     choose(moves[event.key]);
   });

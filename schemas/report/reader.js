@@ -72,6 +72,7 @@ function showWindow(index) {
   const parts = new Map(window.parts.map((part) => [part.row, part]));
   byId("text").replaceChildren(...reader.cells.flatMap((cell, i) =>
     parts.has(cell.row) ? [partTitle(parts.get(cell.row)), reader.elements[i]] : [reader.elements[i]]));
+  byId("text").scrollTop = 0;
   const cut = window.num_rows - window.token.length;
   byId("cut").textContent = `${window.shard}:${window.window_in_shard}. ` +
     (cut > 0 ? `The first ${count(window.token.length)} of ${count(window.num_rows)} tokens; logitcask inspect --window ${window.window} shows them all.` : "");
@@ -86,7 +87,7 @@ function tokenElement(cell, index) {
   const text = cell.row < 0 ? "⋯" : readable(cell.text) || "·";
   const element = make("span", { class: cell.row < 0 ? "token end" : "token", tabindex: "-1", role: "button", "data-cell": index }, text);
   if (!text.trim() || text.includes("↵")) element.setAttribute("aria-label", cell.text === "" ? "no text" : named(cell.text));
-  const kind = REPORT.windows[reader.window].kind[Math.max(cell.target, 0)];
+  const kind = REPORT.windows[reader.window].kind[cell.target < 0 ? cell.row : cell.target];
   if (kind === "prompt" || kind === "context") element.classList.add("untaught");
   return element;
 }
@@ -109,7 +110,7 @@ function shadeTokens() {
   const values = reader.shade.of(REPORT.windows[reader.window]);
   reader.cells.forEach((cell, i) => {
     const value = cell.target < 0 ? null : values[cell.target];
-    const level = known(value) ? Math.min(LEVELS - 1, Math.floor((LEVELS * value) / reader.shade.most)) : 0;
+    const level = known(value) ? Math.min(LEVELS - 1, Math.floor(((LEVELS - 1) * value) / reader.shade.most)) : 0;
     reader.elements[i].dataset.level = String(level);
   });
 }
@@ -225,7 +226,8 @@ function targetView(window, cell) {
   const student = window.student?.p[row], unlisted = window.width[row] - top.length;
   const rest = unlisted > 0 ? Math.max(0, 1 - tail - listed) : 0;
   // Bars are shares of the longest, since many distributions are flat; the numbers say how much it is.
-  const longest = Math.max(tail, rest, ...top.map(([, p]) => p), ...(student ?? []).filter(known));
+  const came = actual !== null && known(window.student?.loss[row]) ? Math.exp(-window.student.loss[row]) : 0;
+  const longest = Math.max(tail, rest, came, ...top.map(([, p]) => p), ...(student ?? []).filter(known));
   const rows = top.map(([piece, p], i) => barRow(named(pieceText(piece)), p, { longest, actual: piece === actual, student: student?.[i], data: REPORT.pieces.id[piece] }));
   if (actual !== null && known(window.loss[row]) && !top.some(([piece]) => piece === actual)) {
     const loss = window.student?.loss[row];

@@ -42,6 +42,7 @@ function drawSummary() {
 // ---- distributions ----------------------------------------------------------------------------------------------
 
 const EXACT = "exact, every row";
+const binned = (histogram) => `all ${count(histogram.count)} rows; quantiles to 1/${histogram.bins_per_nat} nat`;
 
 /** Bins of 1/bins_per_nat nat, gathered to about 48 bars. */
 function natBins(histogram) {
@@ -59,7 +60,7 @@ const rowsLabel = (n, all) => `${percent(n / all)} of rows (${count(n)})`;
 function natFigure(title, histogram, of, logY) {
   const points = natBins(histogram).map(({ from, to, n }) => ({ x0: from, x1: to, y: n, label: `${fixed(from)}–${fixed(to)} nats: ${rowsLabel(n, histogram.count)}` }));
   const ticks = roundTicks(points.at(-1)?.x1 ?? 1, 6).map((tick) => [tick, short(tick)]);
-  return histogram.count ? figure({ title, basis: EXACT, summary: quantiles(of, fixed), points, marks: "bars", yTitle: "rows", xTitle: "nats", xTicks: ticks, logY }) : null;
+  return histogram.count ? figure({ title, basis: binned(histogram), summary: quantiles(of, fixed), points, marks: "bars", yTitle: "rows", xTitle: "nats", xTicks: ticks, logY }) : null;
 }
 
 const superscript = (power) => String(power).replace(/\d/g, (digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]);
@@ -71,19 +72,22 @@ function tailFigure(histogram, of, logY) {
   const least = points[0].x0, ticks = [];
   for (let power = 0; -power * Math.LN10 >= least; power += -least > 14 ? 2 : 1) ticks.push([-power * Math.LN10, power ? `10⁻${superscript(power)}` : "1"]);
   const none = histogram.infinite ? `; ${count(histogram.infinite)} rows have none` : "";
-  return figure({ title: "Tail mass", basis: `${EXACT}${none}`, summary: quantiles(of, percent), points, marks: "bars", yTitle: "rows", xTitle: "mass outside the head, logarithmic", xTicks: ticks, logY });
+  return figure({ title: "Tail mass", basis: `${binned(histogram)}${none}`, summary: quantiles(of, percent), points, marks: "bars", yTitle: "rows", xTitle: "mass outside the head, logarithmic", xTicks: ticks, logY });
 }
 
 function widthFigure(histogram, of, logY) {
   const counts = Object.entries(histogram.counts).map(([width, n]) => [Number(width), n]);
   if (!counts.length) return null;
-  const most = Math.max(...counts.map(([width]) => width)), per = Math.max(1, Math.ceil(most / 64));
+  const widths = counts.map(([width]) => width), least = Math.min(1, ...widths), most = Math.max(...widths);
+  const per = Math.max(1, Math.ceil((most - least + 1) / 64));
   const all = counts.reduce((sum, [, n]) => sum + n, 0);
-  const sums = new Array(Math.floor(most / per) + 1).fill(0);
-  for (const [width, n] of counts) sums[Math.floor(width / per)] += n;
-  const points = sums.map((n, i) => ({ x0: i * per - 0.5, x1: (i + 1) * per - 0.5, y: n,
-    label: `${per === 1 ? i : `${i * per}–${(i + 1) * per - 1}`} ids: ${rowsLabel(n, all)}` }));
-  const ticks = roundTicks(most, 5).map((tick) => [tick, String(tick)]);
+  const sums = new Array(Math.floor((most - least) / per) + 1).fill(0);
+  for (const [width, n] of counts) sums[Math.floor((width - least) / per)] += n;
+  const points = sums.map((n, i) => {
+    const from = least + i * per, to = Math.min(most, from + per - 1);
+    return { x0: from - 0.5, x1: to + 0.5, y: n, label: `${from === to ? from : `${from}–${to}`} ids: ${rowsLabel(n, all)}` };
+  });
+  const ticks = roundTicks(most, 5).filter((tick) => tick >= least).map((tick) => [tick, String(tick)]);
   return figure({ title: "Head width", basis: EXACT, summary: quantiles(of, (v) => fixed(v, known(v) && Number.isInteger(v) ? 0 : 1)), points, marks: "bars", yTitle: "rows", xTitle: "stored ids a row", xTicks: ticks, logY });
 }
 
@@ -216,7 +220,7 @@ function setUpTheme() {
   let chosen = 0;
   const show = () => {
     document.documentElement.dataset.theme = themes[chosen];
-    button.textContent = { auto: "◐ auto", light: "○ light", dark: "● dark" }[themes[chosen]];
+    button.replaceChildren("◐○●"[chosen], make("span", {}, ` ${themes[chosen]}`));
     button.setAttribute("aria-label", `Colours: ${themes[chosen]}`);
   };
   button.addEventListener("click", () => { chosen = (chosen + 1) % themes.length; show(); });
