@@ -65,14 +65,16 @@ def _try_on_gpu(spec: ScorerSpec, window_tokens: int) -> int:
     # The spec of the job differs in its batch size alone, so the teacher is kept and takes the new one.
     scorer = cached_scorer(replace(spec, batch_tokens=2 * window_tokens))
 
+    device = torch.device(spec.device)
+
     def peak_bytes(batch_tokens: int) -> int:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         scorer.score(_windows(batch_tokens // window_tokens, window_tokens))
-        return torch.cuda.max_memory_allocated() - before
+        return torch.cuda.max_memory_allocated(device) - before
 
     try:
-        free_bytes, _ = torch.cuda.mem_get_info()
+        free_bytes, _ = torch.cuda.mem_get_info(device)
         return largest_batch(peak_bytes, free_bytes, window_tokens)
     except torch.OutOfMemoryError:
         return window_tokens

@@ -23,8 +23,8 @@ import torch
 from schemas.errors import UsageError
 
 KernelKind = Literal["plain", "compiled"]
-# Logits a piece; two such buffers fit a core's second-level cache.
-_PIECE_LOGITS = 1 << 17
+# Logits a piece: two such buffers fit a core's second-level cache. A GPU gets 64 MB, so that its memory is bounded too.
+_PIECE_LOGITS = {"cpu": 1 << 17, "cuda": 1 << 24}
 # Differences below it have the exponential 0 in float32; -inf would make 0·(-inf).
 _LOWEST_DIFFERENCE = -1e4
 _LOWEST = torch.finfo(torch.float32).min
@@ -86,7 +86,7 @@ class Kernel:
         # A single block would be compiled for itself; other temperatures are rare.
         if self.kind == "plain" or temperature != 1.0 or len(logits_MI) < 2 or logits_MI.shape[1] != self.block_ids:
             return plain_block_sums(logits_MI, temperature)
-        highest_M, sums_M, weighted_M = _compiled()(_any_length(logits_MI))
+        highest_M, sums_M, weighted_M = _compiled(logits_MI.device.type)(_any_length(logits_MI))
         return _without_empty(highest_M, sums_M, weighted_M)
 
 
@@ -107,7 +107,7 @@ def plain_block_sums(logits_MI: torch.Tensor, temperature: float = 1.0) -> Block
     """Block sums by plain torch, piece by piece; arguments as for `Kernel`."""
     num_blocks, block_ids = logits_MI.shape
     highest_M, sums_M, weighted_M = logits_MI.new_empty(3, num_blocks).unbind()
-    piece = max(1, _PIECE_LOGITS // block_ids) if logits_MI.device.type == "cpu" else max(1, num_blocks)
+    piece = max(1, _PIECE_LOGITS.get(logits_MI.device.type, 1 << 17) // block_ids)
     below, weights = logits_MI.new_empty(2, min(piece, num_blocks), block_ids).unbind()
     for start in range(0, num_blocks, piece):
         part = slice(start, start + piece)
@@ -153,9 +153,13 @@ def _exp(below: torch.Tensor) -> torch.Tensor:
 
 
 @functools.cache
-def _compiled() -> Callable[[torch.Tensor], Any]:
+def _compiled(device_type: str) -> Callable[[torch.Tensor], Any]:
     # In this thread and process: a pool of compiler processes would outlive the one kernel that it is for.
-    return torch.compile(_formula, fullgraph=True, options={"compile_threads": 1})
+    options: dict[str, Any] = {"compile_threads": 1}
+    if device_type == "cuda":
+        # Else the fastest of some block shapes is tried out, and two machines may sum in different orders.
+        options["deterministic"] = True
+    return torch.compile(_formula, fullgraph=True, options=options)
 
 
 def _any_length(logits_MI: torch.Tensor) -> torch.Tensor:
@@ -169,7 +173,7 @@ def _compiles(block_ids: int, device: torch.device) -> bool:
     """Compiles the kernel, once a process; the compiler's result is kept on disk for the next one."""
     try:
         with torch.inference_mode():
-            _compiled()(_any_length(torch.zeros(64, block_ids, device=device)))
+            _compiled(device.type)(_any_length(torch.zeros(64, block_ids, device=device)))
     except Exception as error:
         _logger.warning("heads are computed by plain torch, slower: compiling failed (%s)", _first_line(error))
         return False

@@ -22,7 +22,8 @@ def to_host(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     copies = {name: _copy_to_host(tensor) for name, tensor in tensors.items()}
     for device in on_cuda:
         torch.cuda.current_stream(device).synchronize()
-    return copies
+    # Results are kept for long, and page-locked memory is scarce.
+    return {name: copy.clone() for name, copy in copies.items()}
 
 
 def _copy_to_host(tensor: torch.Tensor) -> torch.Tensor:

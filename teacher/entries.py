@@ -24,7 +24,15 @@ class Entries:
     logit: torch.Tensor
 
     def where(self, keep_N: torch.Tensor) -> "Entries":
-        return Entries(row=self.row[keep_N], id=self.id[keep_N], logit=self.logit[keep_N])
+        # A GPU is waited for once, where three selections by a mask would each wait.
+        kept = keep_N.nonzero()[:, 0]
+        return Entries(row=self.row[kept], id=self.id[kept], logit=self.logit[kept])
+
+
+def row_counts(row_N: torch.Tensor, num_rows: int, counted_N: torch.Tensor | None = None) -> torch.Tensor:
+    """How often each row occurs, int64 [T]: in all, or where `counted_N` holds. On a GPU nothing waits for it."""
+    ones_N = torch.ones_like(row_N) if counted_N is None else counted_N.long()
+    return row_N.new_zeros(num_rows).scatter_add_(0, row_N, ones_N)
 
 
 def block_size(vocab_size: int, max_entries: int) -> int:
@@ -56,8 +64,8 @@ def head_entries(
             least_T = (log_norm_T + math.log(scheme.tau)).float()
             floor_T = least_T.minimum(_kth_largest(highest_TB, min(scheme.k_min, k)))
             candidates = at_least(logits_TV, highest_TB, floor_T)
-            passing = candidates.row[candidates.logit >= least_T[candidates.row]]
-            return _first(candidates, torch.bincount(passing, minlength=len(least_T)).clamp(min=scheme.k_min, max=k))
+            passing_T = row_counts(candidates.row, len(least_T), candidates.logit >= least_T[candidates.row])
+            return _first(candidates, passing_T.clamp(min=scheme.k_min, max=k))
     candidates = at_least(logits_TV, highest_TB, _kth_largest(highest_TB, k))
     num_T = torch.full_like(log_norm_T, k, dtype=torch.long)
     return _first(candidates, num_T, log_norm_T, scheme.p if scheme.kind == "topp" else math.inf)
@@ -88,7 +96,7 @@ def _first(
     entries: Entries, num_T: torch.Tensor, log_norm_T: torch.Tensor | None = None, mass: float = math.inf
 ) -> Entries:
     """Of each row the first entries of a stable sort by falling z: `num_T` of them, or fewer if `mass` is reached."""
-    count_T = torch.bincount(entries.row, minlength=len(num_T))
+    count_T = row_counts(entries.row, len(num_T))
     if mass == math.inf and bool((count_T <= num_T).all()):
         return entries
     by_value = entries.logit.sort(descending=True, stable=True).indices

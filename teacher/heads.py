@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from schemas.scheme import Scheme
 from teacher.block_sums import BlockSums, Kernel
 from teacher.copies import to_host
-from teacher.entries import Entries, at_least, block_size, head_entries
+from teacher.entries import Entries, at_least, block_size, head_entries, row_counts
 from teacher.sampling import draw_tail, num_draws
 
 _LOWEST = torch.finfo(torch.float32).min
@@ -110,13 +110,14 @@ def select_heads(
         uniforms_TRN = logits_TV.new_empty(len(logits_TV), 0, 1)
     rows = _Rows(logits_TV, scheme, kernel or Kernel())
     log_next_T = logits_TV.gather(1, next_ids_T.clamp(min=0).long()[:, None])[:, 0].double() - rows.log_norm_T
+    # All that needs no entries comes first: finding them is what a GPU is waited for.
+    entropy_T = rows.entropy()
+    tempered = [rows.measure(temperature) for temperature in temperatures]
+    log_all = [_log_total(blocks, t) for blocks, t in zip(tempered, temperatures, strict=True)]
     head = head_entries(rows.logits_TV, rows.blocks.highest, rows.log_norm_T, scheme)
     # Heads of a sampling scheme may lack the most probable id.
     peaks = at_least(rows.logits_TV, rows.blocks.highest, rows.peak_T) if scheme.num_tail_samples else head
     top1_ids_T = _first_peak(peaks, rows.peak_T)
-    entropy_T = rows.entropy()
-    tempered = [rows.measure(temperature) for temperature in temperatures]
-    log_all = [_log_total(blocks, t) for blocks, t in zip(tempered, temperatures, strict=True)]
     rows.remove(head)
     others = rows.without_removed(rows.blocks)
     log_tail_T = (_log_total(others) - rows.log_norm_T).float()
@@ -128,7 +129,7 @@ def select_heads(
     return Heads(
         ids=head.id.int(),
         log_probs=(head.logit.double() - rows.log_norm_T[head.row]).float(),
-        widths=torch.bincount(head.row, minlength=len(logits_TV)),
+        widths=row_counts(head.row, len(logits_TV)),
         log_tail=log_tail_T,
         log_next=log_next_T.float().masked_fill(next_ids_T < 0, math.nan),
         entropy=entropy_T,
@@ -179,7 +180,9 @@ class _Rows:
         """Makes the head's entries impossible: what is left are the others."""
         self.logits_TV[head.row, head.id] = -math.inf
         num_blocks, block_ids = self.logits_TBI.shape[1:]
-        self._touched_M = (head.row * num_blocks + head.id // block_ids).unique_consecutive()
+        touched_N = head.row * num_blocks + head.id // block_ids
+        # On a GPU it is cheaper to sum a block several times, to the same sums, than to wait for how many there are.
+        self._touched_M = touched_N.unique_consecutive() if touched_N.device.type == "cpu" else touched_N
 
     def without_removed(self, before: BlockSums, temperature: float = 1.0) -> BlockSums:
         """Block sums of what is left: only the blocks that something was taken from are summed anew."""
@@ -197,7 +200,7 @@ def _log_total(blocks: BlockSums, temperature: float = 1.0) -> torch.Tensor:
 
 def _first_peak(entries: Entries, peak_T: torch.Tensor) -> torch.Tensor:
     """The lowest id of the largest logit among the entries, int32 [T]; -1 where logits are not finite."""
-    peaks = entries.where(entries.logit == peak_T[entries.row])
-    lowest_T = torch.full_like(peak_T, torch.iinfo(torch.int64).max, dtype=torch.int64)
-    lowest_T.scatter_reduce_(0, peaks.row, peaks.id, "amin")
-    return torch.where(lowest_T == torch.iinfo(torch.int64).max, -1, lowest_T).int()
+    none = torch.iinfo(torch.int64).max
+    ids_N = torch.where(entries.logit == peak_T[entries.row], entries.id, none)
+    lowest_T = torch.full_like(peak_T, none, dtype=torch.int64).scatter_reduce_(0, entries.row, ids_N, "amin")
+    return torch.where(lowest_T == none, -1, lowest_T).int()

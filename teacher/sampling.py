@@ -14,6 +14,9 @@ import torch
 from schemas.scheme import Scheme
 from teacher.block_sums import BlockSums
 
+# Points looked up together: each takes some kilobytes, those of its block.
+_PIECE_POINTS = 1 << 16
+
 
 def num_draws(log_tail_T: torch.Tensor, scheme: Scheme) -> torch.Tensor:
     """Draws from each row's tail, int64 [T]: none where it is zero, or the scheme does not sample."""
@@ -55,9 +58,22 @@ def draw_tail(
     row_M, n_M = (torch.arange(points_TRN.shape[2], device=draws_T.device) < draws_T[:, None]).nonzero(as_tuple=True)
     block_MR, rest_MR = (x.view(points_TRN.shape)[row_M, :, n_M] for x in (block_TM, rest_TM))
     row_MR = row_M[:, None].expand(-1, num_replicas)
+    pieces = zip(*(x.split(max(1, _PIECE_POINTS // num_replicas)) for x in (row_MR, block_MR, rest_MR)), strict=True)
+    inside_MR = torch.cat([_place_inside(logits_TBI, highest_TB, *piece) for piece in pieces])
+    return (block_MR * block_ids + inside_MR).int()
+
+
+def _place_inside(
+    logits_TBI: torch.Tensor,
+    highest_TB: torch.Tensor,
+    row_MR: torch.Tensor,
+    block_MR: torch.Tensor,
+    rest_MR: torch.Tensor,
+) -> torch.Tensor:
+    """Where in their blocks the points fall, int64 [M, R]."""
     below_MRI = logits_TBI[row_MR, block_MR] - highest_TB[row_MR, block_MR][..., None]
     inside_MRI = below_MRI.exp().double().cumsum(dim=-1)
-    return (block_MR * block_ids + _first_above(inside_MRI, rest_MR[..., None])[..., 0]).int()
+    return _first_above(inside_MRI, rest_MR[..., None])[..., 0]
 
 
 def _points(draws_T: torch.Tensor, uniforms_TRN: torch.Tensor) -> torch.Tensor:

@@ -172,7 +172,7 @@ class HuggingFaceScorer:
             run = Sequences(windows, offsets[start : stop + 1])
             states_TD = self._forward(run.token_BS, run.position_BS)
             pieces.append(states_TD[to_device(run.places(rows), states_TD.device)])
-        return torch.cat(pieces)
+        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
     def _forward(self, token_BS: np.ndarray, position_BS: np.ndarray) -> torch.Tensor:
         inputs: dict[str, Any] = {
@@ -196,10 +196,12 @@ class HuggingFaceScorer:
         for start in range(0, len(states_TD), row_chunk):
             chunk = slice(start, start + row_chunk)
             logits_TV = buffer_TV[: len(states_TD[chunk])]
-            self._logits(states_TD[chunk], logits_TV[:, : self._vocab_size])
+            compiled = self._kernel.kind == "compiled"
+            self._logits(states_TD[chunk], logits_TV[:, : self._vocab_size], compiled=compiled)
             logits_TV[:, self._num_ids :] = -torch.inf
-            if bool(wide_T[chunk].any()):
-                wide += measure_widths(logits_TV[wide_T[chunk].to(logits_TV.device)])
+            measured = wide_T[chunk].nonzero()[:, 0]
+            if len(measured):
+                wide += measure_widths(logits_TV, measured)
             heads = select_heads(
                 logits_TV,
                 self.scheme,
@@ -223,8 +225,10 @@ class HuggingFaceScorer:
             self._kept_TV = torch.empty(num_rows, width)
         return self._kept_TV[:num_rows]
 
-    def _logits(self, states_TD: torch.Tensor, out_TV: torch.Tensor) -> torch.Tensor:
-        return out_TV.copy_(states_TD) if self._head is None else self._head.logits(states_TD, out_TV)
+    def _logits(self, states_TD: torch.Tensor, out_TV: torch.Tensor, *, compiled: bool = False) -> torch.Tensor:
+        if self._head is None:
+            return out_TV.copy_(states_TD)
+        return self._head.logits(states_TD, out_TV, compiled=compiled)
 
     def _assemble(self, rows: np.ndarray, heads: Heads, num_positions: int) -> Targets:
         """Targets of all rows from the heads of some, in the host's memory."""

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+import torch._inductor.config
 
 from schemas.errors import UsageError
 from schemas.scheme import Scheme
@@ -43,13 +44,13 @@ def test_auto_compiles_for_large_vocabularies_only() -> None:
 
 def test_without_a_compiler_auto_is_plain(monkeypatch) -> None:
     # Torch reads CXX when it is asked for its configuration first, which must not happen below.
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/no/such/compiler"))
     monkeypatch.setenv("CXX", "/no/such/compiler")
-    assert choose_kernel("auto", 262_144, "cpu") == "plain"
+    with torch._inductor.config.patch({"cpp.cxx": (None, "/no/such/compiler")}):
+        assert choose_kernel("auto", 262_144, "cpu") == "plain"
 
 
 def test_where_compiling_fails_plain_torch_takes_over_and_says_so(monkeypatch, caplog) -> None:
-    def fail() -> None:
+    def fail(_device_type: str) -> None:
         raise RuntimeError("no compiler\nmore")
 
     monkeypatch.setattr("teacher.block_sums._compiled", fail)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.scheme import Scheme
+from teacher import block_sums
 from teacher.heads import Heads, select_heads
 
 VOCAB_SIZE = 507
@@ -149,7 +150,7 @@ def test_a_row_of_nothing_but_impossible_ids_is_flagged():
 def test_pieces_of_blocks_change_nothing(monkeypatch):
     logits, next_ids = torch.randn(9, 2000) * 3, torch.arange(9)
     whole = select_heads(logits.clone(), Scheme(), next_ids)
-    monkeypatch.setattr("teacher.block_sums._PIECE_LOGITS", 4000)
+    monkeypatch.setitem(block_sums._PIECE_LOGITS, "cpu", 4000)
     grouped = select_heads(logits.clone(), Scheme(), next_ids)
     for name in Heads.__slots__:
         torch.testing.assert_close(getattr(grouped, name), getattr(whole, name), rtol=0, atol=1e-6)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from schemas.draws import uniforms, window_key
 from schemas.scheme import Scheme
+from teacher import block_sums
 from teacher.heads import Heads, select_heads
 
 VOCAB_SIZE = 507
@@ -254,7 +255,8 @@ def test_replicas_differ_and_more_of_them_leave_the_first_as_it_is(scheme):
 def test_pieces_of_logits_draw_the_same(scheme, monkeypatch):
     logits = random_logits(9, 2000)
     whole = sample(logits, scheme)
-    monkeypatch.setattr("teacher.block_sums._PIECE_LOGITS", 4000)
+    monkeypatch.setitem(block_sums._PIECE_LOGITS, "cpu", 4000)
+    monkeypatch.setattr("teacher.sampling._PIECE_POINTS", 5)
     np.testing.assert_array_equal(sample(logits, scheme).sample_ids, whole.sample_ids)
 
 
