@@ -13,6 +13,7 @@ _DECIDES_TARGETS = (
     "tokenizer",
     "scheme",
     "temperatures",
+    "num_ids",
     "entropy",
     "has_entropy",
     "quantizer",

@@ -1,16 +1,24 @@
 """The two halves of a causal language model: the trunk (tokens to hidden states) and the output projection.
 
-The loss needs them apart, so that logits of all positions never exist at once. Whether a model's logits really are
-`softcap · tanh(hidden · weightᵀ / softcap)` is tried on it once (some architectures scale them as well).
+The loss needs them apart, so that logits of all positions never exist at once. Two things are tried on a model once:
+whether its logits really are `softcap · tanh(hidden · weightᵀ / softcap)` (some architectures scale them as well), and
+whether the parts of a window stay apart (with ALiBi, convolutions or a recurrent state they do not).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from schemas.errors import UsageError
+
+# Where the second part of a `trial_window` lies.
+SECOND_PART = slice(5, 12)
+
+# Rounding stays far below these relative errors; parts that see each other differ by a tenth and more.
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.1}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -50,20 +58,52 @@ def hidden_states(model: PreTrainedModel, input_ids_BS: Tensor, position_ids_BS:
 
 @torch.no_grad()
 def check_projection(model: PreTrainedModel) -> None:
-    """Compares trunk and projection with the model's own logits on a few tokens.
+    """Tries on a dozen tokens what the loss takes for granted of trunk and projection.
 
     Raises:
-        UsageError: They differ: the architecture does something else to its logits.
+        UsageError: Together they do not give the model's own logits: the architecture does something else to them. Or
+            a part that is second in its window has other hidden states than alone: the parts see each other.
     """
     was_training = model.training
     model.eval()
-    ids = torch.arange(8, device=model.device).unsqueeze(0)
-    positions = ids.clone()
-    whole = model(input_ids=ids, position_ids=positions, use_cache=False).logits.float()
-    ours = output_projection(model).logits(hidden_states(model, ids, positions)).float()
+    ids, positions = trial_window(model)
+    alone = {"input_ids": ids[:, SECOND_PART], "position_ids": positions[:, SECOND_PART]}
+    whole = model(**alone, use_cache=False).logits.float()
+    alone_BSD = hidden_states(model, alone["input_ids"], alone["position_ids"])
+    packed_BSD = hidden_states(model, ids, positions)[:, SECOND_PART]
     model.train(was_training)
+    _check_logits(model, whole, output_projection(model).logits(alone_BSD).float())
+    _check_parts(model, packed_BSD.float(), alone_BSD.float())
+
+
+def trial_window(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """Ids and position ids, [1, 12] each, of a window of two parts to try a model on; see `SECOND_PART`."""
+    embeddings: Any = model.get_input_embeddings()
+    ids = (torch.arange(12) * 7919 + 11) % embeddings.weight.shape[0]
+    positions = torch.cat([torch.arange(SECOND_PART.start), torch.arange(12 - SECOND_PART.start)])
+    return ids.unsqueeze(0).to(model.device), positions.unsqueeze(0).to(model.device)
+
+
+def trial_tolerance(model: PreTrainedModel) -> float:
+    """Relative error from which on two ways to compute the same count as different, in the model's dtype."""
+    return _TOLERANCE.get(model.dtype, 0.1)
+
+
+def _check_logits(model: PreTrainedModel, whole: Tensor, ours: Tensor) -> None:
     if not torch.allclose(whole, ours, atol=1e-2 * whole.abs().max().item(), rtol=1e-2):
         raise UsageError(
             f"{type(model).__name__}: its logits are not its output embeddings times its hidden states (largest "
             f"difference {(whole - ours).abs().max().item():.3g}); this architecture is not supported as a student"
+        )
+
+
+def _check_parts(model: PreTrainedModel, packed: Tensor, alone: Tensor) -> None:
+    error, allowed = ((packed - alone).norm() / alone.norm().clamp(min=1e-6)).item(), trial_tolerance(model)
+    if not error < allowed:
+        raise UsageError(
+            f"{type(model).__name__}: the documents of a window see each other (hidden states of the second one differ "
+            f"from those it has alone by a relative error of {error:.2g}, {allowed:g} is allowed), while the teacher's "
+            "targets are of each document alone; this architecture is not supported as a student: choose one whose "
+            "attention restarts where position ids do (Llama, Gemma, Qwen, GPT-2), not one with ALiBi, convolutions "
+            "or a recurrent state"
         )

@@ -35,23 +35,41 @@ def online_trainer(settings: TrainSettings, windows: TrainingWindows) -> Callabl
         raise UsageError("--online-targets stored needs datasets of one scheme; use --online-targets full")
     (scheme,) = schemes
     assert scheme is not None, "target shards have one"
-    temperatures = tuple(windows[0].targets.tempered_log_tails)
+    temperatures, num_ids = tuple(windows[0].targets.tempered_log_tails), num_ids_of(windows)
     model = load_model(settings.online, settings.dtype, device)
-    scorer = HuggingFaceScorer(model, scheme, temperatures=temperatures)
+    scorer = HuggingFaceScorer(model, scheme, temperatures=temperatures, num_ids=num_ids)
     return partial(LiveTargetsTrainer, scorer=scorer, fingerprint=fingerprint)
 
 
 def live_teacher(reference: str, windows: TrainingWindows, dtype: str, device: str) -> LiveTeacher:
-    """A teacher whose ids and output size are those of the shards.
+    """A teacher whose ids, output size and padding are those of the shards.
 
     Raises:
-        FingerprintMismatchError, VocabularyError: They are not.
-        TeacherError, UsageError: It cannot be loaded, or cannot teach live.
+        FingerprintMismatchError, VocabularyError: Ids or output size are not.
+        TeacherError, UsageError: It cannot be loaded, cannot teach live, or the shards' padding differs.
     """
     check_tokenizer(reference, windows)
-    teacher = LiveTeacher.load(reference, dtype, device)
+    teacher = LiveTeacher.load(reference, dtype, device, num_ids_of(windows))
     check_size(teacher, windows)
     return teacher
+
+
+def num_ids_of(windows: TrainingWindows) -> int | None:
+    """From which id on the shards' teacher gave no probability, because only padding follows; None if nowhere.
+
+    Raises:
+        UsageError: Several datasets say different things; names them.
+    """
+    stated = {dataset.url: dataset.snapshot.identity.get("num_ids") for dataset in datasets_of(windows)}
+    if len(set(stated.values())) > 1:
+        found = ", ".join(
+            f"{url}: {'all ids' if number is None else f'{number} ids'}" for url, number in stated.items()
+        )
+        raise UsageError(
+            f"a live teacher cannot stand for datasets whose teachers gave probability to different ids ({found}); use "
+            "--online with datasets that were annotated alike, or train from the stored targets"
+        )
+    return next(iter(stated.values()))
 
 
 def check_tokenizer(reference: str, windows: TrainingWindows) -> None:

@@ -1,6 +1,7 @@
 """A teacher that runs beside the student: hidden states of a batch, then logits of some rows at a time.
 
-Its vocabulary projection is split from its trunk, as the student's is, so that logits of a whole batch never exist.
+Its vocabulary projection is split from its trunk, as the student's is, so that logits of a whole batch never exist. Ids
+that only pad its vocabulary get no probability, as in the shards.
 """
 
 from pathlib import Path
@@ -11,13 +12,10 @@ from transformers import PreTrainedModel
 
 from schemas.errors import UsageError
 from student.collator import Batch
-from student.model import hidden_states
+from student.model import SECOND_PART, hidden_states, trial_tolerance, trial_window
 from student.online.full_kl import TeacherRows
 from teacher.loading import load_model
 from teacher.projection import linear_head
-
-# Relative error of hidden states at which a part that is second in its window counts as different from one alone.
-_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.1}
 
 
 class LiveTeacher:
@@ -25,26 +23,30 @@ class LiveTeacher:
 
     Args:
         model: In evaluation mode, on its device.
+        num_ids: Ids from here on are padding of the vocabulary and get no probability; None if there are none.
 
     Raises:
         UsageError: Its logits are not one matrix times its hidden states, or its parts see each other.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, num_ids: int | None = None) -> None:
         head = linear_head(model)
         if head is None:
             raise UsageError(f"{type(model).__name__}: no linear output head: this architecture cannot teach live")
         self.model, self._head = model, head
+        self._num_ids = head.vocab_size if num_ids is None else num_ids
         self._try()
 
     @classmethod
-    def load(cls, reference: str | Path, dtype: str = "auto", device: str = "auto") -> "LiveTeacher":
+    def load(
+        cls, reference: str | Path, dtype: str = "auto", device: str = "auto", num_ids: int | None = None
+    ) -> "LiveTeacher":
         """Loads a teacher as `logitcask annotate` does.
 
         Raises:
             TeacherError: It cannot be loaded. And what the constructor raises.
         """
-        return cls(load_model(reference, dtype, device))
+        return cls(load_model(reference, dtype, device), num_ids)
 
     @property
     def vocab_size(self) -> int:
@@ -64,20 +66,24 @@ class LiveTeacher:
 
     @torch.no_grad()
     def logits(self, hidden_TD: Tensor) -> Tensor:
-        """Final logits of some rows, accumulated in float32, [T, V]."""
+        """Final logits of some rows, accumulated in float32, [T, V]; −∞ where ids are padding."""
+        logits_TV = self._project(hidden_TD)
+        logits_TV[:, self._num_ids :] = -torch.inf
+        return logits_TV
+
+    def _project(self, hidden_TD: Tensor) -> Tensor:
         empty = torch.empty(len(hidden_TD), self.vocab_size, dtype=torch.float32, device=hidden_TD.device)
         with torch.autocast(hidden_TD.device.type, enabled=False):
             return self._head.logits(hidden_TD, empty)
 
+    @torch.no_grad()
     def _try(self) -> None:
-        """Compares with the model's own logits of a part alone, once as it is and once second in a window."""
-        ids = (torch.arange(12, device=self.model.device) * 7919 + 11).unsqueeze(0) % self.vocab_size
-        positions = torch.cat([torch.arange(5), torch.arange(7)]).to(ids.device).unsqueeze(0)
-        with torch.no_grad():
-            alone_TV = self.model(input_ids=ids[:, 5:], use_cache=False).logits[0].float()
-        packed_TV = self.logits(self.hidden_states(ids, positions)[0, 5:])
+        """Compares with the model's own logits of a part alone, padding included, where it is second in a window."""
+        ids, positions = trial_window(self.model)
+        alone_TV = self.model(input_ids=ids[:, SECOND_PART], use_cache=False).logits[0].float()
+        packed_TV = self._project(self.hidden_states(ids, positions)[0, SECOND_PART])
         scale = (alone_TV - alone_TV.mean(dim=-1, keepdim=True)).norm().clamp(min=1e-6)
-        if not (packed_TV - alone_TV).norm() / scale < _TOLERANCE.get(self.model.dtype, 0.1):
+        if not (packed_TV - alone_TV).norm() / scale < trial_tolerance(self.model):
             raise UsageError(
                 f"{type(self.model).__name__}: its logits are not its output matrix times its hidden states, or its "
                 "attention crosses from one document of a window to the next; annotate with it, and train from shards"

@@ -89,6 +89,7 @@ def test_one_shard_in_two_datasets_is_refused(whole_dataset, whole_copy, tmp_pat
         ({"teacher": {"name": "x", "fingerprint": "other"}}, r"teacher\.fingerprint: 'f2'"),
         ({"window_tokens": 128}, "window_tokens: 64"),
         ({"temperatures": [2.0]}, r"temperatures: None in .*, \[2.0\] in "),
+        ({"num_ids": 40}, "num_ids: None in .*, 40 in "),
     ],
 )
 def test_targets_made_in_another_way_are_refused_by_what_differs(

@@ -61,7 +61,27 @@ def test_loss_and_gradients_are_those_of_the_dense_definition(case, softcap, tem
         torch.testing.assert_close(got.grad, want.grad)
 
 
-def test_ids_that_the_teacher_excludes_cost_nothing_and_make_no_nan(case):
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_ids_that_the_teacher_excludes_cost_nothing_and_get_the_students_probability_as_gradient(case, temperature):
+    case = {**case, "teacher": case["teacher"].clone()}
+    case["teacher"][:, 20:] = -torch.inf
+    inputs, plain = leaves(case), leaves(case)
+    found = fused(case, inputs, temperature=temperature)
+    hidden, weight, bias = plain
+    logits = (hidden @ weight.T + bias)[:, :30]
+    logits.retain_grad()
+    teacher = (case["teacher"][:, :20] / temperature).softmax(-1)
+    log_p = (logits / temperature).log_softmax(-1)
+    kl = temperature**2 * (teacher * (teacher.log() - log_p[:, :20])).sum(-1)
+    torch.testing.assert_close(found.kl, kl)
+    found.loss.backward()
+    kl.sum().backward()
+    torch.testing.assert_close(logits.grad[:, 20:], temperature * log_p.exp()[:, 20:])
+    for got, want in zip(inputs, plain, strict=True):
+        torch.testing.assert_close(got.grad, want.grad)
+
+
+def test_ids_that_the_teacher_excludes_make_no_nan_in_float32(case):
     case = {**case, "teacher": case["teacher"].clone()}
     case["teacher"][:, ::3] = -torch.inf
     inputs = leaves(case, torch.float32)

@@ -1,0 +1,160 @@
+"""A live teacher whose output matrix is wider than its tokenizer: it gives the padding no probability, as shards do."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+from schemas import storage
+from schemas.dataset import shard_path
+from schemas.errors import UsageError
+from schemas.quantizer import STEPS_PER_NAT, quantize_head
+from schemas.records import UnitRecord
+from schemas.scheme import Scheme
+from schemas.shard import ShardMetadata, encode_shard
+from schemas.snapshot_writing import write_snapshot
+from schemas.targets import Kind, Part, TargetRows, Windows
+from student.collator import Batch, collate
+from student.dataset import SoftTargetDataset
+from student.evaluation import evaluate
+from student.mixture import MixedDataset
+from student.model import hidden_states, output_projection
+from student.online.full_kl import FullObjective, linear_full_kl
+from student.online.run import live_teacher, online_trainer
+from student.settings import TrainSettings
+from teacher.loading import describe_teacher, load_model
+from teacher.scorer import HuggingFaceScorer
+from teacher.tokenizers import load_tokenizer
+
+NUM_IDS, PADDED = 1000, 1280
+SCHEME = Scheme(kind="topk", k=40)
+
+
+def random_llama(seed: int) -> PreTrainedModel:
+    config = LlamaConfig(
+        vocab_size=PADDED, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, initializer_range=0.3, pad_token_id=0, eos_token_id=1, bos_token_id=2,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config)
+
+
+def two_parts(seed: int, length: int = 24) -> Windows:
+    generator = np.random.default_rng(seed)
+    return Windows(
+        token=generator.integers(4, NUM_IDS, length).astype(np.int32),
+        kind=np.full(length, Kind.TRAIN, np.uint8),
+        part=(np.arange(length) >= length // 3).astype(np.int32),
+        window_offsets=np.array([0, length]),
+        parts=tuple(Part(id=f"{seed}-{part}", source="made up", offset=0) for part in range(2)),
+    )
+
+
+@pytest.fixture(scope="module")
+def padded_teacher(sentencepiece_model, tmp_path_factory) -> str:
+    """1,280 rows of random weights, 1,000 ids in the tokenizer."""
+    directory = tmp_path_factory.mktemp("padded")
+    random_llama(0).save_pretrained(directory)
+    shutil.copy(sentencepiece_model / "tokenizer.model", directory)
+    return str(directory)
+
+
+@pytest.fixture(scope="module")
+def annotate(padded_teacher):
+    """`annotate(out, num_ids)`: a dataset of three windows as `logitcask annotate` would state it; its directory."""
+
+    def write(out: Path, num_ids: int | None) -> str:
+        windows = Windows.concatenate([two_parts(number) for number in range(3)])
+        scorer = HuggingFaceScorer(load_model(padded_teacher, "float32", "cpu"), SCHEME, num_ids=num_ids)
+        metadata = ShardMetadata(
+            kind="targets", split="train", window_tokens=24, tokenizer=load_tokenizer(padded_teacher).info,
+            teacher=describe_teacher(padded_teacher, "float32"), scheme=SCHEME,
+        )  # fmt: skip
+        shard = encode_shard(windows, scorer.score(windows), metadata)
+        storage.create(str(out / shard_path("targets", "train", "0")), shard.data)
+        record = UnitRecord(name="0", kind="targets", split="train").of_shard(shard)
+        identity = {} if num_ids is None else {"num_ids": num_ids}
+        write_snapshot(str(out), complete=True, identity=identity, records=[record], num_documents_in=0, rejected={})
+        return str(out)
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def dataset(annotate, tmp_path_factory) -> SoftTargetDataset:
+    return SoftTargetDataset(annotate(tmp_path_factory.mktemp("annotated"), NUM_IDS))
+
+
+@pytest.fixture
+def settings(dataset, padded_teacher):
+    """`settings(online_targets)`: of a run whose student is not looked at."""
+    return lambda targets: TrainSettings(
+        datasets=(dataset.url,), student="none", out="none", online=padded_teacher, online_targets=targets, device="cpu"
+    )
+
+
+def by_row_and_id(targets: TargetRows, values: np.ndarray) -> list[np.ndarray]:
+    """Rows, ids and values of all head entries, in one order."""
+    rows = np.repeat(np.arange(len(targets.head_offsets) - 1), np.diff(targets.head_offsets))
+    order = np.lexsort((targets.head_ids, rows))
+    return [column[order] for column in (rows, targets.head_ids, values)]
+
+
+def test_targets_made_live_are_those_of_the_shards(dataset, settings):
+    scorer = online_trainer(settings("stored"), dataset).keywords["scorer"]
+    for sample in (dataset[index] for index in range(len(dataset))):
+        live, stored = scorer.score(sample.windows), sample.targets
+        rows, ids, steps = by_row_and_id(live, quantize_head(live.head_log_probs).astype(int))
+        stored_rows, stored_ids, stored_steps = by_row_and_id(stored, stored.head_q.astype(int))
+        assert (rows == stored_rows).all()
+        assert (ids == stored_ids).all()
+        # A value between two bytes may go to either: windows that are scored alone differ in their low bits.
+        np.testing.assert_allclose(steps, stored_steps, atol=1)
+        np.testing.assert_allclose(live.log_next, stored.log_next, atol=1 / STEPS_PER_NAT)
+
+
+def test_the_bound_of_the_buckets_is_not_above_the_exact_kl(dataset, padded_teacher):
+    teacher = live_teacher(padded_teacher, dataset, "float32", "cpu")
+    other = evaluate(random_llama(1), dataset, teacher=teacher)
+    assert other.full_kl_nats > other.kl_nats > 0
+    # The padding is all that this student does not know: one bucket of the tail, or the ids one by one, tell the same.
+    itself = evaluate(load_model(padded_teacher, "float32", "cpu"), dataset, teacher=teacher)
+    assert itself.kl_nats > 0.01
+    assert itself.full_kl_nats > itself.kl_nats - 2e-4  # what quantising moves
+
+
+def own_kl(teacher: PreTrainedModel, batch: Batch, log_p_TV: torch.Tensor) -> torch.Tensor:
+    """By the teacher's own logits of the tokenizer's ids, in float64."""
+    with torch.no_grad():
+        own = teacher(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
+    log_t_TV = own.flatten(0, 1)[batch["scored_rows"], :NUM_IDS].double().log_softmax(-1)
+    return (log_t_TV.exp() * (log_t_TV - log_p_TV)).sum(-1)
+
+
+def test_full_distillation_is_the_dense_definition_over_the_tokenizers_ids(dataset, settings, padded_teacher):
+    batch, student = collate([dataset[0], dataset[1]]), random_llama(1)
+    objective = FullObjective(
+        teacher_rows=online_trainer(settings("full"), dataset).keywords["teacher"].rows_of(batch),
+        vocab_size=PADDED, labels=batch["labels"], chunk_rows=8,
+    )  # fmt: skip
+    rows, projection = batch["scored_rows"], output_projection(student)
+    hidden_TD = hidden_states(student, batch["input_ids"], batch["position_ids"]).flatten(0, 1)[rows].detach()
+    dense_TD = hidden_TD.double().requires_grad_()
+    found = linear_full_kl(hidden_TD.requires_grad_(), projection, objective)
+    log_p_TV = (dense_TD @ projection.weight.detach().double().T).log_softmax(-1)[:, :NUM_IDS]
+    kl_T = own_kl(load_model(padded_teacher, "float32", "cpu"), batch, log_p_TV)
+    torch.testing.assert_close(found.kl.double(), kl_T, rtol=1e-4, atol=1e-5)
+    found.loss.backward()
+    kl_T.sum().backward()
+    torch.testing.assert_close(hidden_TD.grad.double(), dense_TD.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("targets", ["stored", "full"])
+def test_datasets_that_disagree_on_padding_have_no_one_live_teacher(dataset, annotate, settings, tmp_path, targets):
+    mixed = MixedDataset([dataset, SoftTargetDataset(annotate(tmp_path, None))])
+    with pytest.raises(UsageError, match=r"different ids \(.*: 1000 ids, .*: all ids\)"):
+        online_trainer(settings(targets), mixed)
