@@ -2,12 +2,15 @@
 
 A shard is fetched whole when it is first opened: random access would fetch most of it in small requests, and the next
 epoch again. What was used longest ago goes first. Several processes may share the directory: a copy appears under its
-digest in one step, and one that is removed while it is read stays readable until it is closed.
+digest in one step, and one that is removed while it is read stays readable, and takes up its space, until it is closed.
+What killed downloads leave counts too, and is removed after an hour. Beyond the bound are only the shard that a process
+fetches at the moment and the removed ones that it has open (two of each split of a dataset).
 """
 
 import hashlib
 import os
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -17,6 +20,8 @@ from schemas.errors import CorruptShardError, MissingShardError
 
 DEFAULT_BYTES = 20 << 30
 _CHUNK_BYTES = 1 << 24
+# A download writes every few seconds; one that has not for so long was killed.
+_STALE_SECONDS = 3600
 
 
 class LocalCopies:
@@ -69,17 +74,33 @@ class LocalCopies:
                 Path(name).unlink()
 
     def _make_room(self, newest: Path) -> None:
-        copies = []
-        for path in self._directory.glob("*.parquet"):
-            with suppress(FileNotFoundError):  # another process may be making room too
-                copies.append((path.stat().st_mtime_ns, path.stat().st_size, path))
-        total = sum(size for _, size, _ in copies)
+        copies = self._sizes("*.parquet")
+        total = sum(size for _, size, _ in [*copies, *self._unfinished()])
         for _, size, path in sorted(copies):
             if total <= self._max_bytes:
                 return
             if path != newest:
                 path.unlink(missing_ok=True)
                 total -= size
+
+    def _unfinished(self) -> list[tuple[float, int, Path]]:
+        """Downloads that may be under way; removes those that were killed."""
+        young = []
+        for written, size, path in self._sizes(f"{storage.TEMPORARY_PREFIX}*"):
+            if time.time() - written > _STALE_SECONDS:
+                path.unlink(missing_ok=True)
+            else:
+                young.append((written, size, path))
+        return young
+
+    def _sizes(self, pattern: str) -> list[tuple[float, int, Path]]:
+        """Time of the last change (seconds), size (bytes) and path of some files."""
+        found = []
+        for path in self._directory.glob(pattern):
+            with suppress(FileNotFoundError):  # another process may be making room too
+                status = path.stat()
+                found.append((status.st_mtime, status.st_size, path))
+        return found
 
 
 def _download(url: str, file: IO[bytes]) -> str:

@@ -7,7 +7,7 @@ alone.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from math import gcd
@@ -50,6 +50,9 @@ class WindowOrder:
         buffer_windows: None: an epoch is shuffled whole. Else blocks of eight neighbouring windows are shuffled, and
             then the windows inside stretches of so many: a reader that keeps a stretch in memory reads each block once.
 
+    Keeps the order of each source's latest epoch, 8 bytes a window: batches go through epochs once, and a mixture's
+    sources each have an epoch of their own.
+
     Raises:
         UsageError: Weights that are not above 0, or a buffer of less than a block.
     """
@@ -57,6 +60,7 @@ class WindowOrder:
     sources: tuple[WindowSource, ...]
     seed: int
     buffer_windows: int | None = None
+    _latest: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not all(source.weight > 0 for source in self.sources):
@@ -84,13 +88,21 @@ class WindowOrder:
 
     def _permuted(self, number: int, epochs: np.ndarray, places: np.ndarray) -> np.ndarray:
         windows = np.empty_like(places)
-        source = self.sources[number]
         for epoch in np.unique(epochs):
             now = epochs == epoch
+            windows[now] = self._epoch(number, int(epoch))[places[now]]
+        return windows
+
+    def _epoch(self, number: int, epoch: int) -> np.ndarray:
+        """A source's windows in the order of one epoch, kept until another is asked for."""
+        if self._latest.get(number, (None,))[0] != epoch:
             # Sources must not go in step where they have equal lengths.
             seed = self.seed + (number << 40)
-            windows[now] = epoch_order(source.shard_windows, seed, int(epoch), self.buffer_windows)[places[now]]
-        return windows
+            self._latest[number] = (
+                epoch,
+                epoch_order(self.sources[number].shard_windows, seed, epoch, self.buffer_windows),
+            )
+        return self._latest[number][1]
 
 
 def _interleaved(weights: tuple[float, ...], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +149,6 @@ def epoch_order(shard_windows: tuple[int, ...], seed: int, epoch: int, buffer_wi
     return _buffered_order(shard_windows, seed, epoch, buffer_windows)
 
 
-@lru_cache(maxsize=4)
 def epoch_permutation(num_items: int, seed: int, epoch: int) -> np.ndarray:
     """A permutation of 0..num_items − 1, int64; each seed and epoch has its own."""
     mask = (1 << 64) - 1
@@ -146,7 +157,6 @@ def epoch_permutation(num_items: int, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(hashes, kind="stable")
 
 
-@lru_cache(maxsize=4)
 def _buffered_order(shard_windows: tuple[int, ...], seed: int, epoch: int, buffer_windows: int) -> np.ndarray:
     """Blocks in the order of a permutation, and windows sorted by hash inside stretches of `buffer_windows`."""
     starts, lengths = _blocks(shard_windows)

@@ -39,6 +39,9 @@ from student.trainer import SoftTargetTrainer
 SETTINGS_NAME = "train.json"
 RESULTS_NAME = "results.json"
 
+# What `transformers` calls them; its "constant" has no warm-up.
+_SCHEDULES = {"constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
@@ -56,6 +59,7 @@ def train(settings: TrainSettings) -> TrainResult:
     Raises:
         UsageError, ForeignOutputError: Settings or directories that cannot be meant.
         FingerprintMismatchError, VocabularyError: Student and shards do not belong together.
+        ConfigurationMismatchError: A run is resumed with other settings.
         NonFiniteError: Training diverged.
         And what `SoftTargetDataset` raises.
     """
@@ -77,6 +81,8 @@ def train(settings: TrainSettings) -> TrainResult:
         eval_windows=settings.eval_windows,
         shuffle_windows=settings.shuffle_windows,
     )
+    if settings.resume and (checkpoint := resumption.last_checkpoint(run)):
+        trainer.check_resumable(checkpoint)  # before settings that are refused are written down
     if trainer.is_world_process_zero():
         run.mkdir(parents=True, exist_ok=True)
         if settings.tensorboard:
@@ -135,7 +141,7 @@ def training_arguments(settings: TrainSettings, run: Path) -> TrainingArguments:
         gradient_accumulation_steps=settings.batch_windows // per_step,
         learning_rate=settings.lr,
         warmup_steps=settings.warmup_steps,
-        lr_scheduler_type={"wsd": "warmup_stable_decay"}.get(settings.schedule, settings.schedule),
+        lr_scheduler_type=_SCHEDULES.get(settings.schedule, settings.schedule),
         lr_scheduler_kwargs={"num_decay_steps": settings.decay_steps} if settings.schedule == "wsd" else {},
         weight_decay=0.1,
         adam_beta2=0.95,

@@ -93,7 +93,7 @@ class TrainSettings(LossFields):
     save_every: int = 0
     """Steps between checkpoints; 0: none."""
     resume: bool = False
-    """Continue from the newest checkpoint in RUN."""
+    """Continue from the newest checkpoint in RUN, with the data, loss and learning rate it was begun with."""
     eval_windows: int | None = None
     """Held-out windows to evaluate on; default: all."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -109,7 +109,7 @@ class TrainSettings(LossFields):
     copies: str | None = None
     """Local directory that keeps copies of remote shards."""
     copies_gib: float = 20.0
-    """How much --copies may hold."""
+    """How much --copies may hold, beside what each process has open or fetches."""
     tensorboard: bool = False
     """Write metrics for TensorBoard too, into RUN/tensorboard."""
 

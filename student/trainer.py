@@ -11,7 +11,7 @@ library's. Ours are the loss, its denominators, the order of the batches, the ev
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -105,7 +105,7 @@ class SoftTargetTrainer(Trainer):
         self._windows = train_dataset
         self._sums = torch.zeros(5, dtype=torch.float64, device=args.device)
         self._last_log_seconds = time.monotonic()
-        self._latest_windows: list[int] = []
+        self._step_windows: list[int] = []
         self._replace_callbacks()
 
     def _check_shards(self, windows: TrainingWindows) -> None:
@@ -153,6 +153,7 @@ class SoftTargetTrainer(Trainer):
     ) -> tuple[list[Batch], Tensor]:
         """The micro-batches of one step, and the global batch's numbers of targets and labels, [2]."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        self._step_windows = [index for batch in batches for index in batch["window_indices"].tolist()]
         counts = count_positions(batches).to(device)
         if self.args.world_size > 1:
             torch.distributed.all_reduce(counts)
@@ -205,23 +206,29 @@ class SoftTargetTrainer(Trainer):
         Raises:
             NonFiniteError: The loss is not finite.
         """
-        self._latest_windows = inputs["window_indices"].tolist()
         loss = super().training_step(model, inputs, num_items_in_batch)
-        self._require_finite("loss", loss)
+        self._require_finite("loss", loss, inputs["window_indices"])
         return loss
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         grad_norm = super()._get_grad_norm(model, grad_norm)
-        self._require_finite("gradient norm", grad_norm)
+        # A gradient is the sum over the micro-batches of the step: any of their windows may be the cause.
+        self._require_finite("gradient norm", grad_norm, self._step_windows)
         return grad_norm
 
-    def _require_finite(self, what: str, value: Tensor | float) -> None:
+    def _require_finite(self, what: str, value: Tensor | float, windows: Iterable[Any]) -> None:
         if math.isfinite(float(value)):
             return
-        windows = ", ".join(self._windows.describe(index) for index in self._latest_windows)
+        named = ", ".join(self._windows.describe(int(index)) for index in windows)
+        rank, num_ranks = self.args.process_index, self.args.world_size
+        whose = f"the windows of process {rank} of {num_ranks}: " if num_ranks > 1 else ""
+        last = resumption.last_checkpoint(self.run_directory)
+        kept = f"the last checkpoint is good ({last})" if last else "there is no checkpoint"
+        wider = "resume in float32, or " if last and (self.args.bf16 or self.args.fp16) else ""
         raise NonFiniteError(
-            f"step {self.state.global_step + 1}: the {what} is {float(value)} on {windows}; no step was taken and the "
-            "last checkpoint is good; lower the learning rate or train in float32, then use --resume"
+            f"step {self.state.global_step + 1}: the {what} is {float(value)} on {whose}{named}; no step was taken and "
+            f"{kept}; {wider}begin a run in another directory (--out) with a lower learning rate, which a resumed run "
+            "may not change"
         )
 
     # Evaluation and logs
@@ -293,13 +300,13 @@ class SoftTargetTrainer(Trainer):
         """As `Trainer.train`; True resumes from the newest whole checkpoint in `output_dir`, if there is one.
 
         Raises:
-            ConfigurationMismatchError: The checkpoint belongs to another dataset, order, batch size or loss.
+            ConfigurationMismatchError: The checkpoint belongs to another dataset, order, batch size, loss or optimiser.
             NonFiniteError: The loss or the gradient is not finite.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = resumption.last_checkpoint(self.run_directory)
         if resume_from_checkpoint:
-            resumption.check(resume_from_checkpoint, self.identity())
+            self.check_resumable(resume_from_checkpoint)
         self._last_log_seconds = time.monotonic()
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **options)
 
@@ -323,9 +330,24 @@ class SoftTargetTrainer(Trainer):
             "batch_size_windows": self.plan.batch_size_windows,
             "loss": asdict(self.loss_settings),
             "alpha": asdict(alpha),
-            # Another length is another run only where the weight of the loss depends on it.
-            **({"num_steps": self.plan.num_batches} if alpha.depends_on_length else {}),
+            **resumption.optimiser_settings(self.args),
+            "num_steps": self.plan.num_batches,
         }
+
+    def check_resumable(self, checkpoint: str | Path) -> None:
+        """Refuses a checkpoint that this run cannot go on from.
+
+        Raises:
+            ConfigurationMismatchError: It belongs to another dataset, order, batch size, loss or optimiser.
+            CorruptShardError: It is not whole.
+        """
+        resumption.check(checkpoint, self.identity(), self._length_matters)
+
+    def _length_matters(self, num_taken: int, num_steps: int) -> bool:
+        """Whether the weight of the loss or the learning rate would be another in a longer run."""
+        return self.alpha_schedule.depends_on_length or resumption.learning_rates_depend_on_length(
+            self.args, num_taken, num_steps
+        )
 
 
 def _tensors(result: LinearLoss) -> tuple[Tensor, Tensor, Tensor]:

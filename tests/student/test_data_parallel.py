@@ -53,7 +53,9 @@ def test_two_processes_give_the_steps_of_one(dataset_url, student, alone, tmp_pa
     losses, evaluations = [], []
     for run in (first, tmp_path / "two"):
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        losses += [line[name] for line in lines if "loss" in line for name in ("loss", "kl_nats", "tokens")]
+        # The gradient's norm too: neither clipped gradients nor AdamW's steps show that it has a wrong scale.
+        names = ("loss", "kl_nats", "tokens", "grad_norm")
+        losses += [line[name] for line in lines if "loss" in line for name in names]
         evaluations.append(json.loads((run / "results.json").read_text())["held_out"])
         for when in ("before", "after"):
             assert evaluations[-1][when].pop("full_kl_nats") is None

@@ -2,13 +2,17 @@
 
 import hashlib
 import os
+import sys
+import time
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from schemas import storage
 from schemas.errors import CorruptShardError, MissingShardError
-from student.dataset import SoftTargetDataset
+from student.block_cache import WeightedLru
+from student.dataset import OPEN_COPIES, SoftTargetDataset
 from student.local_copies import LocalCopies
 
 
@@ -59,6 +63,25 @@ def test_a_removed_copy_stays_readable_where_it_is_open(remote, tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_a_killed_download_left_is_removed_after_an_hour(remote, tmp_path):
+    stale, young = (tmp_path / f"{storage.TEMPORARY_PREFIX}{name}" for name in ("stale", "young"))
+    for path, age_seconds in ((stale, 2 * 3600), (young, 60)):
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age_seconds,) * 2)
+    LocalCopies(tmp_path).path(*remote("a", b"shard"))
+    assert not stale.exists()
+    assert young.exists()
+
+
+def test_downloads_under_way_count(remote, tmp_path):
+    copies, old = LocalCopies(tmp_path, max_bytes=10), remote("a", b"aaaa")
+    first = Path(copies.path(*old))
+    (tmp_path / f"{storage.TEMPORARY_PREFIX}other").write_bytes(b"four")
+    copies.path(*remote("b", b"bbbb"))
+    assert not first.exists()
+    assert (tmp_path / f"{storage.TEMPORARY_PREFIX}other").exists()
+
+
 def test_a_file_on_this_machine_is_not_copied(tmp_path):
     copies = LocalCopies(tmp_path / "copies")
     assert copies.path(str(tmp_path / "shard.parquet"), "sha256:0") == str(tmp_path / "shard.parquet")
@@ -77,11 +100,59 @@ def test_a_missing_file_is_named(tmp_path):
         LocalCopies(tmp_path).path("memory://nowhere/a.parquet", "sha256:0")
 
 
-def test_a_dataset_reads_its_remote_shards_from_their_copies(dataset_url, remote, tmp_path):
-    fs = fsspec.filesystem("memory")
-    fs.put(dataset_url, "/copies/dataset", recursive=True)
-    dataset = SoftTargetDataset("memory://copies/dataset", copies=LocalCopies(tmp_path))
-    first = dataset[0]
-    fs.rm("/copies/dataset/targets", recursive=True)
-    again = SoftTargetDataset("memory://copies/dataset", copies=LocalCopies(tmp_path))[0]
+@pytest.fixture
+def remote_dataset(remote):
+    """`remote_dataset(directory)`: the URL of a copy of a dataset in a store that is not this machine's disk."""
+
+    def put(directory: str) -> str:
+        fsspec.filesystem("memory").put(directory, "/copies/dataset", recursive=True)
+        return "memory://copies/dataset"
+
+    fsspec.filesystem("memory").makedirs("/copies", exist_ok=True)
+    return put
+
+
+def test_a_dataset_reads_its_remote_shards_from_their_copies(dataset_url, remote_dataset, tmp_path):
+    url = remote_dataset(dataset_url)
+    first = SoftTargetDataset(url, copies=LocalCopies(tmp_path))[0]
+    fsspec.filesystem("memory").rm("/copies/dataset/targets", recursive=True)
+    again = SoftTargetDataset(url, copies=LocalCopies(tmp_path))[0]
     assert (first.windows.token == again.windows.token).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
+def test_a_dataset_keeps_few_removed_copies_open(write_dataset, remote_dataset, tmp_path):
+    url = remote_dataset(write_dataset(tmp_path / "dataset", {"train": [1] * 6}))
+    dataset = SoftTargetDataset(url, copies=LocalCopies(tmp_path / "copies", max_bytes=1))
+    for window in range(6):
+        dataset[window]
+    names = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    removed = [name for name in names if name.startswith(str(tmp_path)) and name.endswith("(deleted)")]
+    assert len(removed) <= OPEN_COPIES
+
+
+def test_a_block_in_memory_is_read_without_opening_its_shard_again(dataset_url, remote_dataset, tmp_path):
+    url = remote_dataset(dataset_url)
+    dataset = SoftTargetDataset(url, copies=LocalCopies(tmp_path, max_bytes=1))
+    first = dataset[0].windows.token
+    dataset._readers = WeightedLru(1, lambda shard: pytest.fail("opened again"))
+    assert (dataset[0].windows.token == first).all()
+
+
+def test_a_copy_that_is_gone_before_it_is_opened_is_fetched_again(dataset_url, remote_dataset, tmp_path):
+    class MakesRoomAtOnce(LocalCopies):
+        """Another process removes the first copy that is asked for."""
+
+        asked = 0
+
+        def path(self, url: str, digest: str) -> str:
+            path = super().path(url, digest)
+            self.asked += 1
+            if self.asked == 1:
+                Path(path).unlink()
+            return path
+
+    copies = MakesRoomAtOnce(tmp_path)
+    dataset = SoftTargetDataset(remote_dataset(dataset_url), copies=copies)
+    assert dataset[0].windows.num_windows == 1
+    assert copies.asked == 2

@@ -1,10 +1,13 @@
 """The order of windows: a pure function of the datasets, their weights and the seed."""
 
+from collections import Counter
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
+import student.order
 from schemas.errors import UsageError
 from student.order import BLOCK_WINDOWS, WindowOrder, WindowSource, epoch_order, epoch_permutation, integer_shares
 
@@ -59,6 +62,24 @@ def test_a_mixture_takes_each_source_as_often_as_its_weight_says(lengths, weight
     for stop in (10, 100, 1000):
         taken = np.bincount(source[:stop], minlength=len(lengths))
         assert np.abs(taken - stop * share).max() < len(lengths)
+
+
+@pytest.mark.parametrize(("buffer_windows", "permutations"), [(None, 1), (8, 2)])
+def test_a_mixture_of_six_sources_makes_each_epochs_order_once(monkeypatch, buffer_windows, permutations):
+    lengths, hashed = (16, 17, 18, 19, 20, 21), Counter()
+    splitmix64 = student.order._splitmix64
+
+    def counting(values: np.ndarray) -> np.ndarray:
+        hashed[len(values)] += 1
+        return splitmix64(values)
+
+    monkeypatch.setattr(student.order, "_splitmix64", counting)
+    mixture = order(*lengths, weights=lengths, buffer_windows=buffer_windows)
+    for start in range(0, 2 * sum(lengths), 7):  # two epochs of each, in batches that stand astride them
+        mixture.take(start, min(start + 7, 2 * sum(lengths)))
+    assert {length: hashed[length] for length in lengths} == dict.fromkeys(lengths, 2)
+    # The key of a permutation takes two hashes of a single number.
+    assert hashed[1] == 2 * permutations * 2 * len(lengths)
 
 
 def test_each_source_of_a_mixture_goes_through_its_own_epochs():

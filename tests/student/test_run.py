@@ -1,11 +1,14 @@
 """A whole run, from the command line and as a library: evaluation, export, resumption, refusals."""
 
+import hashlib
 import json
 import runpy
 import shutil
 from pathlib import Path
 
+import fsspec
 import pytest
+import safetensors.torch
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -13,6 +16,7 @@ from schemas import cli
 from schemas.dataset import load_snapshot
 from student.init import making
 from student.run import TrainSettings, train
+from student.trainer import SoftTargetTrainer
 from teacher.tokenizers import load_tokenizer
 
 
@@ -107,6 +111,73 @@ def test_a_killed_run_resumes_to_the_same_weights(finished, dataset, student, tm
     whole = weights_of(finished / "student")
     for name, tensor in weights_of(run / "student").items():
         assert torch.equal(tensor, whole[name]), name
+
+
+def test_resuming_at_another_learning_rate_is_refused_and_not_written_down(
+    finished, dataset, student, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    words = arguments(dataset, student, run, "--save-every", "2", "--resume", "--lr", "0.1")
+    assert cli.main(words) == 1
+    assert "learning_rate (was 0.0005, now 0.1)" in capsys.readouterr().err
+    assert json.loads((run / "train.json").read_text())["lr"] == 5e-4
+
+
+def test_a_constant_learning_rate_rises_over_its_warm_up(dataset, student, tmp_path):
+    more = ("--schedule", "constant", "--warmup-steps", "2", "--eval-windows", "1")
+    assert cli.main(arguments(dataset, student, tmp_path / "run", *more)) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["learning_rate"] for line in lines if "loss" in line] == pytest.approx([0, 2.5e-4, 5e-4])
+
+
+class Watched(SoftTargetTrainer):
+    """Notes the dtype of each training pass through the first feed-forward layer, and keeps the latest trainer."""
+
+    latest: "Watched"
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.passes: list[torch.dtype] = []
+        self.model.get_submodule("model.layers.0.mlp").register_forward_hook(
+            lambda module, _, output: self.passes.append(output.dtype) if module.training else None
+        )
+        Watched.latest = self
+
+
+@pytest.fixture
+def watched(monkeypatch) -> type[Watched]:
+    monkeypatch.setattr("student.run.SoftTargetTrainer", Watched)
+    return Watched
+
+
+def test_a_run_recomputes_reads_ahead_shuffles_by_blocks_and_keeps_copies(dataset, student, tmp_path, watched):
+    fsspec.filesystem("memory").put(dataset, "/flags", recursive=True)
+    more = (
+        "--gradient-checkpointing",
+        "--workers",
+        "1",
+        "--shuffle-windows",
+        "8",
+        "--copies",
+        str(tmp_path / "copies"),
+    )
+    assert cli.main(arguments("memory://flags", student, tmp_path / "run", "--eval-windows", "1", *more)) == 0
+    fsspec.filesystem("memory").rm("/flags", recursive=True)
+    trainer = watched.latest
+    assert len(trainer.passes) == 2 * 3 * 2  # forward and again backward, three steps of two micro-batches
+    assert trainer.get_train_dataloader().num_workers == 1
+    assert trainer.plan.order.buffer_windows == 8
+    copied = {hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / "copies").iterdir()}
+    assert copied == {entry.digest.removeprefix("sha256:") for entry in load_snapshot(dataset).shards()}
+
+
+def test_a_run_in_bfloat16_exports_float32(dataset, student, tmp_path, watched):
+    flags = ("--dtype", "bfloat16", "--eval-windows", "1")
+    assert cli.main(arguments(dataset, student, tmp_path / "run", *flags)) == 0
+    assert watched.latest.passes == [torch.bfloat16] * 3 * 2
+    exported = safetensors.torch.load_file(tmp_path / "run" / "student" / "model.safetensors")
+    assert {tensor.dtype for tensor in exported.values()} == {torch.float32}
 
 
 def test_a_run_is_not_begun_twice_in_one_directory(finished, dataset, student, capsys):

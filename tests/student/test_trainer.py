@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -194,7 +195,7 @@ def begun(dataset_url, tiny_student, tokenizer_info, tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("begun")
     arguments = TrainingArguments(
         output_dir=str(directory), max_steps=2, save_strategy="steps", save_steps=1, save_total_limit=1,
-        report_to="none", disable_tqdm=True, use_cpu=True,
+        learning_rate=1e-2, lr_scheduler_type="constant", report_to="none", disable_tqdm=True, use_cpu=True,
     )  # fmt: skip
     SoftTargetTrainer(
         tiny_student(), arguments, train_dataset=SoftTargetDataset(dataset_url), alpha=0.7, tokenizer=tokenizer_info()
@@ -208,21 +209,54 @@ def begun(dataset_url, tiny_student, tokenizer_info, tmp_path_factory) -> Path:
         ({"seed": 9}, r"seed \(was 42, now 9\)"),
         ({"per_device_train_batch_size": 4}, r"batch_size_windows \(was 8, now 4\)"),
         ({"alpha": 0.9}, r"alpha \(was .*0\.7.*0\.9"),
-        ({"alpha": AlphaSchedule(shape="linear", alpha=0.7)}, r"alpha \(was .*num_steps \(was None, now 2\)"),
+        ({"alpha": AlphaSchedule(shape="linear", alpha=0.7)}, r"alpha \(was .*constant.*linear"),
         ({"loss": LossSettings(tail="renormalise")}, r"loss \(was .*other.*renormalise"),
         ({"shuffle_windows": 8}, r"shuffle_windows \(was None, now 8\)"),
+        # The optimiser's state would bring the old ones back.
+        ({"learning_rate": 0.5}, r"settings: learning_rate \(was 0.01, now 0.5\);"),
+        ({"weight_decay": 0.3}, r"settings: weight_decay \(was 0.0, now 0.3\);"),
+        ({"warmup_steps": 2}, r"settings: warmup_steps \(was 0, now 2\);"),
+        ({"lr_scheduler_type": "linear"}, r"lr_scheduler_type \(was constant, now linear\);"),
+        (
+            {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 1}},
+            r"lr_scheduler_kwargs \(was {}, now {'num_decay_steps': 1}\)",
+        ),
     ],
 )
-def test_resuming_with_another_order_or_loss_is_refused(make_trainer, begun, changes, message):
-    other = make_trainer(**{"per_device_train_batch_size": 8, **changes})
+def test_resuming_with_another_order_loss_or_optimiser_is_refused(make_trainer, begun, changes, message):
+    other = make_trainer(**{"per_device_train_batch_size": 8, "lr_scheduler_type": "constant", **changes})
     with pytest.raises(ConfigurationMismatchError, match=message):
         other.train(resume_from_checkpoint=str(begun / "checkpoint-2"))
 
 
-def test_a_constant_alpha_lets_a_run_go_on_for_longer(make_trainer, begun):
-    longer = make_trainer(max_steps=3, per_device_train_batch_size=8)
+def test_a_constant_alpha_and_learning_rate_let_a_run_go_on_for_longer(make_trainer, begun):
+    longer = make_trainer(max_steps=3, per_device_train_batch_size=8, lr_scheduler_type="constant")
     longer.train(resume_from_checkpoint=str(begun / "checkpoint-2"))
     assert longer.state.global_step == 3
+
+
+FALLS_AT_THE_END = {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 1}}
+
+
+@pytest.mark.parametrize(
+    "course", [{"lr_scheduler_type": "cosine"}, FALLS_AT_THE_END, {"alpha": AlphaSchedule(shape="linear")}]
+)
+def test_a_run_whose_steps_knew_its_end_does_not_go_on_for_longer(make_trainer, course):
+    settings = {"save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant", **course}
+    make_trainer(max_steps=1, **settings).train()
+    with pytest.raises(ConfigurationMismatchError, match=r"settings: num_steps \(was 1, now 2\);"):
+        make_trainer(max_steps=2, **settings).train(resume_from_checkpoint=True)
+
+
+def test_a_run_goes_on_for_longer_from_before_its_learning_rate_fell(make_trainer):
+    settings = {"save_strategy": "steps", "save_steps": 1, **FALLS_AT_THE_END}
+    short, whole = make_trainer("short", max_steps=2, **settings), make_trainer("whole", max_steps=3, **settings)
+    short.train()
+    whole.train()
+    resumed = make_trainer("resumed", max_steps=3, **settings)
+    resumed.train(resume_from_checkpoint=str(short.run_directory / "checkpoint-1"))
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name
 
 
 def test_alpha_follows_its_schedule(make_trainer):
@@ -251,14 +285,14 @@ def test_a_mixture_trains_and_resumes_like_a_single_dataset(make_trainer, datase
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_windows(make_trainer, dataset):
-    trainer = make_trainer(max_steps=3)
+    trainer = make_trainer(per_device_train_batch_size=1, gradient_accumulation_steps=4)
     with torch.no_grad():
         next(trainer.model.parameters())[5] = math.nan
     before = weights(trainer)
-    with pytest.raises(NonFiniteError, match=r"step 1: the loss is nan on .* window \d+; no step was taken") as error:
+    with pytest.raises(NonFiniteError, match=r"the loss is nan on .* no step was taken and there is no") as error:
         trainer.train()
     first = int(trainer.plan.micro_batches(0, 0)[0][0, 0])
-    assert dataset.describe(first) in str(error.value)
+    assert f"step 1: the loss is nan on {dataset.describe(first)};" in str(error.value)
     for name, tensor in weights(trainer).items():
         torch.testing.assert_close(tensor, before[name], equal_nan=True, rtol=0, atol=0)
 
@@ -274,7 +308,7 @@ def test_a_run_that_stopped_keeps_its_last_checkpoint_good(make_trainer):
                     next(model.parameters())[5] = math.nan
 
     stopped.add_callback(Poison())
-    with pytest.raises(NonFiniteError, match=r"step 3: .* the last checkpoint is good"):
+    with pytest.raises(NonFiniteError, match=r"step 3: .* the last checkpoint is good \(.*stopped/checkpoint-2\);"):
         stopped.train()
     assert [path.name for path in stopped.run_directory.glob("checkpoint-*")] == ["checkpoint-2"]
     whole, resumed = make_trainer("whole", **settings), make_trainer("stopped", **settings)
@@ -283,13 +317,23 @@ def test_a_run_that_stopped_keeps_its_last_checkpoint_good(make_trainer):
     assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_step(make_trainer):
-    trainer = make_trainer()
+def test_a_gradient_that_is_not_finite_stops_before_the_step_and_names_all_windows_of_the_step(make_trainer, dataset):
+    trainer = make_trainer(per_device_train_batch_size=1, gradient_accumulation_steps=4)
     before = weights(trainer)
-    next(trainer.model.parameters()).register_hook(lambda gradient: gradient * math.inf)
-    with pytest.raises(NonFiniteError, match="gradient norm"):
+    calls = iter([math.inf, 1, 1, 1])  # the first of four micro-batches overflows
+    next(trainer.model.parameters()).register_hook(lambda gradient: gradient * next(calls))
+    windows = trainer.plan.windows(0)[0].tolist()
+    with pytest.raises(NonFiniteError, match="gradient norm") as error:
         trainer.train()
+    assert f" on {', '.join(dataset.describe(window) for window in windows)};" in str(error.value)
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(trainer).items())
+
+
+def test_beside_other_processes_a_message_says_whose_windows_it_names(make_trainer, dataset, monkeypatch):
+    trainer = make_trainer()
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    with pytest.raises(NonFiniteError, match=f"on the windows of process 0 of 2: {dataset.describe(3)};"):
+        trainer._require_finite("gradient norm", math.nan, [3])
 
 
 def test_a_student_with_another_vocabulary_is_refused_and_both_are_named(make_trainer, tokenizer_info):
@@ -343,12 +387,15 @@ def test_without_max_steps_the_epochs_set_them(make_trainer):
     assert trainer.args.max_steps == 5  # 24 windows in batches of 5
 
 
-def test_activation_checkpointing_changes_no_gradient(make_trainer):
-    found = []
+def test_activation_checkpointing_computes_twice_and_changes_no_gradient(make_trainer):
+    found, runs = [], Counter()
     for name, checkpointing in (("plain", False), ("checkpointed", True)):
         trainer = make_trainer(name, max_steps=1, activation_checkpointing=checkpointing)
+        mlp = trainer.model.get_submodule("model.layers.0.mlp")
+        mlp.register_forward_pre_hook(lambda *_, name=name: runs.update([name]))
         trainer.train()
         found.append(weights(trainer))
+    assert runs == {"plain": 1, "checkpointed": 2}
     for name, tensor in found[0].items():
         torch.testing.assert_close(tensor, found[1][name])
 
