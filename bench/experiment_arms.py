@@ -1,18 +1,19 @@
 """The arms of the quality experiment: datasets made of one recorded teacher, and the losses trained on them."""
 
+import shutil
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from experiment_teacher import RecordedTeacher
+from experiment_teacher import CACHE, RecordedTeacher
 
 from schemas import storage
 from schemas.dataset import shard_path
 from schemas.draws import window_uniforms
+from schemas.fingerprints import fingerprint
 from schemas.offsets import offsets_from_lengths
 from schemas.records import UnitRecord
 from schemas.scheme import Scheme
@@ -154,10 +155,12 @@ def targets_of(teacher: RecordedTeacher, split: str, windows: Windows, rows: sli
     )
 
 
-def write_dataset(teacher: RecordedTeacher, scheme: Scheme, out: Path) -> str:
-    """A dataset of both splits, once; returns its URL."""
+def write_dataset(teacher: RecordedTeacher, scheme: Scheme) -> str:
+    """A dataset of both splits, once; returns its URL, whose last part is the dataset's fingerprint."""
+    out = CACHE / "datasets" / fingerprint([teacher.fingerprint(), scheme.to_json()])
     if (out / "snapshots").exists():
         return str(out)
+    shutil.rmtree(out, ignore_errors=True)  # of an interrupted experiment
     records = []
     for split, windows in teacher.windows.items():
         metadata = _metadata(teacher, split, scheme)

@@ -3,7 +3,8 @@
     python bench/experiment_replay.py [--teacher smollm] [--seeds 5] [--json FILE] [--plot FILE.svg]
 
 The whole corpus once, a quarter of it four times, a sixteenth sixteen times: equal steps, equal tokens, equal first
-weights; cross-entropy beside cached distillation (adaptive + other). Intervals are 95 % bootstrap intervals over seeds.
+weights; cross-entropy beside cached distillation (adaptive + other). Which quarter or sixteenth, each seed draws.
+Intervals are 95 % bootstrap intervals over seeds and held-out windows.
 """
 
 import argparse
@@ -13,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from experiment_arms import ARMS, Arm, write_dataset
-from experiment_quality import interval, train_and_measure
-from experiment_teacher import CACHE, RecordedTeacher, recorded_teacher
+from experiment_quality import interval, kept_run
+from experiment_students import SCRATCH
+from experiment_teacher import RecordedTeacher, recorded_teacher
 from transformers.utils import logging as transformers_logging
 
-from schemas.fingerprints import fingerprint
 from schemas.scheme import Scheme
 
 EPOCHS = (1, 4, 16)
@@ -25,37 +26,36 @@ DISTILLED = "adaptive + other (default)"
 LEARNING_RATE = 2e-3
 
 
-def shortened(teacher: RecordedTeacher, epochs: int) -> RecordedTeacher:
-    """The same teacher of the first part of the corpus."""
+def shortened(teacher: RecordedTeacher, epochs: int, seed: int) -> RecordedTeacher:
+    """The same teacher of one part of the corpus, which the seed chooses."""
     windows = teacher.windows["train"]
-    return replace(teacher, windows={**teacher.windows, "train": windows.select(0, windows.num_windows // epochs)})
+    size = windows.num_windows // epochs
+    start = int(np.random.default_rng(seed).integers(0, windows.num_windows - size + 1))
+    rows = slice(*windows.window_offsets[[start, start + size]])
+    return replace(
+        teacher,
+        windows={**teacher.windows, "train": windows.select(start, start + size)},
+        logits={**teacher.logits, "train": teacher.logits["train"][rows]},
+    )
 
 
-def results(arm: Arm, epochs: int, seeds: int, teacher: RecordedTeacher, home: Path) -> list[dict[str, float]]:
-    """Held-out figures of each seed; runs that are kept are not made again."""
-    part, steps = shortened(teacher, epochs), teacher.windows["train"].num_windows
-    url = write_dataset(part, Scheme(), home / f"corpus-{epochs}")
+def losses(arm: Arm, epochs: int, seeds: int, teacher: RecordedTeacher) -> np.ndarray:
+    """Held-out loss of each seed and window, [S, W]; runs that are kept are not made again."""
+    recipe = replace(SCRATCH, steps=teacher.windows["train"].num_windows, batch_windows=1, learning_rate=LEARNING_RATE)
     found = []
     for seed in range(seeds):
-        kept = home / "runs" / f"{steps}-{epochs}-{seed}-{fingerprint(arm.name)[:12]}.json"
-        if not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            figures = train_and_measure(
-                arm, seed, part, {"adaptive": url}, steps=steps, batch_windows=1, learning_rate=LEARNING_RATE
-            )
-            kept.write_text(json.dumps(figures))
-        found.append(json.loads(kept.read_text()))
-        print(f"{arm.name:<28} {epochs:>2} epochs  seed {seed}", found[-1], flush=True)
-    return found
+        part = shortened(teacher, epochs, seed)
+        run = kept_run(arm, seed, part, {"adaptive": write_dataset(part, Scheme())}, recipe)
+        found.append(run["loss_nats"])
+        print(f"{arm.name:<28} {epochs:>2} epochs  seed {seed}  {np.mean(found[-1]):.4f}", flush=True)
+    return np.array(found)
 
 
-def summarise(by_arm: dict[str, dict[int, list[dict[str, float]]]]) -> list[dict]:
+def summarise(by_arm: dict[str, dict[int, np.ndarray]]) -> list[dict]:
     """A row for each number of epochs: losses, and the paired gain of distillation with its interval."""
     rows = []
     for epochs in EPOCHS:
-        text, soft = (
-            np.array([figures["loss_nats"] for figures in by_arm[name][epochs]]) for name in (ARMS[0].name, DISTILLED)
-        )
+        text, soft = by_arm[ARMS[0].name][epochs], by_arm[DISTILLED][epochs]
         rows.append(
             {
                 "epochs": epochs,
@@ -108,15 +108,10 @@ def main() -> None:
     options = parser.parse_args()
     transformers_logging.set_verbosity_error()
     teacher = recorded_teacher(options.teacher)
-    home = (
-        CACHE / f"replay-{fingerprint([teacher.teacher.fingerprint, teacher.windows['train'].content_hashes()])[:12]}"
-    )
-    arms = [arm for arm in ARMS if arm.name in (ARMS[0].name, DISTILLED)]
     by_arm = {
-        arm.name: {
-            epochs: results(replace(arm, scheme="adaptive"), epochs, options.seeds, teacher, home) for epochs in EPOCHS
-        }
-        for arm in arms
+        arm.name: {epochs: losses(replace(arm, scheme="adaptive"), epochs, options.seeds, teacher) for epochs in EPOCHS}
+        for arm in ARMS
+        if arm.name in (ARMS[0].name, DISTILLED)
     }
     rows = summarise(by_arm)
     print_table(rows)

@@ -35,15 +35,21 @@ class RecordedTeacher:
     """The teacher's logits of two sets of windows.
 
     Attributes:
+        reference: Where the teacher is.
         teacher, tokenizer: What they came from.
         windows: By split, "train" and "held-out".
         logits: By split, float16 [T, V]; the largest of a row is 0.
     """
 
+    reference: str
     teacher: TeacherInfo
     tokenizer: TokenizerInfo
     windows: dict[str, Windows]
     logits: dict[str, np.ndarray]
+
+    def fingerprint(self) -> str:
+        """Covers the teacher and all windows."""
+        return fingerprint([self.teacher.fingerprint, *(part.content_hashes() for part in self.windows.values())])
 
     def rows(self, split: str, which: np.ndarray | slice) -> torch.Tensor:
         """Some rows in float32; a copy."""
@@ -71,7 +77,17 @@ def recorded_teacher(reference: str) -> RecordedTeacher:
         if not path.exists():
             _record(reference, part, path, info.vocab_size)
         logits[split] = np.memmap(path, np.float16, "r", shape=(part.num_positions, info.vocab_size))
-    return RecordedTeacher(teacher=info, tokenizer=tokenizer.info, windows=windows, logits=logits)
+    return RecordedTeacher(reference=reference, teacher=info, tokenizer=tokenizer.info, windows=windows, logits=logits)
+
+
+def unigram_loss(windows: dict[str, Windows], vocab_size: int) -> float:
+    """What is lost on the held-out text by guessing every token from the training text's frequencies alone, in nats.
+
+    Each id is counted a tenth more often than it occurs. A student that has learned less is not worth comparing.
+    """
+    counts = np.bincount(windows["train"].token, minlength=vocab_size) + 0.1
+    labels = windows["held-out"].next_token()
+    return float(-np.log(counts / counts.sum())[labels[labels >= 0]].mean())
 
 
 def _pack(tokenizer, num_windows: int, *, held_out: bool) -> Windows:

@@ -1,5 +1,6 @@
 """The experiments' arithmetic: paired gains, intervals, and shares only where there is a way to share."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -10,18 +11,22 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 from experiment_arms import ARMS
 from experiment_quality import FIGURES, FULL, REFERENCE, interval, summarise
+from experiment_teacher import unigram_loss
+
+from schemas.targets import Part, Windows
 
 
-def results(full: float, noise: float) -> dict[str, dict[int, dict[str, float]]]:
-    """Five seeds of every arm: cross-entropy at 5, full distillation at `full`, all others half-way."""
+def results(full: float, noise: float) -> dict[str, dict[int, dict[str, list[float]]]]:
+    """Five seeds of every arm on one window: cross-entropy at 5, full distillation at `full`, all others half-way."""
     generator = np.random.default_rng(0)
     by_seed = generator.normal(0, 1, 5)  # shared by all arms: pairing takes it out
     levels = {REFERENCE: 5.0, FULL: full}
     return {
         arm.name: {
-            seed: dict.fromkeys(
-                FIGURES, levels.get(arm.name, (5 + full) / 2) + by_seed[seed] + noise * generator.normal()
-            )
+            seed: {
+                name: [levels.get(arm.name, (5 + full) / 2) + by_seed[seed] + noise * generator.normal()]
+                for name in FIGURES
+            }
             for seed in range(5)
         }
         for arm in ARMS
@@ -42,5 +47,35 @@ def test_no_share_is_given_of_a_way_that_may_be_none():
 
 def test_an_interval_covers_the_mean_as_often_as_it_says():
     generator = np.random.default_rng(1)
-    covered = [low <= 0 <= high for low, high in (interval(generator.normal(size=40)) for _ in range(100))]
-    assert 85 <= sum(covered) <= 100
+    covered = [low <= 0 <= high for low, high in (interval(generator.normal(size=(5, 1))) for _ in range(100))]
+    assert 90 <= sum(covered) <= 100
+
+
+def test_windows_that_differ_widen_an_interval_however_well_seeds_agree():
+    by_window = np.random.default_rng(1).normal(size=24)
+    alike, (low, high) = interval(np.full((5, 24), by_window.mean())), interval(np.tile(by_window, (5, 1)))
+    assert alike[1] - alike[0] < 1e-9
+    assert 2 * 1.96 * by_window.std() / 24**0.5 < high - low < 2 * 3.6 * by_window.std() / 24**0.5
+
+
+def test_a_way_for_the_worse_is_not_shared():
+    rows = summarise(results(full=6.0, noise=0.0), {})
+    assert all(row["loss_nats_share"] is None for row in rows)
+
+
+def test_cross_entropy_reads_no_targets():
+    rows = summarise(results(full=4.0, noise=0.0), {"top-12": 31.0})
+    assert [row["bytes_a_token"] for row in rows[:2]] == [None, 31.0]
+
+
+def test_frequencies_alone_lose_what_their_definition_says():
+    def windows(tokens: list[int]) -> Windows:
+        token = np.array(tokens, np.int32)
+        part = Part(id="d", source="s", offset=0)
+        return Windows(
+            token=token, kind=np.zeros(len(token), np.uint8), part=np.zeros(len(token), np.int32),
+            window_offsets=np.array([0, len(token)]), parts=(part,),
+        )  # fmt: skip
+
+    found = unigram_loss({"train": windows([0, 0, 0, 1]), "held-out": windows([2, 0, 1])}, vocab_size=3)
+    assert found == pytest.approx(-(math.log(3.1 / 4.3) + math.log(1.1 / 4.3)) / 2)

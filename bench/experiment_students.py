@@ -1,0 +1,47 @@
+"""The students of the experiments: the teacher with some of its layers, or a small model from scratch."""
+
+import copy
+import functools
+from dataclasses import dataclass
+
+from experiment_teacher import RecordedTeacher
+from transformers import PreTrainedModel
+
+from student.init.pruning import evenly_spaced, num_layers, prune_layers
+from student.init.scratch import ScratchSizes, random_student
+
+SIZES = ScratchSizes(layers=2, width=96, heads=3, kv_heads=1, head_width=32, mlp_width=256)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """First weights, and how they are trained.
+
+    Attributes:
+        layers: So many of the teacher's, evenly spaced; None: a small model from scratch, which a seed decides.
+        steps, batch_windows, learning_rate: Of AdamW, with a tenth of the steps to warm up and a cosine decay.
+    """
+
+    layers: int | None
+    steps: int
+    batch_windows: int
+    learning_rate: float
+
+    def student(self, teacher: RecordedTeacher, seed: int) -> PreTrainedModel:
+        """With its first weights."""
+        if self.layers is None:
+            return random_student(SIZES.config(teacher.teacher.vocab_size, teacher.tokenizer), seed)
+        model = copy.deepcopy(_whole(teacher.reference))
+        return prune_layers(model, evenly_spaced(num_layers(model), self.layers)).requires_grad_(True)
+
+
+# Depth pruning as `student init --layers` does it: four fifths of the layers, and a fine-tuning's learning rate.
+PRUNED = Recipe(layers=24, steps=30, batch_windows=2, learning_rate=2e-4)
+SCRATCH = Recipe(layers=None, steps=60, batch_windows=4, learning_rate=3e-3)
+
+
+@functools.cache
+def _whole(reference: str) -> PreTrainedModel:
+    from teacher.loading import load_model
+
+    return load_model(reference, "float32", "cpu")
