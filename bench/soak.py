@@ -145,7 +145,7 @@ def start(directory: Path, out: Path, *more: str, is_real: bool) -> "subprocess.
     words += ["--window", str(WINDOW), "--shard-tokens", str(SHARD_TOKENS), "--held-out", "0.1", "--device", "cpu"]
     # Whoever dies often enough with the same unit would be taken for its victim.
     words += ["--threads", "1", "--batch-tokens", "64", "--unit-attempts", "1000", "--attempts", "1000", *more]
-    code = f"import sys; from schemas.cli import main; sys.exit(main({words!r}))"
+    code = f"from schemas.cli import console; console({words!r})"
     environment = {**os.environ, "LOGITCASK_FAULTS": str(directory / "points")}
     if not is_real:
         environment["PYTHONPATH"] = echo_scorer.processes_with_it(directory / "site")

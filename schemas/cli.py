@@ -5,6 +5,7 @@ group `logitcask.commands`; its fields are its flags. Only the module of the sub
 Options come from defaults, then the TOML file named by `--config`, then flags.
 """
 
+import atexit
 import os
 import sys
 import tomllib
@@ -15,12 +16,13 @@ from importlib.metadata import EntryPoint, entry_points, version
 from importlib.util import find_spec
 from inspect import cleandoc
 from pathlib import Path
-from typing import Any, Protocol, get_type_hints
+from typing import Any, NoReturn, Protocol, get_type_hints
 
 from schemas.errors import LogitcaskError, UsageError
 from schemas.redaction import printable, scrub
 
 COMMAND_GROUP = "logitcask.commands"
+INTERRUPTED = 130
 PACKAGES = ("pipeline", "teacher", "student", "schemas")
 
 
@@ -30,6 +32,18 @@ class Command(Protocol):
     def run(self) -> int:
         """Does the work; returns the exit status."""
         ...
+
+
+def console(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The program `logitcask`: runs the command line and ends the process."""
+    status = main(arguments)
+    if status == INTERRUPTED:
+        # A runner's threads may still be inside libraries, where the end of the interpreter would abort the process.
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         print("logitcask: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`| head`); keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -87,7 +87,7 @@ def command(corpus: Path, teacher: Path, out: Path, *more: str) -> list[str]:
     """The job as a command, whose process may die."""
     words = ["annotate", str(corpus), "--teacher", str(teacher), "--out", str(out), *more]
     words += [word for name, value in SETTINGS.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    return [sys.executable, "-c", f"import sys; from schemas.cli import main; sys.exit(main({words!r}))"]
+    return [sys.executable, "-c", f"from schemas.cli import console; console({words!r})"]
 
 
 def order(faults: Path, point: str, action: str = "kill", *, always: bool = False, pattern: str | None = None) -> None:

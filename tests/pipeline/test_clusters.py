@@ -63,7 +63,7 @@ def run(corpus: Path, teacher: Path, out: Path, *words: str) -> subprocess.Compl
     """`logitcask annotate` with the settings of the local run."""
     options = [word for name, value in SETTINGS.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     words = ("annotate", str(corpus), "--teacher", str(teacher), "--out", str(out), *options, *words)
-    program = f"import sys; from schemas.cli import main; sys.exit(main({list(words)!r}))"
+    program = f"from schemas.cli import console; console({list(words)!r})"
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
 
 

@@ -60,7 +60,7 @@ def command(corpus: Path, teacher: Path, out: Path, *more: str) -> list[str]:
     words = ["annotate", str(corpus), "--teacher", str(teacher), "--out", str(out)]
     words += ["--window", "64", "--shard-tokens", "512", "--batch-tokens", "128", "--threads", "1", "--device", "cpu"]
     words += ["--held-out", "0.2", *more]
-    return [sys.executable, "-c", f"import sys; from schemas.cli import main; sys.exit(main({words!r}))"]
+    return [sys.executable, "-c", f"from schemas.cli import console; console({words!r})"]
 
 
 def sabotage(directory: Path, **switches: str) -> dict[str, str]:
