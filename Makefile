@@ -33,7 +33,7 @@ bench-loss: $(VENV)/.bench
 bench-train: $(VENV)/.runtime
 	$(BIN)/python bench/train.py
 
-# One to two hours on a core; an interrupted experiment goes on where it was.
+# Hours on a core (the pruned student) and half an hour; an interrupted experiment goes on where it was.
 experiment-quality: $(VENV)/.bench
 	$(BIN)/python bench/experiment_quality.py --teacher $(EXPERIMENT_TEACHER)
 
