@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 
 from schemas.errors import UsageError
+from teacher.compiling import compiled_over_rows
 
 KernelKind = Literal["plain", "compiled"]
 # Logits a piece: two such buffers fit a core's second-level cache. A GPU gets 64 MB, so that its memory is bounded too.
@@ -86,7 +87,7 @@ class Kernel:
         # A single block would be compiled for itself; other temperatures are rare.
         if self.kind == "plain" or temperature != 1.0 or len(logits_MI) < 2 or logits_MI.shape[1] != self.block_ids:
             return plain_block_sums(logits_MI, temperature)
-        highest_M, sums_M, weighted_M = _compiled(logits_MI.device.type)(_any_length(logits_MI))
+        highest_M, sums_M, weighted_M = _compiled(logits_MI.device.type)(logits_MI)
         return _without_empty(highest_M, sums_M, weighted_M)
 
 
@@ -107,7 +108,7 @@ def plain_block_sums(logits_MI: torch.Tensor, temperature: float = 1.0) -> Block
     """Block sums by plain torch, piece by piece; arguments as for `Kernel`."""
     num_blocks, block_ids = logits_MI.shape
     highest_M, sums_M, weighted_M = logits_MI.new_empty(3, num_blocks).unbind()
-    piece = max(1, _PIECE_LOGITS.get(logits_MI.device.type, 1 << 17) // block_ids)
+    piece = max(1, _PIECE_LOGITS.get(logits_MI.device.type, _PIECE_LOGITS["cpu"]) // block_ids)
     below, weights = logits_MI.new_empty(2, min(piece, num_blocks), block_ids).unbind()
     for start in range(0, num_blocks, piece):
         part = slice(start, start + piece)
@@ -154,18 +155,7 @@ def _exp(below: torch.Tensor) -> torch.Tensor:
 
 @functools.cache
 def _compiled(device_type: str) -> Callable[[torch.Tensor], Any]:
-    # In this thread and process: a pool of compiler processes would outlive the one kernel that it is for.
-    options: dict[str, Any] = {"compile_threads": 1}
-    if device_type == "cuda":
-        # Else the fastest of some block shapes is tried out, and two machines may sum in different orders.
-        options["deterministic"] = True
-    return torch.compile(_formula, fullgraph=True, options=options)
-
-
-def _any_length(logits_MI: torch.Tensor) -> torch.Tensor:
-    """Marks the number of blocks as one that changes: the last chunk of a batch has fewer rows."""
-    torch._dynamo.mark_dynamic(logits_MI, 0)  # pyright: ignore[reportPrivateImportUsage]
-    return logits_MI
+    return compiled_over_rows(_formula, device_type)
 
 
 @functools.cache
@@ -173,7 +163,7 @@ def _compiles(block_ids: int, device: torch.device) -> bool:
     """Compiles the kernel, once a process; the compiler's result is kept on disk for the next one."""
     try:
         with torch.inference_mode():
-            _compiled(device.type)(_any_length(torch.zeros(64, block_ids, device=device)))
+            _compiled(device.type)(torch.zeros(64, block_ids, device=device))
     except Exception as error:
         _logger.warning("heads are computed by plain torch, slower: compiling failed (%s)", _first_line(error))
         return False

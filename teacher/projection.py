@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-# Logits of a chunk of rows: half a gigabyte. Each chunk reads the whole output matrix, so few rows waste bandwidth: 256
-# rows of Gemma 3 270M take a tenth longer than 512 on a CPU; many take memory.
+from teacher.compiling import compiled_over_rows
+
+# Logits of a chunk of rows: half a gigabyte. Each chunk reads the whole output matrix, so few rows waste bandwidth, and
+# many take memory.
 _CHUNK_LOGITS = 1 << 27
 _MAX_CHUNK_ROWS = 1024
 # Rows of the output matrix converted to float32 at a time where the device cannot accumulate in float32 otherwise:
@@ -53,7 +55,6 @@ class LinearHead:
             out_TV *= self.scale
         if self.softcap is not None:
             if compiled:
-                torch._dynamo.mark_dynamic(out_TV, 0)  # pyright: ignore[reportPrivateImportUsage]
                 _compiled_softcap(self.softcap, out_TV.device.type)(out_TV)
             else:
                 out_TV.div_(self.softcap).tanh_().mul_(self.softcap)
@@ -73,11 +74,8 @@ class LinearHead:
 
 
 @functools.cache
-def _compiled_softcap(cap: float, _device_type: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    def capped(logits_TV: torch.Tensor) -> torch.Tensor:
-        return logits_TV.copy_(torch.tanh(logits_TV / cap) * cap)
-
-    return torch.compile(capped, fullgraph=True, options={"compile_threads": 1})
+def _compiled_softcap(cap: float, device_type: str) -> Callable[[torch.Tensor], Any]:
+    return compiled_over_rows(lambda logits_TV: logits_TV.copy_(torch.tanh(logits_TV / cap) * cap), device_type)
 
 
 def rows_of_chunk(vocab_size: int) -> int:

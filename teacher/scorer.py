@@ -192,11 +192,11 @@ class HuggingFaceScorer:
     ) -> tuple[Heads, WideStatistics]:
         row_chunk = max(1, self.row_chunk >> self.num_halvings)
         buffer_TV = self._logits_buffer(min(row_chunk, len(states_TD)), states_TD.device)
+        compiled = self._kernel.kind == "compiled"
         blocks, wide = [], WideStatistics()
         for start in range(0, len(states_TD), row_chunk):
             chunk = slice(start, start + row_chunk)
             logits_TV = buffer_TV[: len(states_TD[chunk])]
-            compiled = self._kernel.kind == "compiled"
             self._logits(states_TD[chunk], logits_TV[:, : self._vocab_size], compiled=compiled)
             logits_TV[:, self._num_ids :] = -torch.inf
             measured = wide_T[chunk].nonzero()[:, 0]

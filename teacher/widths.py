@@ -32,7 +32,7 @@ def measure_widths(logits_TV: torch.Tensor, rows_M: torch.Tensor) -> WideStatist
         logits_TV: [T, V].
         rows_M: Which of them, indices in the host's memory, int64 [M].
     """
-    piece = max(1, _PIECE_LOGITS.get(logits_TV.device.type, 1 << 20) // logits_TV.shape[1])
+    piece = max(1, _PIECE_LOGITS.get(logits_TV.device.type, _PIECE_LOGITS["cpu"]) // logits_TV.shape[1])
     parts = (logits_TV[rows.to(logits_TV.device)] for rows in rows_M.split(piece))
     return sum((_measure(part_TV) for part_TV in parts), WideStatistics())
 
