@@ -4,19 +4,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from annotated import commit_annotated, two_parts
 from transformers import BloomConfig, BloomForCausalLM, TrainingArguments
 
-from schemas import cli, storage
-from schemas.dataset import shard_path
+from schemas import cli
 from schemas.errors import UsageError, VocabularyError
-from schemas.records import UnitRecord
 from schemas.scheme import Scheme
-from schemas.shard import ShardMetadata, encode_shard
 from schemas.snapshot_writing import write_snapshot
-from schemas.targets import Kind, Part, Windows
+from schemas.targets import Windows
 from student.collator import collate
 from student.dataset import SoftTargetDataset
 from student.evaluation import evaluate
@@ -25,42 +22,22 @@ from student.loss_settings import LossSettings
 from student.online.teacher import LiveTeacher
 from student.online.trainer import FullDistillationTrainer, LiveTargetsTrainer
 from student.trainer import SoftTargetTrainer
-from teacher.loading import describe_teacher, load_model
+from teacher.loading import load_model
 from teacher.scorer import HuggingFaceScorer
 from teacher.tokenizers import load_tokenizer
 
 SCHEME = Scheme(kind="topk", k=40)
 
 
-def random_windows(number: int, length: int = 24) -> Windows:
-    """Windows of two parts; the second one's first row has no target."""
-    generator = np.random.default_rng(number)
-    kind = np.full(length, Kind.TRAIN, np.uint8)
-    kind[length // 2] = Kind.PROMPT
-    return Windows(
-        token=generator.integers(4, 1000, length).astype(np.int32),
-        kind=kind,
-        part=(np.arange(length) >= length // 2).astype(np.int32),
-        window_offsets=np.array([0, length]),
-        parts=tuple(Part(id=f"{number}-{part}", source="made up", offset=0) for part in range(2)),
-    )
-
-
 @pytest.fixture(scope="module")
 def dataset_url(tiny_teacher, tmp_path_factory) -> str:
     """The tiny teacher's own targets: four windows to train on, two held out."""
     out = tmp_path_factory.mktemp("annotated")
-    scorer = HuggingFaceScorer(load_model(tiny_teacher, "float32", "cpu"), SCHEME)
     records = []
     for split, numbers in (("train", range(4)), ("held-out", range(4, 6))):
-        windows = Windows.concatenate([random_windows(number) for number in numbers])
-        metadata = ShardMetadata(
-            kind="targets", split=split, window_tokens=24, tokenizer=load_tokenizer(tiny_teacher).info,
-            teacher=describe_teacher(str(tiny_teacher), "float32"), scheme=SCHEME,
-        )  # fmt: skip
-        shard = encode_shard(windows, scorer.score(windows), metadata)
-        storage.create(str(out / shard_path("targets", split, split)), shard.data)
-        records.append(UnitRecord(name=split, kind="targets", split=split).of_shard(shard))
+        # The second part's first row has no target.
+        windows = Windows.concatenate([two_parts(number, second_at=12, prompts=(12,)) for number in numbers])
+        records.append(commit_annotated(str(out), str(tiny_teacher), SCHEME, split, windows))
     write_snapshot(str(out), complete=True, identity={}, records=records, num_documents_in=0, rejected={})
     return str(out)
 

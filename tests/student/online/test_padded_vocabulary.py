@@ -6,17 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from annotated import NUM_IDS, commit_annotated, two_parts
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from schemas import storage
-from schemas.dataset import shard_path
 from schemas.errors import UsageError
 from schemas.quantizer import STEPS_PER_NAT, quantize_head
-from schemas.records import UnitRecord
 from schemas.scheme import Scheme
-from schemas.shard import ShardMetadata, encode_shard
 from schemas.snapshot_writing import write_snapshot
-from schemas.targets import Kind, Part, TargetRows, Windows
+from schemas.targets import TargetRows, Windows
 from student.collator import Batch, collate
 from student.dataset import SoftTargetDataset
 from student.evaluation import evaluate
@@ -25,11 +22,9 @@ from student.model import hidden_states, output_projection
 from student.online.full_kl import FullObjective, linear_full_kl
 from student.online.run import live_teacher, online_trainer
 from student.settings import TrainSettings
-from teacher.loading import describe_teacher, load_model
-from teacher.scorer import HuggingFaceScorer
-from teacher.tokenizers import load_tokenizer
+from teacher.loading import load_model
 
-NUM_IDS, PADDED = 1000, 1280
+PADDED = 1280
 SCHEME = Scheme(kind="topk", k=40)
 
 
@@ -41,17 +36,6 @@ def random_llama(seed: int) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config)
-
-
-def two_parts(seed: int, length: int = 24) -> Windows:
-    generator = np.random.default_rng(seed)
-    return Windows(
-        token=generator.integers(4, NUM_IDS, length).astype(np.int32),
-        kind=np.full(length, Kind.TRAIN, np.uint8),
-        part=(np.arange(length) >= length // 3).astype(np.int32),
-        window_offsets=np.array([0, length]),
-        parts=tuple(Part(id=f"{seed}-{part}", source="made up", offset=0) for part in range(2)),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +52,8 @@ def annotate(padded_teacher):
     """`annotate(out, num_ids)`: a dataset of three windows as `logitcask annotate` would state it; its directory."""
 
     def write(out: Path, num_ids: int | None) -> str:
-        windows = Windows.concatenate([two_parts(number) for number in range(3)])
-        scorer = HuggingFaceScorer(load_model(padded_teacher, "float32", "cpu"), SCHEME, num_ids=num_ids)
-        metadata = ShardMetadata(
-            kind="targets", split="train", window_tokens=24, tokenizer=load_tokenizer(padded_teacher).info,
-            teacher=describe_teacher(padded_teacher, "float32"), scheme=SCHEME,
-        )  # fmt: skip
-        shard = encode_shard(windows, scorer.score(windows), metadata)
-        storage.create(str(out / shard_path("targets", "train", "0")), shard.data)
-        record = UnitRecord(name="0", kind="targets", split="train").of_shard(shard)
+        windows = Windows.concatenate([two_parts(number, second_at=8) for number in range(3)])
+        record = commit_annotated(str(out), padded_teacher, SCHEME, "train", windows, num_ids=num_ids)
         identity = {} if num_ids is None else {"num_ids": num_ids}
         write_snapshot(str(out), complete=True, identity=identity, records=[record], num_documents_in=0, rejected={})
         return str(out)
