@@ -83,7 +83,7 @@ def recorded_teacher(reference: str) -> RecordedTeacher:
 def unigram_loss(windows: dict[str, Windows], vocab_size: int) -> float:
     """What is lost on the held-out text by guessing every token from the training text's frequencies alone, in nats.
 
-    Each id is counted a tenth more often than it occurs. A student that has learned less is not worth comparing.
+    A tenth of an occurrence is added to each id. A student that has learned less is not worth comparing.
     """
     counts = np.bincount(windows["train"].token, minlength=vocab_size) + 0.1
     labels = windows["held-out"].next_token()
