@@ -31,26 +31,28 @@ import numpy as np
 import torch
 from memory import Peak, return_free_memory
 
-from pipeline import annotating, scoring
-from pipeline.annotating import AnnotationSpec, ScorerSpec, annotate_unit
-from pipeline.heartbeats import Heartbeats
-from pipeline.plan import AnnotationUnit, TokenShard
-from schemas import storage
-from schemas.dataset import shard_path
-from schemas.scheme import Scheme
-from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
-from schemas.targets import Part, Windows
-from teacher.block_sums import Kernel, choose_kernel
-from teacher.heads import select_heads
-from teacher.packing import Document, batches, pack_documents
-from teacher.projection import rows_of_chunk
-from teacher.scorer import HuggingFaceScorer
+from logitcask.pipeline.annotation import score_windows
+from logitcask.pipeline.annotation.annotate_unit import AnnotationSpec, annotate_unit
+from logitcask.pipeline.annotation.scorers import ScorerSpec, _scorers
+from logitcask.pipeline.units.heartbeats import Heartbeats
+from logitcask.pipeline.units.units import AnnotationUnit, TokenShard
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.layout import shard_path
+from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
+from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.targets import Part, Windows
+from logitcask.schemas.format.writer import encode_shard
+from logitcask.teacher.scoring.block_sums import Kernel, choose_kernel
+from logitcask.teacher.scoring.heads import select_heads
+from logitcask.teacher.scoring.huggingface import HuggingFaceScorer
+from logitcask.teacher.scoring.projection import rows_of_chunk
+from logitcask.teacher.text.packing import Document, batches, pack_documents
 
 WINDOW_TOKENS = 1024
 RANDOM = "gemma2-2b-random"
 # The eager chain holds two float32 tensors of all logits: 34 GB at so many windows of a vocabulary of 256,000.
 _EAGER_WINDOWS = 16
-_wide_windows = scoring.wide_windows
+_wide_windows = score_windows.wide_windows
 _HEAD_SCHEMES = {"adaptive, τ = 0.001": Scheme(), "k = 128": Scheme(kind="topk", k=128)}
 
 
@@ -142,7 +144,7 @@ def measure(problem: Problem, rounds: int) -> dict[str, Any]:
         for name in list(columns)[:: -1 if index % 2 else 1]:
             seconds[name].append(columns[name]())
     one, one_measured = (np.array(seconds.pop(name)) for name in ("one window", "one window, measured"))
-    more = (one_measured - one) * problem.windows.num_windows / scoring.WIDE_INTERVAL_WINDOWS
+    more = (one_measured - one) * problem.windows.num_windows / score_windows.WIDE_INTERVAL_WINDOWS
     seconds["annotate, every 64th window measured"] = (np.array(seconds["annotate"]) + more).tolist()
     bare, tokens = seconds["bare forward"], problem.windows.num_positions
     return {
@@ -174,7 +176,7 @@ def fastest_batch(problem: Problem) -> int:
 
 def peak_bytes(problem: Problem) -> int:
     """Most memory that annotating takes above the loaded model, with windows measured at full width as in a job."""
-    scoring.wide_windows = _wide_windows
+    score_windows.wide_windows = _wide_windows
     if problem.scorer.model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -237,7 +239,7 @@ def load_problem(options: argparse.Namespace) -> Problem:
     """The teacher and the windows that were asked for."""
     torch.set_num_threads(options.threads)
     # Until memory is measured.
-    scoring.wide_windows = lambda windows: np.zeros(windows.num_positions, dtype=bool)
+    score_windows.wide_windows = lambda windows: np.zeros(windows.num_positions, dtype=bool)
     model, teacher, tokenizer, windows = _random(options) if options.teacher == RANDOM else _real(options)
     spec = ScorerSpec(
         reference=options.teacher,
@@ -250,7 +252,7 @@ def load_problem(options: argparse.Namespace) -> Problem:
         scheme=Scheme(),
     )
     scorer = HuggingFaceScorer(model, Scheme(), batch_tokens=spec.batch_tokens)
-    annotating._scorers[replace(spec, batch_tokens=0)] = scorer
+    _scorers[replace(spec, batch_tokens=0)] = scorer
     return Problem(
         scorer=scorer,
         windows=windows,
@@ -267,8 +269,9 @@ def load_problem(options: argparse.Namespace) -> Problem:
 
 
 def _real(options: argparse.Namespace) -> tuple[Any, TeacherInfo, TokenizerInfo, Windows]:
-    from teacher.loading import describe_teacher, load_model
-    from teacher.tokenizers import load_tokenizer
+    from logitcask.teacher.model.description import describe_teacher
+    from logitcask.teacher.model.loading import load_model
+    from logitcask.teacher.text.tokenizers import load_tokenizer
 
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
     from demo import fetch_teacher  # pyright: ignore[reportMissingImports]

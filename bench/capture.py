@@ -14,10 +14,10 @@ from pathlib import Path
 import corpus
 import numpy as np
 
-from schemas.fingerprints import fingerprint
-from schemas.offsets import offsets_from_lengths
-from schemas.scheme import Scheme
-from schemas.targets import TailSample, Targets, Windows
+from logitcask.schemas.fingerprints import fingerprint
+from logitcask.schemas.format.ragged import offsets_from_lengths
+from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.targets import TailSample, Targets, Windows
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "bench-format"
 WIDTH = 512
@@ -152,8 +152,8 @@ def capture(teacher: str, num_tokens: int) -> tuple[Capture, list[str]]:
     Returns:
         The capture, and the sources that are not installed.
     """
-    from teacher.loading import describe_teacher
-    from teacher.tokenizers import load_tokenizer
+    from logitcask.teacher.model.description import describe_teacher
+    from logitcask.teacher.text.tokenizers import load_tokenizer
 
     tokenizer = load_tokenizer(teacher)
     present = [name for name in corpus.SOURCES if next(corpus.documents(name), None)]
@@ -199,7 +199,7 @@ def _concatenated(columns: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndar
 
 def _pack(source: str, tokenizer, num_tokens: int) -> Windows:
     """Whole windows of one source, at least `num_tokens` positions if it has as many."""
-    from teacher.packing import Document, pack_documents
+    from logitcask.teacher.text.packing import Document, pack_documents
 
     def documents() -> Iterator[Document]:
         for number, text in enumerate(corpus.documents(source)):
@@ -218,7 +218,7 @@ def _score(model, windows: Windows, label: str) -> dict[str, np.ndarray]:
     from rich.console import Console
     from rich.progress import track
 
-    from teacher.heads import Heads
+    from logitcask.teacher.scoring.heads import Heads
 
     blocks, hidden, rows = [], [], []
     for number in track(range(windows.num_windows), description=f"teacher, {label}", console=Console(stderr=True)):

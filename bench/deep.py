@@ -20,14 +20,15 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from schemas.dataset import ShardEntry, Snapshot, load_snapshot, shard_path
-from schemas.inspection.deep_reading import sum_shards
-from schemas.records import UnitRecord
-from schemas.shard import EncodedShard, encode_shard
-from schemas.snapshot_shard import open_shard
-from schemas.snapshot_writing import write_snapshot
-from schemas.statistics import Statistics
-from schemas.targets import Targets, Windows
+from logitcask.schemas.dataset.layout import shard_path
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.dataset.shard_view import open_shard
+from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, load_snapshot
+from logitcask.schemas.dataset.snapshot_writer import write_snapshot
+from logitcask.schemas.format.targets import Targets, Windows
+from logitcask.schemas.format.writer import EncodedShard, encode_shard
+from logitcask.schemas.inspection.deep.parallel import sum_shards
+from logitcask.schemas.stats.target_statistics import Statistics
 
 SPLIT = "train"
 ROUNDS = 2

@@ -10,20 +10,21 @@ import numpy as np
 import torch
 from experiment_teacher import CACHE, RecordedTeacher
 
-from schemas import storage
-from schemas.dataset import shard_path
-from schemas.draws import window_uniforms
-from schemas.fingerprints import fingerprint
-from schemas.offsets import offsets_from_lengths
-from schemas.records import UnitRecord
-from schemas.scheme import Scheme
-from schemas.shard import ShardMetadata, encode_shard
-from schemas.snapshot_writing import write_snapshot
-from schemas.targets import TailSample, Targets, Windows
-from student.collator import Batch
-from student.loss_settings import LossSettings
-from student.online.full_kl import TeacherRows
-from teacher.heads import Heads, select_heads
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.layout import shard_path
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.dataset.snapshot_writer import write_snapshot
+from logitcask.schemas.fingerprints import fingerprint
+from logitcask.schemas.format.draws import window_uniforms
+from logitcask.schemas.format.metadata import ShardMetadata
+from logitcask.schemas.format.ragged import offsets_from_lengths
+from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.targets import TailSample, Targets, Windows
+from logitcask.schemas.format.writer import encode_shard
+from logitcask.student.data.collator import Batch
+from logitcask.student.losses.full_kl import TeacherRows
+from logitcask.student.losses.loss_settings import LossSettings
+from logitcask.teacher.scoring.heads import Heads, select_heads
 
 SHARD_WINDOWS = 32
 

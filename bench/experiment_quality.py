@@ -28,11 +28,11 @@ from experiment_teacher import CACHE, RecordedTeacher, recorded_teacher, unigram
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from schemas.fingerprints import fingerprint
-from student.dataset import SoftTargetDataset
-from student.evaluation import evaluate
-from student.online.trainer import FullDistillationTrainer
-from student.trainer import SoftTargetTrainer
+from logitcask.schemas.fingerprints import fingerprint
+from logitcask.student.data.dataset import SoftTargetDataset
+from logitcask.student.evaluation.evaluate import evaluate
+from logitcask.student.online.trainer import FullDistillationTrainer
+from logitcask.student.training.trainer import SoftTargetTrainer
 
 RESAMPLES = 10_000
 FIGURES = ("loss_nats", "full_kl_nats", "calibration_error")

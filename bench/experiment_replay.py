@@ -19,7 +19,7 @@ from experiment_students import SCRATCH
 from experiment_teacher import RecordedTeacher, recorded_teacher
 from transformers.utils import logging as transformers_logging
 
-from schemas.scheme import Scheme
+from logitcask.schemas.format.scheme import Scheme
 
 EPOCHS = (1, 4, 16)
 DISTILLED = "adaptive + other (default)"

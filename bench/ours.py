@@ -9,12 +9,13 @@ import zstandard
 from capture import SAMPLING, WINDOW_TOKENS, Capture
 from clock import in_turns
 
-from schemas.reader import ShardReader
-from schemas.scheme import Layout, Scheme
-from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
-from schemas.targets import Targets, Windows
-from student.collator import Batch, collate
-from student.dataset import WindowSample
+from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
+from logitcask.schemas.format.reader import ShardReader
+from logitcask.schemas.format.scheme import Layout, Scheme
+from logitcask.schemas.format.targets import Targets, Windows
+from logitcask.schemas.format.writer import encode_shard
+from logitcask.student.data.collator import Batch, collate
+from logitcask.student.data.dataset import WindowSample
 
 SCHEMES = {
     "k = 64": Scheme(kind="topk", k=64),
@@ -134,7 +135,7 @@ def read_all(reader: ShardReader, ranges: list[tuple[int, int]]) -> None:
 
 
 def batch_of(reader: ShardReader, start: int, stop: int) -> Batch:
-    """What `student.objective.soft_target_loss` takes, of some windows, as `SoftTargetDataset` and a loader make it."""
+    """What `student.training.objective.soft_target_loss` takes, of some windows, as a loader makes it."""
     block = reader.read_stored(start, stop)
     assert block.targets is not None
     bounds = zip(block.windows.window_offsets[:-1].tolist(), block.windows.window_offsets[1:].tolist(), strict=True)

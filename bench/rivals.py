@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from schemas.targets import Targets
+from logitcask.schemas.format.targets import Targets
 
 SMALLEST_TAIL = 2.0**-24
 

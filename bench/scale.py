@@ -28,25 +28,33 @@ import numpy as np
 from fsspec import AbstractFileSystem
 from memory import peak_bytes
 
-from pipeline.annotation_plan import AnnotationPlan
-from pipeline.attempts import UnitLimits
-from pipeline.corpus.files import CorpusFile
-from pipeline.entry_table import entry_rows
-from pipeline.finalizing import BLOCK_UNITS, finalize, gather_segments, read_tokenized
-from pipeline.heartbeats import Heartbeats
-from pipeline.plan import AnnotationUnit, TokenShard, TokenUnit, annotation_unit, plan_token_units, token_shard_name
-from pipeline.runner_settings import RunnerSettings
-from pipeline.segments import Segment, Sums, write_segment
-from pipeline.stages import Stage, finish_stage
-from pipeline.standing import finished_units
-from pipeline.tokenizing_records import TokenizedUnit
-from schemas.fingerprints import fingerprint
-from schemas.records import UnitRecord
-from schemas.scheme import Scheme
-from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
-from schemas.statistics import Statistics
-from schemas.summaries import SplitSummary, sum_records
-from schemas.targets import Part, Targets, Windows
+from logitcask.pipeline.corpus.files import CorpusFile
+from logitcask.pipeline.execution.stages import Stage, finish_stage
+from logitcask.pipeline.finalization.finalize import BLOCK_UNITS, finalize, gather_segments, read_tokenized
+from logitcask.pipeline.finalization.packed_shard_list import entry_rows
+from logitcask.pipeline.finalization.segments import Segment, Sums, write_segment
+from logitcask.pipeline.runners.settings import RunnerSettings
+from logitcask.pipeline.units.annotation_units import AnnotationPlan
+from logitcask.pipeline.units.finished import finished_units
+from logitcask.pipeline.units.heartbeats import Heartbeats
+from logitcask.pipeline.units.leases import UnitLimits
+from logitcask.pipeline.units.token_unit_record import TokenizedUnit
+from logitcask.pipeline.units.units import (
+    AnnotationUnit,
+    TokenShard,
+    TokenUnit,
+    annotation_unit,
+    plan_token_units,
+    token_shard_name,
+)
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.dataset.split_summary import SplitSummary, sum_records
+from logitcask.schemas.fingerprints import fingerprint
+from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
+from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.targets import Part, Targets, Windows
+from logitcask.schemas.format.writer import encode_shard
+from logitcask.schemas.stats.target_statistics import Statistics
 
 OUT = "stub://out"
 SHARDS_OF_A_UNIT = 8
@@ -265,7 +273,7 @@ def run(num_units: int, directory: Path) -> int:
     assert snapshot.total().num_shards == num_units
     assert snapshot.total().num_documents == snapshot.num_documents_in
     with phase("logitcask inspect"):
-        words = [sys.executable, "-m", "schemas.cli", "inspect", str(directory)]
+        words = [sys.executable, "-m", "logitcask.schemas.cli", "inspect", str(directory)]
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     return peak_bytes()
 

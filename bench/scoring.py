@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from schemas.draws import window_uniforms
-from schemas.scheme import Scheme
-from schemas.targets import Windows
-from teacher.heads import Heads, select_heads
-from teacher.loading import load_model
-from teacher.projection import LinearHead, linear_head
+from logitcask.schemas.format.draws import window_uniforms
+from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.targets import Windows
+from logitcask.teacher.model.loading import load_model
+from logitcask.teacher.scoring.heads import Heads, select_heads
+from logitcask.teacher.scoring.projection import LinearHead, linear_head
 
 # Rows whose logits exist at a time: 128 of 262,144 ids are 134 MB in float32.
 ROW_CHUNK = 128

@@ -33,10 +33,10 @@ sys.path.append(str(Path(__file__).parents[1] / "tests/support"))
 
 import echo_scorer
 
-from pipeline.cleaning import clean
-from schemas import storage
-from schemas.dataset import load_snapshot
-from schemas.verification import verify
+from logitcask.pipeline.clean import clean
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.snapshot import load_snapshot
+from logitcask.schemas.maintenance.verify import verify
 
 WINDOW, SHARD_TOKENS = 64, 1024
 # About what a shard's worth of text is; a little more text than units need does no harm.
@@ -145,7 +145,7 @@ def start(directory: Path, out: Path, *more: str, is_real: bool) -> "subprocess.
     words += ["--window", str(WINDOW), "--shard-tokens", str(SHARD_TOKENS), "--held-out", "0.1", "--device", "cpu"]
     # Whoever dies often enough with the same unit would be taken for its victim.
     words += ["--threads", "1", "--batch-tokens", "64", "--unit-attempts", "1000", "--attempts", "1000", *more]
-    code = f"from schemas.cli import console; console({words!r})"
+    code = f"from logitcask.schemas.cli import console; console({words!r})"
     environment = {**os.environ, "LOGITCASK_FAULTS": str(directory / "points")}
     if not is_real:
         environment["PYTHONPATH"] = echo_scorer.processes_with_it(directory / "site")
@@ -285,7 +285,7 @@ def workers(driver: "subprocess.Popen[bytes]") -> list[int]:
     words = ["ps", "-o", "pid=,stat=,args=", "--ppid", str(driver.pid)]
     listed = subprocess.run(words, capture_output=True, text=True, check=False).stdout
     rows = [line.split(maxsplit=2) for line in listed.splitlines()]
-    return [int(pid) for pid, state, words in rows if "pipeline.worker" in words and "Z" not in state]
+    return [int(pid) for pid, state, words in rows if "logitcask.pipeline.runners.worker" in words and "Z" not in state]
 
 
 def _parent(pid: str) -> int | None:

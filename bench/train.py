@@ -23,22 +23,23 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from schemas import storage
-from schemas.dataset import shard_path
-from schemas.records import UnitRecord
-from schemas.scheme import Scheme
-from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
-from schemas.snapshot_writing import write_snapshot
-from schemas.targets import Kind, Part, Targets, Windows
-from student.batches import BatchPlan, RankBatches
-from student.collator import Batch, collate
-from student.dataset import EpochWindows, SoftTargetDataset
-from student.init.scratch import ScratchSizes, random_student
-from student.model import hidden_states, output_projection
-from student.objective import soft_target_loss
-from student.online.full_kl import FullObjective, linear_full_kl
-from student.online.teacher import LiveTeacher
-from student.order import WindowOrder
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.layout import shard_path
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.dataset.snapshot_writer import write_snapshot
+from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
+from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.targets import Kind, Part, Targets, Windows
+from logitcask.schemas.format.writer import encode_shard
+from logitcask.student.data.batch_plan import BatchPlan, RankBatches
+from logitcask.student.data.collator import Batch, collate
+from logitcask.student.data.dataset import EpochWindows, SoftTargetDataset
+from logitcask.student.data.order import WindowOrder
+from logitcask.student.init.scratch import ScratchSizes, random_student
+from logitcask.student.losses.full_kl import FullObjective, linear_full_kl
+from logitcask.student.model.projection import hidden_states, output_projection
+from logitcask.student.online.teacher import LiveTeacher
+from logitcask.student.training.objective import soft_target_loss
 
 TOKENIZER = TokenizerInfo(
     name="made up", fingerprint="f" * 32, vocabulary_fingerprint="a" * 32, vocab_size=0, bos_id=None, eos_id=None

@@ -8,8 +8,8 @@ import sys
 
 from transformers import AutoModelForCausalLM, TrainingArguments
 
-from student.dataset import SoftTargetDataset
-from student.trainer import SoftTargetTrainer
+from logitcask.student.data.dataset import SoftTargetDataset
+from logitcask.student.training.trainer import SoftTargetTrainer
 
 dataset, student, run = sys.argv[1:]
 trainer = SoftTargetTrainer(

@@ -1,7 +1,7 @@
 """The annotation job: resolve, tokenise, annotate, finalise. Usable without the command line:
 
-    from pipeline.configuration import AnnotateConfig
-    from pipeline.job import annotate
+    from logitcask.pipeline.config import AnnotateConfig
+    from logitcask.pipeline.job import annotate
 
     result = annotate(AnnotateConfig(corpus=("texts/",), teacher="google/gemma-2-2b", out="cask"))
 
@@ -17,23 +17,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
 
-from pipeline.annotation_plan import AnnotationPlan
-from pipeline.appending import finished_before, write_appended
-from pipeline.attempts import Mark, UnitLimits, forgive, this_process
-from pipeline.configuration import AnnotateConfig
-from pipeline.corpus.parquet import row_group_bytes
-from pipeline.finalizing import BLOCK_UNITS, Tokenized, finalize, gather_segments, read_tokenized
-from pipeline.plan import TokenUnit, plan_token_units, token_unit_name
-from pipeline.progress import Listener
-from pipeline.resolving import ResolvedJob, resolve_job
-from pipeline.stages import Stage, StageResult, UnitFailedError, finish_stage
-from pipeline.standing import finished_token_units, finished_units, standing_shards
-from pipeline.telemetry import telemetry
-from pipeline.tokenizing_records import read_tokenized_unit
-from schemas import storage
-from schemas.dataset import Snapshot
-from schemas.errors import CorpusError, LogitcaskError, MissingShardError
-from schemas.snapshot_writing import write_draft
+from logitcask.pipeline.config import AnnotateConfig
+from logitcask.pipeline.corpus.parquet import row_group_bytes
+from logitcask.pipeline.execution.progress import Listener
+from logitcask.pipeline.execution.stages import Stage, StageResult, UnitFailedError, finish_stage
+from logitcask.pipeline.execution.telemetry import telemetry
+from logitcask.pipeline.finalization.append import finished_before, write_appended
+from logitcask.pipeline.finalization.finalize import BLOCK_UNITS, Tokenized, finalize, gather_segments, read_tokenized
+from logitcask.pipeline.resolve import ResolvedJob, resolve_job
+from logitcask.pipeline.units.annotation_units import AnnotationPlan
+from logitcask.pipeline.units.finished import finished_token_units, finished_units, standing_shards
+from logitcask.pipeline.units.leases import Mark, UnitLimits, forgive, this_process
+from logitcask.pipeline.units.token_unit_record import read_tokenized_unit
+from logitcask.pipeline.units.units import TokenUnit, plan_token_units, token_unit_name
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.snapshot import Snapshot
+from logitcask.schemas.dataset.snapshot_writer import write_draft
+from logitcask.schemas.errors import CorpusError, LogitcaskError, MissingShardError
 
 _logger = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ def _target_stage(job: ResolvedJob, plan: AnnotationPlan) -> Stage:
 
 def _transforms() -> ModuleType:
     """Beam, imported only where there is something to do."""
-    return importlib.import_module("pipeline.transforms")
+    return importlib.import_module("logitcask.pipeline.execution.transforms")
 
 
 def _require_documents(job: ResolvedJob, tokenized: Tokenized, first: StageResult) -> None:

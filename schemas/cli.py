@@ -13,17 +13,15 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from importlib.metadata import EntryPoint, entry_points, version
-from importlib.util import find_spec
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, get_type_hints
 
-from schemas.errors import LogitcaskError, UsageError
-from schemas.redaction import printable, scrub
+from logitcask.schemas.errors import LogitcaskError, UsageError
+from logitcask.schemas.redaction import printable, scrub
 
 COMMAND_GROUP = "logitcask.commands"
 INTERRUPTED = 130
-PACKAGES = ("pipeline", "teacher", "student", "schemas")
 
 
 class Command(Protocol):
@@ -50,7 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0 well, 1 bad data, 2 bad usage, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        check_packages()
         return _dispatch(words)
     except LogitcaskError as error:
         print(f"logitcask: error: {printable(scrub(str(error)))}", file=sys.stderr)
@@ -66,23 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A mistake of ours: the trace helps whoever mends it, and may quote URLs with credentials.
         print(printable(scrub(traceback.format_exc())), file=sys.stderr)
         return 1
-
-
-def check_packages() -> None:
-    """Refuses to run if one of the four package names, which are common words, belongs to somebody else.
-
-    Raises:
-        UsageError: Names the package and where it was found.
-    """
-    home = Path(__file__).resolve().parent.parent
-    for package in PACKAGES:
-        spec = find_spec(package)
-        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
-        if found != home:
-            raise UsageError(
-                f"the package {package!r} that Python finds is not logitcask's: it lies in {found or 'no file'}, "
-                f"logitcask in {home}; install logitcask into an environment of its own"
-            )
 
 
 def registered_commands() -> dict[str, EntryPoint]:

@@ -20,9 +20,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from schemas import fault_points
-from schemas.errors import LogitcaskError, StorageError
-from schemas.redaction import redact, scrub
+from logitcask.schemas import fault_points
+from logitcask.schemas.errors import LogitcaskError, StorageError
+from logitcask.schemas.redaction import redact, scrub
 
 if TYPE_CHECKING:
     # Imported where it is used: `logitcask inspect` of a local dataset does without, and starts 0.1 s sooner.

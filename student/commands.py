@@ -4,16 +4,16 @@ import json
 import math
 import os
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from schemas.errors import UsageError
-from student.settings import DecoderSizes, TrainSettings
+from logitcask.schemas.errors import UsageError
+from logitcask.student.settings import DecoderSizes, EvalSettings, TrainSettings
 
 if TYPE_CHECKING:
-    from student.evaluation import Evaluation
-    from student.run import TrainResult
+    from logitcask.student.evaluation.evaluate import Evaluation
+    from logitcask.student.training.run import TrainResult
 
 
 TEACHER_LOSS = "teacher loss (nats)"
@@ -35,16 +35,22 @@ class Train(TrainSettings):
         pass
 
     def run(self) -> int:
-        from student.run import train
+        from logitcask.student.training.run import train
 
-        result = train(TrainSettings(**asdict(self)))
+        if self.online is None:
+            result = train(TrainSettings(**asdict(self)))
+        else:
+            # One of the two folders that may load a live teacher: imported only if the user asks for one.
+            from logitcask.student.online.run import online_trainer
+
+            result = train(TrainSettings(**asdict(self)), choose_trainer=online_trainer)
         if os.environ.get("RANK", "0") == "0":  # under torchrun every process comes here
             _print_result(result)
         return 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Eval:
+class Eval(EvalSettings):
     """Measure a student on held-out shards: loss, perplexity, KL to the teacher, agreement, calibration.
 
     The KL is over the stored buckets, a lower bound of the full one; with --online a live teacher gives that too. Exit
@@ -54,31 +60,15 @@ class Eval:
         logitcask eval RUN --shards OUT
     """
 
-    student: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
-    """Directory of a finished run, or of a student."""
-    shards: str
-    """Directory of the dataset: a path or any fsspec URL."""
-    split: Literal["held-out", "train"] = "held-out"
-    """Which of the dataset's windows."""
-    snapshot: int | None = None
-    """Number of the snapshot; default: the latest."""
-    online: str | None = None
-    """Directory, .gguf file or hub id of the teacher, for the exact KL."""
-    windows: int | None = None
-    """Measure on so many windows; default: all."""
-    batch_windows: int = 1
-    """Windows in one forward pass."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the forward pass."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to run; auto: the GPU if there is one."""
-    json: bool = False
-    """Print JSON instead of a table."""
-
     def run(self) -> int:
-        from student.measuring import measure
+        from logitcask.student.evaluation.run import measure
 
-        evaluation = measure(self)
+        if self.online is None:
+            evaluation = measure(self)
+        else:
+            from logitcask.student.online.run import evaluation_teacher
+
+            evaluation = measure(self, load_teacher=evaluation_teacher)
         if self.json:
             print(json.dumps(evaluation.to_json(), indent=1))
         else:
@@ -154,7 +144,7 @@ class StudentInit(DecoderSizes):
     """With --scratch: of the weights."""
 
     def run(self) -> int:
-        from student.init import making
+        from logitcask.student.init import making
 
         self._check()
         if self.from_checkpoint is not None:
@@ -191,8 +181,8 @@ class StudentInit(DecoderSizes):
             )
 
     def _from_scratch(self):
-        from student.init import making
-        from student.init.scratch import ScratchSizes
+        from logitcask.student.init import making
+        from logitcask.student.init.scratch import ScratchSizes
 
         assert self.teacher is not None, "checked"
         named = {field.name: getattr(self, field.name) for field in fields(DecoderSizes)}

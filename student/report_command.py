@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import tyro
 
-from schemas.errors import UsageError
+from logitcask.schemas.errors import UsageError
 
 if TYPE_CHECKING:
-    from schemas.dataset import Snapshot
-    from schemas.report.windows import Student
-    from schemas.vocabulary import Vocabulary
+    from logitcask.schemas.dataset.snapshot import Snapshot
+    from logitcask.schemas.dataset.vocabulary import Vocabulary
+    from logitcask.schemas.report.windows import Student
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,10 +50,10 @@ class Report:
     """Print the report's data as JSON instead of writing a page; docs/report-json.md explains it."""
 
     def run(self) -> int:
-        from schemas import storage
-        from schemas.dataset import load_snapshot
-        from schemas.report.gathering import SampleSize, gather
-        from schemas.report.page import render_page
+        from logitcask.schemas import storage
+        from logitcask.schemas.dataset.snapshot import load_snapshot
+        from logitcask.schemas.report.gathering import SampleSize, gather
+        from logitcask.schemas.report.page import render_page
 
         size = SampleSize(num_windows=self.windows, num_tokens=self.tokens, seed=self.seed)
         snapshot = load_snapshot(self.out, self.snapshot)
@@ -76,7 +76,7 @@ def _written(name: str, size_bytes: int, sample: dict[str, Any]) -> str:
 
 def _vocabulary_if_any(snapshot: "Snapshot") -> "Vocabulary | None":
     """The dataset's vocabulary, or None where an older release left it out: ids are shown then."""
-    from schemas.inspection.windows import dataset_vocabulary
+    from logitcask.schemas.inspection.window import dataset_vocabulary
 
     try:
         return dataset_vocabulary(snapshot)
@@ -87,8 +87,8 @@ def _vocabulary_if_any(snapshot: "Snapshot") -> "Vocabulary | None":
 
 def _student(run: Path, snapshot: "Snapshot") -> "Student | None":
     """What scores windows with the run's student; None while it has none."""
-    from schemas.inspection.windows import numbered_shards
-    from schemas.snapshot_shard import open_shard
+    from logitcask.schemas.dataset.shard_view import open_shard
+    from logitcask.schemas.inspection.window import numbered_shards
 
     if not (run / "student").is_dir():
         print(f"logitcask: note: {run}: no student there yet, so its errors are not shown", file=sys.stderr)
@@ -96,7 +96,7 @@ def _student(run: Path, snapshot: "Snapshot") -> "Student | None":
     shard = next(iter(numbered_shards(snapshot)), None)
     if shard is None:
         return None
-    from student.row_errors import student_errors
+    from logitcask.student.evaluation.row_errors import student_errors
 
     with open_shard(snapshot, shard.entry) as opened:
         return student_errors(run, opened.metadata)

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from schemas.errors import UsageError
-from student.alpha import AlphaSchedule, AlphaShape
+from logitcask.schemas.errors import UsageError
+from logitcask.student.alpha_schedule import AlphaSchedule, AlphaShape
 
 Tail = Literal["other", "renormalise", "raw", "residual", "label", "sample", "blend"]
 DivergenceName = Literal["forward", "reverse", "jsd"]
@@ -21,7 +21,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossFields:
-    """Which loss between the teacher's targets and the student; `student.loss_settings` gives it meaning."""
+    """Which loss between the teacher's targets and the student; `student.losses.loss_settings` gives it meaning."""
 
     tail: Tail = "other"
     """What becomes of the teacher's mass outside the stored head. other: one bucket. renormalise, raw: forgotten, two
@@ -140,6 +140,32 @@ class TrainSettings(LossFields):
             warmup_steps=self.alpha_warmup_steps,
             decay_steps=self.alpha_decay_steps,
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalSettings:
+    """Settings of an evaluation."""
+
+    student: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
+    """Directory of a finished run, or of a student."""
+    shards: str
+    """Directory of the dataset: a path or any fsspec URL."""
+    split: Literal["held-out", "train"] = "held-out"
+    """Which of the dataset's windows."""
+    snapshot: int | None = None
+    """Number of the snapshot; default: the latest."""
+    online: str | None = None
+    """Directory, .gguf file or hub id of the teacher, for the exact KL."""
+    windows: int | None = None
+    """Measure on so many windows; default: all."""
+    batch_windows: int = 1
+    """Windows in one forward pass."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward pass."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run; auto: the GPU if there is one."""
+    json: bool = False
+    """Print JSON instead of a table."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

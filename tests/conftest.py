@@ -29,12 +29,11 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def own_messages() -> Iterator[None]:
     """A command that a test runs in this process sets up where messages go: for that test alone."""
-    loggers = [logging.getLogger(package) for package in ("pipeline", "teacher", "student", "schemas")]
-    before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
+    logger = logging.getLogger("logitcask")
+    handlers, propagate = logger.handlers[:], logger.propagate
     yield
-    for logger, handlers, propagate in before:
-        logger.handlers[:] = handlers
-        logger.propagate = propagate
+    logger.handlers[:] = handlers
+    logger.propagate = propagate
 
 
 @pytest.fixture(scope="session")

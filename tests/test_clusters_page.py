@@ -2,16 +2,16 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-from pipeline.commands import Annotate
-from pipeline.configuration import AnnotateConfig
-from pipeline.runner_settings import SUPPORTED_RUNNERS
-from schemas.cli import parse_command
+from logitcask.pipeline.commands import Annotate
+from logitcask.pipeline.config import AnnotateConfig
+from logitcask.pipeline.runners.settings import SUPPORTED_RUNNERS
+from logitcask.schemas.cli import parse_command
 
-PAGE = (Path(__file__).parent.parent / "docs" / "clusters.md").read_text()
+PAGE = (ROOT / "docs" / "clusters.md").read_text()
 COMMANDS = [shlex.split(line)[2:] for line in re.findall(r"^logitcask annotate .+$", PAGE, re.MULTILINE)]
 
 

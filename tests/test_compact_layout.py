@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from schemas.cli import main
-from schemas.dataset import load_snapshot
-from schemas.scheme import Layout
-from schemas.snapshot_shard import open_shard
+from logitcask.schemas.cli import main
+from logitcask.schemas.dataset.shard_view import open_shard
+from logitcask.schemas.dataset.snapshot import load_snapshot
+from logitcask.schemas.format.scheme import Layout
 
 SETTINGS = ["--window", "64", "--batch-tokens", "256", "--held-out", "0.2", "--threads", "1", "--entropy"]
 pytestmark = pytest.mark.slow

@@ -2,13 +2,12 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-from schemas.cli import option_fields, registered_commands
+from logitcask.schemas.cli import option_fields, registered_commands
 
-ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "FORMAT.md", "CONTRIBUTING.md"]
 COMMAND_LINE = re.compile(r"^(?:\$ )?(logitcask .+)$", re.MULTILINE)
 

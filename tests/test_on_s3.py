@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from object_store import Fault, environment, failing_proxy, s3_server
 
-from schemas import storage
-from schemas.cli import main
+from logitcask.schemas import storage
+from logitcask.schemas.cli import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 pytest.importorskip("moto")
@@ -75,8 +75,8 @@ def test_a_dataset_is_made_checked_and_trained_on_in_an_object_store(
 
 def stored(out: str) -> dict[str, list[float]]:
     """Log-probabilities by shard: the documents' sources, and so the bytes, carry the store's name."""
-    from schemas.dataset import load_snapshot
-    from schemas.reader import ShardReader
+    from logitcask.schemas.dataset.snapshot import load_snapshot
+    from logitcask.schemas.format.reader import ShardReader
 
     snapshot = load_snapshot(out)
     found = {}

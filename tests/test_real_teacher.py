@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from repository import ROOT
 
-from schemas import dataset, verification
-from schemas.reader import ShardReader
-from schemas.targets import Targets
+from logitcask.schemas.dataset.snapshot import complete_snapshot
+from logitcask.schemas.format.reader import ShardReader
+from logitcask.schemas.format.targets import Targets
+from logitcask.schemas.maintenance import verify
 
 pytestmark = pytest.mark.slow
 
-DEMO = Path(__file__).parent.parent / "examples" / "demo.py"
+DEMO = ROOT / "examples" / "demo.py"
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +46,17 @@ def test_the_demo_brings_the_student_closer_to_its_teacher(demo: Path):
     held_out = json.loads((demo / "run/results.json").read_text())["held_out"]
     assert held_out["after"]["kl_nats"] < held_out["before"]["kl_nats"] - 1
     assert held_out["after"]["loss_nats"] < held_out["before"]["loss_nats"] - 1
-    assert verification.verify(str(demo / "shards")).faults == ()
+    assert verify.verify(str(demo / "shards")).faults == ()
 
 
 @pytest.mark.timeout(900)
 def test_stored_targets_equal_a_plain_forward_of_each_part_alone(demo: Path, smollm: str):
     import torch
 
-    from teacher.loading import load_model
+    from logitcask.teacher.model.loading import load_model
 
     model = load_model(smollm, "float32", "cpu")
-    snapshot = dataset.complete_snapshot(str(demo / "shards"))
+    snapshot = complete_snapshot(str(demo / "shards"))
     entry = snapshot.shards("train")[0]
     with ShardReader(snapshot.shard_url(entry), footer_digest=entry.footer_digest) as reader:
         block = reader.read(0, 1)
@@ -90,7 +92,7 @@ def check_part(log_p: np.ndarray, token: np.ndarray, targets: Targets) -> list[f
 
 @pytest.mark.timeout(300)
 def test_in_a_conversation_exactly_what_the_assistant_says_is_learned(smollm: str):
-    from teacher.tokenizers import load_tokenizer
+    from logitcask.teacher.text.tokenizers import load_tokenizer
 
     tokenizer = load_tokenizer(smollm)
     messages = [

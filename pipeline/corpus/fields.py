@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.corpus.documents import Place, RawDocument, Rejected
+from logitcask.pipeline.corpus.documents import Place, RawDocument, Rejected
 
 # Longer ids are somebody's text in the wrong field.
 _MAX_ID_CHARACTERS = 512

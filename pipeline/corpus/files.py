@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from schemas import storage
-from schemas.errors import CorpusError
-from schemas.storage import StoredFile
+from logitcask.schemas import storage
+from logitcask.schemas.errors import CorpusError
+from logitcask.schemas.storage import StoredFile
 
 Format = Literal["text", "jsonl", "parquet"]
 Compression = Literal["gzip", "zstd"]

@@ -4,10 +4,10 @@ import io
 import json
 from collections.abc import Iterator
 
-from pipeline.corpus.documents import Place, RawDocument, Rejected
-from pipeline.corpus.fields import Fields, document_from_record, too_large
-from pipeline.corpus.files import FileSlice
-from pipeline.corpus.streams import CORRUPT_STREAM_ERRORS, open_file
+from logitcask.pipeline.corpus.documents import Place, RawDocument, Rejected
+from logitcask.pipeline.corpus.fields import Fields, document_from_record, too_large
+from logitcask.pipeline.corpus.files import FileSlice
+from logitcask.pipeline.corpus.streams import CORRUPT_STREAM_ERRORS, open_file
 
 _SKIP_BYTES = 1 << 20
 

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.corpus.documents import Place, RawDocument, Rejected
-from pipeline.corpus.fields import Fields, document_from_record
-from pipeline.corpus.files import CorpusFile, FileSlice
-from pipeline.corpus.streams import open_file
+from logitcask.pipeline.corpus.documents import Place, RawDocument, Rejected
+from logitcask.pipeline.corpus.fields import Fields, document_from_record
+from logitcask.pipeline.corpus.files import CorpusFile, FileSlice
+from logitcask.pipeline.corpus.streams import open_file
 
 # Rows turned into Python objects at a time.
 _BATCH_ROWS = 256

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator
 
-from pipeline.corpus.documents import RawDocument, Rejected
-from pipeline.corpus.fields import Fields
-from pipeline.corpus.files import FileSlice, Format
-from pipeline.corpus.jsonl import read_jsonl
-from pipeline.corpus.parquet import read_parquet
-from pipeline.corpus.text import read_text
+from logitcask.pipeline.corpus.documents import RawDocument, Rejected
+from logitcask.pipeline.corpus.fields import Fields
+from logitcask.pipeline.corpus.files import FileSlice, Format
+from logitcask.pipeline.corpus.jsonl import read_jsonl
+from logitcask.pipeline.corpus.parquet import read_parquet
+from logitcask.pipeline.corpus.text import read_text
 
 _READERS: dict[Format, Callable[[FileSlice, Fields], Iterator[RawDocument | Rejected]]] = {
     "text": read_text,

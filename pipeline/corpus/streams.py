@@ -9,9 +9,9 @@ from typing import IO, Any, cast
 
 import zstandard
 
-from pipeline.corpus.files import CorpusFile
-from schemas import storage
-from schemas.errors import CorpusError
+from logitcask.pipeline.corpus.files import CorpusFile
+from logitcask.schemas import storage
+from logitcask.schemas.errors import CorpusError
 
 # What a damaged compressed file raises. (BadGzipFile is an OSError; other OSErrors are the store's, not the file's.)
 CORRUPT_STREAM_ERRORS = (gzip.BadGzipFile, zlib.error, zstandard.ZstdError, EOFError)

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from pipeline.corpus.documents import Place, RawDocument, Rejected
-from pipeline.corpus.fields import Fields, document_from_text, too_large
-from pipeline.corpus.files import FileSlice
-from pipeline.corpus.streams import CORRUPT_STREAM_ERRORS, open_file
+from logitcask.pipeline.corpus.documents import Place, RawDocument, Rejected
+from logitcask.pipeline.corpus.fields import Fields, document_from_text, too_large
+from logitcask.pipeline.corpus.files import FileSlice
+from logitcask.pipeline.corpus.streams import CORRUPT_STREAM_ERRORS, open_file
 
 
 def read_text(piece: FileSlice, fields: Fields) -> Iterator[RawDocument | Rejected]:

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from schemas.inspection.bars import nat_bars, width_bars
-from schemas.inspection.phrases import byte_size, number, percent, scheme_words
-from schemas.inspection.summary import summary_console
+from logitcask.schemas.terminal.bars import nat_bars, width_bars
+from logitcask.schemas.terminal.console import summary_console
+from logitcask.schemas.terminal.formatting import byte_size, number, percent, scheme_words
 
 
 def print_comparison(comparison: Mapping[str, Any], console: Console | None = None) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from schemas.inspection.summary import summary_console
-from schemas.redaction import printable_line
+from logitcask.schemas.redaction import printable_line
+from logitcask.schemas.terminal.console import summary_console
 
 
 def print_hits(found: Mapping[str, Any], console: Console | None = None) -> None:

@@ -1,228 +1,163 @@
-"""The description of a snapshot as one screen of a terminal."""
+"""What a snapshot says of its dataset, as one JSON value; docs/inspect-json.md explains every key.
 
-from collections.abc import Mapping
+Everything comes from the snapshot alone: sums and histograms that the annotation made over all rows, exactly, and
+figures of the whole vocabulary from a share of the windows.
+"""
+
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.snapshot import Snapshot
+from logitcask.schemas.dataset.split_summary import SplitSummary
+from logitcask.schemas.stats import expected_bytes
+from logitcask.schemas.stats.by_source import SourceSummary
+from logitcask.schemas.stats.compute_cost import RunningCost
+from logitcask.schemas.stats.outlier_windows import Extremes
+from logitcask.schemas.stats.target_statistics import BINS_PER_NAT, Histogram, Statistics
 
-from schemas.inspection.bars import bar, bars, nat_bars, width_bars
-from schemas.inspection.phrases import byte_size, duration, known, number, percent, scheme_words
-from schemas.redaction import printable_line
-
-# Sources and reasons beyond these are added up: the screen is finite, `--json` lists all.
-_MAX_SOURCES = 6
-_MAX_REASONS = 4
-_WIDTH = 100
-_LABEL = "cyan"
-_SHAPE = "green"
-_EXTREME_WORDS = {
-    "highest_loss": "highest loss",
-    "lowest_loss": "lowest loss",
-    "highest_entropy": "highest entropy",
+SCHEMA = "logitcask.inspect/1"
+# How far each figure can be trusted; part of what is printed.
+ACCURACY = {
+    "exact": "counts, sums, means, bytes, loss and top-1 agreement: over every row, before quantisation",
+    "binned": f"quantiles: within a bin of 1/{BINS_PER_NAT} nat; of head widths exact",
+    "sampled": "mass held by the k largest and different ids of N draws: every 64th window of each shard, all logits",
+    "estimated": "bytes by source: a source's share of the entries and rows of each column",
 }
 
 
-def print_summary(description: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints what `describing.describe` gives, in about forty lines of up to a hundred columns."""
-    console = console or summary_console()
-    total = description["total"]
-    console.print(_headline(description))
-    console.print(_facts(description))
-    console.print(_distributions(total))
-    console.print(_whole_vocabulary(total["wide"]))
-    if len(description["sources"]) > 1:
-        console.print(_sources(description["sources"], total))
-    if description["outliers"]:
-        console.print(_outliers(description["outliers"]))
-    console.print(_accuracy(total))
+def describe(snapshot: Snapshot) -> dict[str, Any]:
+    """All that a snapshot says. Nats, bytes, seconds and counts; None where unknown."""
+    identity, total = snapshot.identity, snapshot.total()
+    window_tokens = identity.get("window_tokens")
+    return {
+        "schema": SCHEMA,
+        "dataset": storage.redact(snapshot.url),
+        "snapshot": snapshot.number,
+        "complete": snapshot.complete,
+        "missing_units": snapshot.num_missing_units,
+        "made_by": snapshot.made_by,
+        "teacher": identity.get("teacher"),
+        "tokenizer": {k: v for k, v in identity.get("tokenizer", {}).items() if k != "chat_template"},
+        "scheme": identity.get("scheme"),
+        "window_tokens": window_tokens,
+        "licences": {
+            "teacher": (identity.get("teacher") or {}).get("licence"),
+            "corpus": identity.get("corpus_licence"),
+        },
+        "documents": {
+            "in": snapshot.num_documents_in,
+            "annotated": total.num_documents,
+            "rejected": snapshot.num_rejected,
+            "rejected_by_reason": snapshot.rejected,
+            "removed_by_reason": snapshot.removed,
+        },
+        "total": _describe_split(total, window_tokens),
+        "splits": {name: _describe_split(part, window_tokens) for name, part in sorted(snapshot.splits.items())},
+        "sources": {
+            name: _describe_source(source, total) for name, source in sorted(total.by_source.items(), key=_largest)
+        },
+        "outliers": _describe_extremes(total.extremes),
+        "cost": _describe_costs(total, identity),
+        "accuracy": ACCURACY,
+    }
 
 
-def summary_console() -> Console:
-    """Stdout: coloured on a terminal unless NO_COLOR is set, a hundred columns wide where nobody says otherwise."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
+def _largest(item: tuple[str, SourceSummary]) -> tuple[int, str]:
+    return -item[1].num_positions, item[0]
 
 
-def _headline(description: Mapping[str, Any]) -> Text:
-    state = Text("complete", style="bold green") if description["complete"] else Text("INCOMPLETE", style="bold red")
-    missing = description["missing_units"]
-    note = f"  {missing:,} unit{'s' * (missing != 1)} missing" if missing else ""
-    return Text.assemble((description["dataset"], "bold"), f"  snapshot {description['snapshot']}  ", state, note)
+def _describe_split(part: SplitSummary, window_tokens: int | None) -> dict[str, Any]:
+    room = part.num_windows * (window_tokens or 0)
+    return {
+        "shards": part.num_shards,
+        "windows": part.num_windows,
+        "tokens": part.num_positions,
+        "documents": part.num_documents,
+        "bytes": part.size_bytes,
+        "window_fill": part.num_positions / room if room else None,
+        "bytes_per_token": part.size_bytes / part.num_positions if part.num_positions else None,
+        "bytes_per_token_by_column": {
+            name: size / part.num_positions for name, size in part.column_bytes.items() if part.num_positions
+        },
+        **part.statistics.summary(),
+        "histograms": _histograms(part.statistics),
+    }
 
 
-def _facts(description: Mapping[str, Any]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style=_LABEL, no_wrap=True)
-    table.add_column(overflow="fold")
-    tokenizer, total, licences = description["tokenizer"], description["total"], description["licences"]
-    table.add_row("teacher", _teacher(description["teacher"] or {}))
-    table.add_row("tokenizer", f"{tokenizer.get('name')}, {tokenizer.get('vocab_size', 0):,} ids")
-    table.add_row("head", scheme_words(description["scheme"] or {}))
-    table.add_row("licences", f"teacher {known(licences['teacher'])}, corpus {known(licences['corpus'])}")
-    table.add_row("documents", _documents(description["documents"]))
-    table.add_row("tokens", _tokens(description))
-    table.add_row("size", _size(total))
-    table.add_row("on text", _on_text(total))
-    table.add_row("cost", _cost(description["cost"]))
-    return table
+def _describe_source(source: SourceSummary, total: SplitSummary) -> dict[str, Any]:
+    summary = source.statistics.summary()
+    del summary["wide"]
+    return {
+        "tokens": source.num_positions,
+        "documents": source.num_documents,
+        "estimated_bytes": _estimated_bytes(source, total),
+        **summary,
+    }
 
 
-def _teacher(teacher: Mapping[str, Any]) -> str:
-    return (
-        f"{teacher.get('name')}, {teacher.get('architecture')}, {teacher.get('num_parameters', 0) / 1e6:,.0f}M "
-        f"parameters, {teacher.get('vocab_size', 0):,} ids, {teacher.get('dtype')}"
-    )
+def _estimated_bytes(source: SourceSummary, total: SplitSummary) -> int:
+    """A source's share of every column: by its entries where the column is a list, else by its rows."""
+    ours, all_ = source.statistics, total.statistics
+    shares = {
+        "entries": ours.head_entries / max(all_.head_entries, 1),
+        "draws": ours.sample_draws / max(all_.sample_draws, 1),
+        "rows": source.num_positions / max(total.num_positions, 1),
+    }
+    return round(sum(size * shares[_unit_of(column)] for column, size in total.column_bytes.items()))
 
 
-def _documents(documents: Mapping[str, Any]) -> Text:
-    text = Text(f"{documents['in']:,} in, {documents['annotated']:,} annotated, ")
-    reasons = sorted(documents["rejected_by_reason"].items(), key=lambda item: (-item[1], item[0]))
-    words = [f"{reason} {count:,}" for reason, count in reasons[:_MAX_REASONS]]
-    words += [f"{len(reasons) - _MAX_REASONS} more reasons"] if len(reasons) > _MAX_REASONS else []
-    text.append(f"{documents['rejected']:,} rejected", style="bold yellow" if documents["rejected"] else "")
-    text.append(f" ({', '.join(words)})" if words else "")
-    removed = ", ".join(f"{count:,} {reason}" for reason, count in documents["removed_by_reason"].items())
-    return text.append(f"; {removed}" if removed else "", style="yellow")
+def _unit_of(column: str) -> str:
+    if column.startswith("tail_sample"):
+        return "draws"
+    return "entries" if column in ("ids", "id_gaps", "q") else "rows"
 
 
-def _tokens(description: Mapping[str, Any]) -> str:
-    total = description["total"]
-    splits = ", ".join(f"{name} {part['tokens']:,}" for name, part in description["splits"].items())
-    kinds = {kind: n for kind, n in total["positions_by_kind"].items() if kind != "train"}
-    others = "".join(f", {n:,} {kind}" for kind, n in kinds.items())
-    return (
-        f"{total['tokens']:,} in {total['windows']:,} windows of up to {description['window_tokens'] or 0:,} "
-        f"({percent(total['window_fill'])} full): {splits}{others}"
-    )
+def _describe_extremes(extremes: Extremes) -> dict[str, Any]:
+    return {
+        measure: [{"shard": one.shard, "window": one.window, "mean_nats": one.mean_nats} for one in found]
+        for measure, found in extremes.items()
+    }
 
 
-def _size(total: Mapping[str, Any]) -> Text:
-    text = Text(
-        f"{byte_size(total['bytes'])} in {total['shards']:,} shards, {number(total['bytes_per_token'])} bytes a token:"
-    )
-    columns = sorted(total["bytes_per_token_by_column"].items(), key=lambda item: -item[1])
-    for name, size in (column for column in columns if column[1] >= 0.05):
-        text.append(f" {name} {size:.1f}")
-        text.append(bar(size / columns[0][1], 2).rstrip(), style=_SHAPE)
-    return text
+def _describe_costs(total: SplitSummary, identity: dict[str, Any]) -> dict[str, Any]:
+    """What was spent, beside what the formulas of `plan` expect of such a dataset."""
+    parameters = (identity.get("teacher") or {}).get("num_parameters")
+    return {
+        "devices": {device: _describe_cost(cost, parameters) for device, cost in total.costs.items()},
+        "bytes_per_token": total.size_bytes / total.num_positions if total.num_positions else None,
+        "expected_bytes_per_token": _expected_bytes(identity.get("scheme")),
+        "bytes_per_token_source": expected_bytes.BYTES_SOURCE,
+    }
 
 
-def _on_text(total: Mapping[str, Any]) -> str:
-    loss = total["teacher_loss_nats"]
-    perplexity = "" if loss is None else f" (perplexity {number(2.718281828459045**loss)})"
-    return (
-        f"loss {number(loss, 3)} nats{perplexity}, top-1 agreement {percent(total['top1_agreement'])}"
-        f" over {total['labels']:,} labels"
-    )
+def _describe_cost(cost: RunningCost, num_parameters: int | None) -> dict[str, Any]:
+    forward_seconds = cost.seconds("forward")
+    rate = cost.num_positions / forward_seconds if forward_seconds else None
+    return {
+        "units": cost.num_units,
+        "tokens": cost.num_positions,
+        "worker_seconds": cost.worker_seconds,
+        "seconds_by_phase": {phase: cost.seconds(phase) for phase in cost.milliseconds},
+        "tokens_per_second": rate,
+        "flop_per_second_lower_bound": 2 * num_parameters * rate if num_parameters and rate else None,
+    }
 
 
-def _cost(cost: Mapping[str, Any]) -> str:
-    size = f"{number(cost['bytes_per_token'])} bytes a token, expected {number(cost['expected_bytes_per_token'])}"
-    devices = [
-        f"{duration(one['worker_seconds'])} of {device}{_rate(one['tokens_per_second'])}"
-        f"{_flop_rate(one['flop_per_second_lower_bound'])}"
-        for device, one in cost["devices"].items()
-    ]
-    return "; ".join([*devices, size])
+def _expected_bytes(scheme: dict[str, Any] | None) -> float | None:
+    return None if scheme is None else expected_bytes.bytes_per_token(scheme)
 
 
-def _rate(tokens_per_second: float | None) -> str:
-    return "" if tokens_per_second is None else f", {number(tokens_per_second, 0)} tokens/s in the forward pass"
+def _histograms(statistics: Statistics) -> dict[str, Any]:
+    nats = {"entropy": statistics.entropy, "tail_neg_log_mass": statistics.tail, "teacher_loss": statistics.loss}
+    return {
+        **{name: {"bins_per_nat": BINS_PER_NAT, **_histogram(histogram)} for name, histogram in nats.items()},
+        "head_width": {"counts": {str(width): n for width, n in sorted(statistics.head_widths.items())}},
+    }
 
 
-def _flop_rate(flop_per_second: float | None) -> str:
-    if flop_per_second is None:
-        return ""
-    if flop_per_second < 1e12:
-        return f" (≥ {flop_per_second / 1e9:,.0f} GFLOP/s)"
-    return f" (≥ {flop_per_second / 1e12:,.0f} TFLOP/s)"
-
-
-def _distributions(total: Mapping[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style=_LABEL)
-    for name in ("", "mean", "p10", "p50", "p90", "p99"):
-        table.add_column(name, justify="right" if name else "left", no_wrap=True, style="" if name else _LABEL)
-    table.add_column("distribution over rows", no_wrap=True, style=_SHAPE)
-    histograms = total["histograms"]
-    widths, widest = width_bars(histograms["head_width"]["counts"])
-    rows = [
-        ("entropy, nats", total["entropy_nats"], 2, f"0 {nat_bars(histograms['entropy'])} 12"),
-        ("teacher loss, nats", total["loss_nats"], 2, f"0 {nat_bars(histograms['teacher_loss'])} 12"),
-        ("head width", total["head_width"], 1, f"1 {widths} {widest}"),
-        ("tail mass", total["tail_mass"], 4, f"1 {nat_bars(histograms['tail_neg_log_mass'])} e⁻¹²"),
-    ]
-    for name, values, digits, drawn in rows:
-        table.add_row(name, *(number(values[key], digits) for key in ("mean", "p10", "p50", "p90", "p99")), drawn)
-    if total["tail_sample"]["draws"]:
-        sample = total["tail_sample"]
-        table.add_row("draws, different", number(sample["draws"]), *[""] * 4, f"{number(sample['different_ids'])} ids")
-    return table
-
-
-def _whole_vocabulary(wide: Mapping[str, Any]) -> Table | Text:
-    if not wide["rows"]:
-        return Text.assemble(
-            ("whole vocabulary  ", _LABEL), ("not measured by the release that annotated this dataset", "dim")
-        )
-    # Narrow cells, so that ten of them and a label fit eighty columns.
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 0))
-    table.add_column(style=_LABEL, no_wrap=True)
-    for _ in range(10):
-        table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True, style=_SHAPE)
-    for letter, name, values, digits in [
-        ("k", "mass, k largest", wide["mass_of_top_k"], 3),
-        ("N", "ids in N draws", wide["unique_ids_of_n_draws"], 1),
-    ]:
-        blanks = [""] * (10 - len(values))
-        table.add_row(*(Text(word, style="dim") for word in [f"{letter} =", *map(str, values), *blanks, ""]))
-        cells = [f"{value:.{digits}f}" for value in values.values()]
-        table.add_row(name, *(cell.removeprefix("0") for cell in cells), *blanks, bars([*values.values()]))
-    return table
-
-
-def _sources(sources: Mapping[str, Any], total: Mapping[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style=_LABEL)
-    table.add_column("source", style=_LABEL, no_wrap=True, max_width=26, overflow="ellipsis")
-    table.add_column("", style=_SHAPE, no_wrap=True)
-    for name in ("tokens", "documents", "loss", "top-1", "entropy", "head", "tail", "size ~"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, source in list(sources.items())[:_MAX_SOURCES]:
-        table.add_row(
-            printable_line(name),
-            bar(source["tokens"] / max(total["tokens"], 1), 8),
-            f"{source['tokens']:,}",
-            f"{source['documents']:,}",
-            number(source["teacher_loss_nats"], 2),
-            percent(source["top1_agreement"]),
-            number(source["entropy_nats"]["mean"], 2),
-            number(source["head_width"]["mean"]),
-            number(source["tail_mass"]["mean"], 3),
-            byte_size(source["estimated_bytes"]),
-        )
-    if len(sources) > _MAX_SOURCES:
-        rest = list(sources.values())[_MAX_SOURCES:]
-        table.add_row(f"{len(rest)} more sources", "", f"{sum(source['tokens'] for source in rest):,}")
-    # A selection through shards of several sources is not counted by source.
-    unknown = total["tokens"] - sum(source["tokens"] for source in sources.values())
-    if unknown > 0:
-        table.add_row("not known", "", f"{unknown:,}")
-    return table
-
-
-def _outliers(outliers: Mapping[str, Any]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style=_LABEL, no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    for measure, found in outliers.items():
-        words = [f"{one['mean_nats']:.2f} nats in {one['shard']}:{one['window']}" for one in found[:2]]
-        table.add_row(_EXTREME_WORDS.get(measure, measure), ", ".join(words))
-    return table
-
-
-def _accuracy(total: Mapping[str, Any]) -> Text:
-    sampled = f"; the k largest and N draws from {total['wide']['rows']:,} rows" if total["wide"]["rows"] else ""
-    words = f"Exact over all rows but for quantiles (to 1/16 nat){sampled}; expected bytes are a fit, see --json."
-    return Text(words, style="dim")
+def _histogram(histogram: Histogram) -> dict[str, Any]:
+    return {
+        "count": histogram.count,
+        "infinite": histogram.infinite,
+        "counts": {str(index): histogram.bins[index] for index in sorted(histogram.bins)},
+    }

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from schemas.inspection.phrases import number, visible_piece
-from schemas.inspection.summary import summary_console
-from schemas.redaction import printable_line
+from logitcask.schemas.redaction import printable_line
+from logitcask.schemas.terminal.console import summary_console
+from logitcask.schemas.terminal.formatting import number, visible_piece
 
 # From this loss on (nats) a token is shaded so; both colours are set, for dark and light terminals alike.
 _SHADES = (

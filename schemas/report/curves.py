@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import UsageError
+from logitcask.schemas.errors import UsageError
 
 # More points than a plot has pixels show nothing.
 MAX_POINTS = 400

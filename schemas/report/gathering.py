@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from schemas.dataset import Snapshot
-from schemas.errors import UsageError
-from schemas.inspection.describing import describe
-from schemas.inspection.phrases import scheme_words
-from schemas.report.curves import describe_run
-from schemas.report.sampling import sample_windows
-from schemas.report.windows import PieceTable, Student, describe_windows
-from schemas.vocabulary import Vocabulary
+from logitcask.schemas.dataset.snapshot import Snapshot
+from logitcask.schemas.dataset.vocabulary import Vocabulary
+from logitcask.schemas.errors import UsageError
+from logitcask.schemas.inspection.summary import describe
+from logitcask.schemas.report.curves import describe_run
+from logitcask.schemas.report.sampling import sample_windows
+from logitcask.schemas.report.windows import PieceTable, Student, describe_windows
+from logitcask.schemas.terminal.formatting import scheme_words
 
 SCHEMA = "logitcask.report/1"
 

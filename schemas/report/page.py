@@ -55,4 +55,4 @@ def _source(text: str) -> str:
 
 
 def _asset(name: str) -> str:
-    return files("schemas.report").joinpath(name).read_text(encoding="utf-8")
+    return files("logitcask.schemas.report").joinpath(name).read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from schemas.dataset import Snapshot
-from schemas.inspection.windows import NumberedShard, numbered_shards
+from logitcask.schemas.dataset.snapshot import Snapshot
+from logitcask.schemas.inspection.window import NumberedShard, numbered_shards
 
 RANDOM = "random"
 # Of each measure: they are there to be looked at, not to crowd out what is usual.

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from schemas.dataset import Snapshot
-from schemas.reader import Block
-from schemas.report.sampling import SampledWindow
-from schemas.snapshot_shard import open_shard
-from schemas.targets import Kind, Targets, Windows
-from schemas.vocabulary import Vocabulary
+from logitcask.schemas.dataset.shard_view import open_shard
+from logitcask.schemas.dataset.snapshot import Snapshot
+from logitcask.schemas.dataset.vocabulary import Vocabulary
+from logitcask.schemas.format.reader import Block
+from logitcask.schemas.format.targets import Kind, Targets, Windows
+from logitcask.schemas.report.sampling import SampledWindow
 
 NUM_ALTERNATIVES = 8
 # Ids and sources come from the corpus, and may be of any length.

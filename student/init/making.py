@@ -6,13 +6,14 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from schemas.errors import ForeignOutputError, UsageError
-from student.identity import StudentIdentity
-from student.init.pruning import evenly_spaced, num_layers, prune_layers
-from student.init.scratch import ScratchSizes, random_student, read_config
-from student.init.width import prune_feed_forward
-from teacher.loading import describe_teacher, export_model, load_model
-from teacher.tokenizers import load_tokenizer
+from logitcask.schemas.errors import ForeignOutputError, UsageError
+from logitcask.student.init.pruning import evenly_spaced, num_layers, prune_layers
+from logitcask.student.init.scratch import ScratchSizes, random_student, read_config
+from logitcask.student.init.width import prune_feed_forward
+from logitcask.student.model.student_card import StudentIdentity
+from logitcask.teacher.model.description import describe_teacher
+from logitcask.teacher.model.loading import export_model, load_model
+from logitcask.teacher.text.tokenizers import load_tokenizer
 
 
 def prune_teacher(

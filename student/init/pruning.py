@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from schemas.errors import UsageError
+from logitcask.schemas.errors import UsageError
 
 
 def evenly_spaced(num_layers: int, num_kept: int) -> list[int]:

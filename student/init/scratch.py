@@ -15,9 +15,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from schemas.errors import UsageError
-from schemas.shard import TokenizerInfo
-from student.settings import DecoderSizes
+from logitcask.schemas.errors import UsageError
+from logitcask.schemas.format.metadata import TokenizerInfo
+from logitcask.student.settings import DecoderSizes
 
 # Activation of each feed-forward layer; the gated ones apply it to the gate alone.
 _GATED = {"geglu": "gelu_pytorch_tanh", "swiglu": "silu", "reglu": "relu"}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from schemas.errors import UsageError
+from logitcask.schemas.errors import UsageError
 
 
 def prune_feed_forward(model: PreTrainedModel, num_kept: int) -> PreTrainedModel:

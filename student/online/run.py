@@ -5,15 +5,16 @@ from functools import partial
 
 import torch
 
-from schemas.errors import FingerprintMismatchError, UsageError
-from student.mixture import TrainingWindows, datasets_of
-from student.online.teacher import LiveTeacher
-from student.online.trainer import FullDistillationTrainer, LiveTargetsTrainer, check_size
-from student.settings import TrainSettings
-from student.trainer import SoftTargetTrainer
-from teacher.loading import describe_teacher, load_model
-from teacher.scorer import HuggingFaceScorer
-from teacher.tokenizers import load_tokenizer
+from logitcask.schemas.errors import FingerprintMismatchError, UsageError
+from logitcask.student.data.mixture import TrainingWindows, datasets_of
+from logitcask.student.online.teacher import LiveTeacher
+from logitcask.student.online.trainer import FullDistillationTrainer, LiveTargetsTrainer, check_size
+from logitcask.student.settings import EvalSettings, TrainSettings
+from logitcask.student.training.trainer import SoftTargetTrainer
+from logitcask.teacher.model.description import describe_teacher
+from logitcask.teacher.model.loading import load_model
+from logitcask.teacher.scoring.huggingface import HuggingFaceScorer
+from logitcask.teacher.text.tokenizers import load_tokenizer
 
 
 def online_trainer(settings: TrainSettings, windows: TrainingWindows) -> Callable[..., SoftTargetTrainer]:
@@ -39,6 +40,16 @@ def online_trainer(settings: TrainSettings, windows: TrainingWindows) -> Callabl
     model = load_model(settings.online, settings.dtype, device)
     scorer = HuggingFaceScorer(model, scheme, temperatures=temperatures, num_ids=num_ids)
     return partial(LiveTargetsTrainer, scorer=scorer, fingerprint=fingerprint)
+
+
+def evaluation_teacher(settings: EvalSettings, windows: TrainingWindows, device: str) -> LiveTeacher:
+    """The live teacher of an evaluation.
+
+    Raises:
+        As `live_teacher`.
+    """
+    assert settings.online is not None, "asked for"
+    return live_teacher(settings.online, windows, settings.dtype, device)
 
 
 def live_teacher(reference: str, windows: TrainingWindows, dtype: str, device: str) -> LiveTeacher:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from schemas.errors import UsageError
-from student.collator import Batch
-from student.model import SECOND_PART, hidden_states, trial_tolerance, trial_window
-from student.online.full_kl import TeacherRows
-from teacher.loading import load_model
-from teacher.projection import linear_head
+from logitcask.schemas.errors import UsageError
+from logitcask.student.data.collator import Batch
+from logitcask.student.losses.full_kl import TeacherRows
+from logitcask.student.model.projection import SECOND_PART, hidden_states, trial_tolerance, trial_window
+from logitcask.teacher.model.loading import load_model
+from logitcask.teacher.scoring.projection import linear_head
 
 
 class LiveTeacher:

@@ -11,16 +11,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
-from schemas.errors import UsageError, VocabularyError
-from student.collator import Batch
-from student.dataset import WindowSample
-from student.linear_losses import LinearLoss
-from student.loss_settings import LossSettings
-from student.mixture import TrainingWindows
-from student.model import hidden_states, output_projection
-from student.online.full_kl import BatchTeacher, FullObjective, linear_full_kl
-from student.trainer import SoftTargetTrainer
-from teacher.scorer import HuggingFaceScorer
+from logitcask.schemas.errors import UsageError, VocabularyError
+from logitcask.student.data.collator import Batch
+from logitcask.student.data.dataset import WindowSample
+from logitcask.student.data.mixture import TrainingWindows
+from logitcask.student.evaluation.evaluate import BatchTeacher
+from logitcask.student.losses.full_kl import FullObjective, linear_full_kl
+from logitcask.student.losses.linear_truncated_kl import LinearLoss
+from logitcask.student.losses.loss_settings import LossSettings
+from logitcask.student.model.projection import hidden_states, output_projection
+from logitcask.student.training.trainer import SoftTargetTrainer
+from logitcask.teacher.scoring.huggingface import HuggingFaceScorer
 
 
 class FullDistillationTrainer(SoftTargetTrainer):

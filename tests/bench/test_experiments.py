@@ -2,18 +2,18 @@
 
 import math
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from repository import ROOT
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
+sys.path.insert(0, str(ROOT / "bench"))
 
 from experiment_arms import ARMS
 from experiment_quality import FIGURES, FULL, REFERENCE, interval, summarise
 from experiment_teacher import unigram_loss
 
-from schemas.targets import Part, Windows
+from logitcask.schemas.format.targets import Part, Windows
 
 
 def results(full: float, noise: float) -> dict[str, dict[int, dict[str, list[float]]]]:

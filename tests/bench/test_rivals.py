@@ -2,20 +2,20 @@
 
 import importlib.util
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from repository import ROOT
 
-from schemas.targets import Targets
+from logitcask.schemas.format.targets import Targets
 
 K, VOCAB_SIZE = 40, 100_000
 
 
 @pytest.fixture(scope="module")
 def rivals() -> ModuleType:
-    path = Path(__file__).parent.parent.parent / "bench" / "rivals.py"
+    path = ROOT / "bench" / "rivals.py"
     spec = importlib.util.spec_from_file_location("bench_rivals", path)
     assert spec is not None
     assert spec.loader is not None

@@ -22,14 +22,14 @@ import pytest
 from clusters import dask_address, dask_scheduler, dask_workers, end_group, job_service, wait_for
 from object_store import Fault, environment, failing_proxy, s3_server
 
-from pipeline.cleaning import clean
-from pipeline.commands import summary
-from pipeline.configuration import AnnotateConfig
-from pipeline.job import JobResult, annotate
-from pipeline.stages import UnitFailedError
-from schemas import fault_points, storage
-from schemas.dataset import load_snapshot
-from schemas.verification import verify
+from logitcask.pipeline.clean import clean
+from logitcask.pipeline.commands import summary
+from logitcask.pipeline.config import AnnotateConfig
+from logitcask.pipeline.execution.stages import UnitFailedError
+from logitcask.pipeline.job import JobResult, annotate
+from logitcask.schemas import fault_points, storage
+from logitcask.schemas.dataset.snapshot import load_snapshot
+from logitcask.schemas.maintenance.verify import verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")]
 
@@ -87,7 +87,7 @@ def command(corpus: Path, teacher: Path, out: Path, *more: str) -> list[str]:
     """The job as a command, whose process may die."""
     words = ["annotate", str(corpus), "--teacher", str(teacher), "--out", str(out), *more]
     words += [word for name, value in SETTINGS.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    return [sys.executable, "-c", f"from schemas.cli import console; console({words!r})"]
+    return [sys.executable, "-c", f"from logitcask.schemas.cli import console; console({words!r})"]
 
 
 def order(faults: Path, point: str, action: str = "kill", *, always: bool = False, pattern: str | None = None) -> None:

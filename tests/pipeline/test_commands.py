@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.commands import Annotate, summary
-from pipeline.configuration import AnnotateConfig
-from pipeline.job import JobResult
-from schemas.cli import main, parse_command
-from schemas.dataset import Snapshot
-from schemas.summaries import SplitSummary
+from logitcask.pipeline.commands import Annotate, summary
+from logitcask.pipeline.config import AnnotateConfig
+from logitcask.pipeline.job import JobResult
+from logitcask.schemas.cli import main, parse_command
+from logitcask.schemas.dataset.snapshot import Snapshot
+from logitcask.schemas.dataset.split_summary import SplitSummary
 
 WORDS = ["texts", "--teacher", "t", "--out", "o"]
 

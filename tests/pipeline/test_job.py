@@ -14,14 +14,14 @@ import pytest
 import torch
 from small_job import settings
 
-from pipeline import annotating
-from pipeline.commands import summary
-from pipeline.configuration import AnnotateConfig
-from pipeline.job import JobResult, annotate
-from pipeline.stages import UnitFailedError
-from schemas import cli
-from schemas.dataset import complete_snapshot, load_snapshot
-from schemas.errors import (
+from logitcask.pipeline.annotation import annotate_unit, scorers
+from logitcask.pipeline.commands import summary
+from logitcask.pipeline.config import AnnotateConfig
+from logitcask.pipeline.execution.stages import UnitFailedError
+from logitcask.pipeline.job import JobResult, annotate
+from logitcask.schemas import cli
+from logitcask.schemas.dataset.snapshot import complete_snapshot, load_snapshot
+from logitcask.schemas.errors import (
     ConfigurationMismatchError,
     CorpusError,
     CorruptShardError,
@@ -33,14 +33,14 @@ from schemas.errors import (
     UsageError,
     VocabularyError,
 )
-from schemas.extremes import MIN_ROWS, NUM_EXTREMES
-from schemas.inspection.describing import describe
-from schemas.inspection.summary import print_summary
-from schemas.reader import Block, ShardReader
-from schemas.sources import SourceSummary
-from schemas.targets import Targets, Windows
-from schemas.verification import verify
-from schemas.wide_statistics import WideStatistics
+from logitcask.schemas.format.reader import Block, ShardReader
+from logitcask.schemas.format.targets import Targets, Windows
+from logitcask.schemas.inspection.summary import describe
+from logitcask.schemas.inspection.summary_view import print_summary
+from logitcask.schemas.maintenance.verify import verify
+from logitcask.schemas.stats.by_source import SourceSummary
+from logitcask.schemas.stats.outlier_windows import MIN_ROWS, NUM_EXTREMES
+from logitcask.schemas.stats.vocabulary_statistics import WideStatistics
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")
 
@@ -404,14 +404,14 @@ class FailingScorer:
 @pytest.fixture
 def fail(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes the teacher fail on windows that hold a token."""
-    load = annotating.load_scorer
+    load = scorers.load_scorer
 
     def start(token: int, error: Exception) -> None:
-        annotating._scorers.clear()
-        monkeypatch.setattr(annotating, "load_scorer", lambda spec: FailingScorer(load(spec), token, error))
+        scorers._scorers.clear()
+        monkeypatch.setattr(scorers, "load_scorer", lambda spec: FailingScorer(load(spec), token, error))
 
     yield start
-    annotating._scorers.clear()
+    scorers._scorers.clear()
 
 
 def rare_token(finished: JobResult) -> int:
@@ -454,14 +454,14 @@ def test_a_failed_job_keeps_its_error_s_name_and_what_was_done_and_can_be_finish
 def test_an_attempt_that_fails_is_followed_by_another(
     finished: JobResult, corpus: Path, tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode, failures = annotating.encode_unit, [OSError("once")]
+    encode, failures = annotate_unit.encode_unit, [OSError("once")]
 
     def flaky(*arguments: Any) -> Any:
         if failures:
             raise failures.pop()
         return encode(*arguments)
 
-    monkeypatch.setattr(annotating, "encode_unit", flaky)
+    monkeypatch.setattr(annotate_unit, "encode_unit", flaky)
     result = run(settings(corpus, tiny_teacher, tmp_path / "out", attempts=2))
     assert result.snapshot.complete
     assert shards(result.out) == shards(finished.out)

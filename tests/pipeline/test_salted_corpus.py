@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.configuration import AnnotateConfig
-from pipeline.job import annotate
-from schemas.verification import verify
+from logitcask.pipeline.config import AnnotateConfig
+from logitcask.pipeline.job import annotate
+from logitcask.schemas.maintenance.verify import verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")]
 

@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from schemas.cli import main
+from logitcask.schemas.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")
 
@@ -109,7 +109,7 @@ def test_a_mistake_of_ours_shows_its_trace_without_credentials(
     def broken(_: object) -> int:
         raise RuntimeError("GET https://user:hush@host/x?sig=hush")
 
-    monkeypatch.setattr("schemas.cli._dispatch", broken)
+    monkeypatch.setattr("logitcask.schemas.cli._dispatch", broken)
     assert main(["inspect", "x"]) == 1
     shown = capfd.readouterr().err
     assert "RuntimeError: GET https://host/x" in shown

@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 from shards import commit
 
-from schemas import dataset, snapshot_writing, storage
-from schemas.records import UnitRecord
-from schemas.scheme import Scheme
-from schemas.shard import EncodedShard, ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
-from schemas.targets import Kind, Part, Targets, Windows
+from logitcask.schemas import storage
+from logitcask.schemas.dataset import snapshot_writer
+from logitcask.schemas.dataset.layout import write_configuration
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.dataset.snapshot import Snapshot
+from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
+from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.targets import Kind, Part, Targets, Windows
+from logitcask.schemas.format.writer import EncodedShard, encode_shard
 
 VOCAB_SIZE = 300
 
@@ -121,19 +125,19 @@ def encoded(windows: Windows, targets: Targets, metadata: ShardMetadata) -> Enco
 
 
 @pytest.fixture
-def make_dataset(rng: np.random.Generator) -> Callable[[str], dataset.Snapshot]:
+def make_dataset(rng: np.random.Generator) -> Callable[[str], Snapshot]:
     """Writes a finished dataset of three target shards under a URL."""
 
-    def make(out: str) -> dataset.Snapshot:
+    def make(out: str) -> Snapshot:
         identity = {
             "teacher": {"name": TEACHER.name, "licence": TEACHER.licence},
             "tokenizer": {"name": TOKENIZER.name, "vocab_size": VOCAB_SIZE},
             "scheme": Scheme().to_json(),
             "window_tokens": 64,
         }
-        dataset.write_configuration(out, identity=identity, environment={})
+        write_configuration(out, identity=identity, environment={})
         records = [write_unit(rng, out, f"unit-{i}", split) for i, split in enumerate(("train", "train", "held-out"))]
-        return snapshot_writing.write_snapshot(
+        return snapshot_writer.write_snapshot(
             out,
             complete=True,
             identity=identity,
@@ -176,13 +180,13 @@ IDENTITY = {
 
 
 @pytest.fixture(scope="session")
-def make_whole_dataset() -> Callable[..., dataset.Snapshot]:
+def make_whole_dataset() -> Callable[..., Snapshot]:
     """Writes a finished dataset as an annotation leaves it: token shards, records, a rejected document."""
 
-    def make(out: str, prefix: str = "a", seed: int = 0, **identity: object) -> dataset.Snapshot:
+    def make(out: str, prefix: str = "a", seed: int = 0, **identity: object) -> Snapshot:
         rng = np.random.default_rng(seed)
         identity = IDENTITY | {"corpus": {**IDENTITY["corpus"], "fingerprint": prefix}} | identity
-        dataset.write_configuration(out, identity=identity, environment={"dtype": "float32"})
+        write_configuration(out, identity=identity, environment={"dtype": "float32"})
         records = []
         for index, split in enumerate(("train", "train", "held-out")):
             name = f"{prefix}{index}"
@@ -193,7 +197,7 @@ def make_whole_dataset() -> Callable[..., dataset.Snapshot]:
         lines = [{"source": f"/corpus/{prefix}0.txt#{n}", "reason": "bad", "raw": f"rejected {n}"} for n in (0, 99)]
         rejected = "".join(json.dumps(line) + "\n" for line in lines).encode()
         storage.create(storage.join(out, "rejected", f"{prefix}0-0000.jsonl"), rejected)
-        return snapshot_writing.write_snapshot(
+        return snapshot_writer.write_snapshot(
             out,
             complete=True,
             identity=identity,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas import fault_points, storage
+from logitcask.schemas import fault_points, storage
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import pytest
 
-from schemas.redaction import has_credentials, printable, printable_line, redact, scrub
+from logitcask.schemas.redaction import has_credentials, printable, printable_line, redact, scrub
 
 
 @pytest.mark.parametrize(

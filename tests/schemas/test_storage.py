@@ -6,8 +6,8 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from schemas import storage
-from schemas.errors import StorageError
+from logitcask.schemas import storage
+from logitcask.schemas.errors import StorageError
 
 
 @pytest.fixture(params=["local", "memory"])

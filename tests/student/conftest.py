@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 
-from schemas import storage
-from schemas.dataset import record_path, shard_path
-from schemas.records import UnitRecord
-from schemas.scheme import Scheme
-from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
-from schemas.snapshot_writing import write_snapshot
-from schemas.targets import Kind, Part, TailSample, Targets, Windows
-from student.identity import StudentIdentity
-from student.targets import RaggedTargets
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.layout import record_path, shard_path
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.dataset.snapshot_writer import write_snapshot
+from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
+from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.targets import Kind, Part, TailSample, Targets, Windows
+from logitcask.schemas.format.writer import encode_shard
+from logitcask.student.losses.targets import RaggedTargets
+from logitcask.student.model.student_card import StudentIdentity
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from shards import commit
 
-from schemas.records import UnitRecord
-from schemas.scheme import Scheme
-from schemas.shard import ShardMetadata, Split
-from schemas.targets import Kind, Part, Windows
-from teacher.loading import describe_teacher, load_model
-from teacher.scorer import HuggingFaceScorer
-from teacher.tokenizers import load_tokenizer
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.format.metadata import ShardMetadata, Split
+from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.targets import Kind, Part, Windows
+from logitcask.teacher.model.description import describe_teacher
+from logitcask.teacher.model.loading import load_model
+from logitcask.teacher.scoring.huggingface import HuggingFaceScorer
+from logitcask.teacher.text.tokenizers import load_tokenizer
 
 WINDOW_TOKENS = 24
 NUM_IDS = 1000

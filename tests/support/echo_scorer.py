@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schemas.targets import Targets, Windows
-from schemas.wide_statistics import WideStatistics
+from logitcask.pipeline.annotation import scorers
+from logitcask.schemas.format.targets import Targets, Windows
+from logitcask.schemas.stats.vocabulary_statistics import WideStatistics
 
 _SAME_PROBABILITY = 0.75
 
@@ -54,22 +55,18 @@ class EchoScorer:
 
 def install() -> None:
     """Makes this teacher that of all units of this process, whatever the job names."""
-    from pipeline import annotating
-
-    annotating.load_scorer = load_scorer
+    scorers.load_scorer = load_scorer
 
 
 def load_scorer(spec: Any) -> EchoScorer:
-    """Stands in for `pipeline.annotating.load_scorer`."""
+    """Stands in for `pipeline.annotation.scorers.load_scorer`."""
     return EchoScorer(spec.batch_tokens)
 
 
 def replace_teachers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for a test; teachers that other tests have loaded stay theirs."""
-    from pipeline import annotating
-
-    monkeypatch.setattr(annotating, "load_scorer", load_scorer)
-    monkeypatch.setattr(annotating, "_scorers", {})
+    monkeypatch.setattr(scorers, "load_scorer", load_scorer)
+    monkeypatch.setattr(scorers, "_scorers", {})
 
 
 def processes_with_it(directory: Path, *imports: str) -> str:

@@ -5,16 +5,17 @@ import dataclasses
 import numpy as np
 from shards import commit
 
-from schemas import dataset, snapshot_writing
-from schemas.extremes import find_extremes
-from schemas.records import UnitRecord
-from schemas.scheme import Scheme
-from schemas.shard import ShardMetadata, TeacherInfo, TokenizerInfo
-from schemas.sources import SourceGroups, summarize_by_source
-from schemas.statistics import Statistics
-from schemas.targets import Kind, Part, Targets, Windows
-from schemas.vocabulary import write_vocabulary
-from schemas.wide_statistics import STEPS_PER_UNIT, WideStatistics
+from logitcask.schemas.dataset import snapshot_writer
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.dataset.snapshot import Snapshot
+from logitcask.schemas.dataset.vocabulary import write_vocabulary
+from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
+from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.targets import Kind, Part, Targets, Windows
+from logitcask.schemas.stats.by_source import SourceGroups, summarize_by_source
+from logitcask.schemas.stats.outlier_windows import find_extremes
+from logitcask.schemas.stats.target_statistics import Statistics
+from logitcask.schemas.stats.vocabulary_statistics import STEPS_PER_UNIT, WideStatistics
 
 VOCAB_SIZE = 120
 HOSTILE = "</script><img src=x onerror=alert(1)><!--"
@@ -92,7 +93,7 @@ def random_targets(rng: np.random.Generator, windows: Windows) -> Targets:
     )
 
 
-def write_dataset(out: str, *, windows_per_shard: int = 6, vocabulary: bool = True) -> dataset.Snapshot:
+def write_dataset(out: str, *, windows_per_shard: int = 6, vocabulary: bool = True) -> Snapshot:
     """A finished dataset of a train and a held-out shard."""
     rng = np.random.default_rng(8)
     identity = {
@@ -105,7 +106,7 @@ def write_dataset(out: str, *, windows_per_shard: int = 6, vocabulary: bool = Tr
     if vocabulary:
         write_vocabulary(out, pieces(), TOKENIZER.vocabulary_fingerprint)
     records = [_write_shard(rng, out, split, windows_per_shard) for split in ("train", "held-out")]
-    return snapshot_writing.write_snapshot(
+    return snapshot_writer.write_snapshot(
         out,
         complete=True,
         identity=identity,

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from schemas import storage
-from schemas.dataset import record_path, shard_path
-from schemas.records import UnitRecord
-from schemas.shard import ShardMetadata, encode_shard
-from schemas.statistics import Statistics
-from schemas.targets import Targets, Windows
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.layout import record_path, shard_path
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.format.metadata import ShardMetadata
+from logitcask.schemas.format.targets import Targets, Windows
+from logitcask.schemas.format.writer import encode_shard
+from logitcask.schemas.stats.target_statistics import Statistics
 
 
 def commit(

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from pipeline.configuration import AnnotateConfig
+from logitcask.pipeline.config import AnnotateConfig
 
 
 def settings(corpus: Path, teacher: Path, out: Path, **changes: Any) -> AnnotateConfig:

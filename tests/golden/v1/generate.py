@@ -19,9 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.scheme import Layout, Scheme
-from schemas.shard import FORMAT_VERSION, ShardMetadata, TeacherInfo, TokenizerInfo, encode_shard
-from schemas.targets import Kind, Part, TailSample, Targets, Windows
+from logitcask.schemas.format.metadata import FORMAT_VERSION, ShardMetadata, TeacherInfo, TokenizerInfo
+from logitcask.schemas.format.scheme import Layout, Scheme
+from logitcask.schemas.format.targets import Kind, Part, TailSample, Targets, Windows
+from logitcask.schemas.format.writer import encode_shard
 
 # A changed format gets a directory, a generator and files of its own; these are never written again by it.
 assert FORMAT_VERSION == 1, f"this generator writes version 1, the library writes {FORMAT_VERSION}"

@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 from shards import commit
 
-from schemas import dataset, snapshot_writing
-from schemas.extremes import find_extremes
-from schemas.records import UnitRecord
-from schemas.scheme import Scheme
-from schemas.shard import ShardMetadata
-from schemas.sources import SourceGroups, summarize_by_source
-from schemas.statistics import Statistics
-from schemas.targets import Targets, Windows
-from schemas.vocabulary import write_vocabulary
-from schemas.wide_statistics import STEPS_PER_UNIT, WideStatistics
+from logitcask.schemas.dataset import snapshot_writer
+from logitcask.schemas.dataset.layout import write_configuration
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.dataset.snapshot import Snapshot
+from logitcask.schemas.dataset.vocabulary import write_vocabulary
+from logitcask.schemas.format.metadata import ShardMetadata
+from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.targets import Targets, Windows
+from logitcask.schemas.stats.by_source import SourceGroups, summarize_by_source
+from logitcask.schemas.stats.outlier_windows import find_extremes
+from logitcask.schemas.stats.target_statistics import Statistics
+from logitcask.schemas.stats.vocabulary_statistics import STEPS_PER_UNIT, WideStatistics
 
 ESCAPE_ID, BROKEN_ID = 7, 8
 GROUPS = SourceGroups(prefixes={"corpus/": "corpus", "news/": "news"})
@@ -30,12 +32,12 @@ def pieces(vocab_size: int) -> list[bytes]:
 
 
 @pytest.fixture
-def write_dataset(metadata: ShardMetadata) -> Callable[..., dataset.Snapshot]:
+def write_dataset(metadata: ShardMetadata) -> Callable[..., Snapshot]:
     """Writes a finished dataset of one shard for each (name, split, windows, targets)."""
 
     def write(
         out: str, shards: list[tuple[str, str, Windows, Targets]], *, vocabulary: bool = True, **scheme: Any
-    ) -> dataset.Snapshot:
+    ) -> Snapshot:
         described = dataclasses.replace(metadata, scheme=Scheme(**scheme))
         identity = {
             "teacher": dataclasses.asdict(described.teacher),  # pyright: ignore[reportArgumentType]
@@ -43,11 +45,11 @@ def write_dataset(metadata: ShardMetadata) -> Callable[..., dataset.Snapshot]:
             "scheme": Scheme(**scheme).to_json(),
             "window_tokens": 64,
         }
-        dataset.write_configuration(out, identity=identity, environment={})
+        write_configuration(out, identity=identity, environment={})
         if vocabulary:
             write_vocabulary(out, pieces(described.vocab_size), described.tokenizer.vocabulary_fingerprint)
         records = [write_shard(out, described, *shard) for shard in shards]
-        return snapshot_writing.write_snapshot(
+        return snapshot_writer.write_snapshot(
             out,
             complete=True,
             identity=identity,
@@ -93,6 +95,6 @@ def shards(windows: Windows, targets: Targets) -> list[tuple[str, str, Windows, 
 
 
 @pytest.fixture
-def seen(tmp_path, write_dataset, shards) -> dataset.Snapshot:
+def seen(tmp_path, write_dataset, shards) -> Snapshot:
     """The dataset of both shards."""
     return write_dataset(str(tmp_path / "seen"), shards)

@@ -2,13 +2,13 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-from schemas import cli
+from logitcask.schemas import cli
 
-PAGE = Path(__file__).parents[3] / "docs/inspect-json.md"
+PAGE = ROOT / "docs/inspect-json.md"
 ROWS = ("total", "splits.<split>", "sources.<source>")
 PREFIXES = {"rows": ROWS, "source": ("sources.<source>",), "files": ROWS[:2]}
 

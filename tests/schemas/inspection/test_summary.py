@@ -1,76 +1,69 @@
-"""The summary fits a screen, and is plain text wherever nobody can see colours."""
+"""What the snapshot alone says, and that old snapshots still say what they can."""
 
-import io
-import re
-from pathlib import Path
+import json
 
 import pytest
-from rich.console import Console
 
-from schemas import cli
-from schemas.inspection.describing import describe
-from schemas.inspection.summary import print_summary
-
-
-def show(snapshot, width: int = 100, **console) -> str:
-    file = io.StringIO()
-    print_summary(describe(snapshot), Console(file=file, width=width, highlight=False, **console))
-    return file.getvalue()
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.layout import record_path
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.dataset.snapshot import load_snapshot
+from logitcask.schemas.inspection.summary import describe
+from logitcask.schemas.stats.target_statistics import Statistics
 
 
-@pytest.mark.parametrize("width", [80, 100])
-def test_the_summary_fits_a_screen(seen, width):
-    lines = show(seen, width).splitlines()
-    assert len(lines) <= 45
-    assert max(map(len, lines)) <= width
-    assert width < 100 or not [line for line in lines if "…" in line]
-
-
-def test_the_summary_says_what_is_there(seen):
-    shown = show(seen)
-    for expected in (
-        "test/teacher",
-        "complete",
-        "2 rejected (empty 2)",
-        "424 in 10 windows",
-        "entropy, nats",
-        "mass, k largest",
-        " .900",
-        "corpus",
-        "news",
-        "highest loss",
-        "tokens/s in the forward pass",
-        "from 400 rows",
-    ):
-        assert expected in shown
-
-
-def test_there_are_colours_on_a_terminal_only(seen, capsys, monkeypatch):
-    assert "\x1b[" in show(seen, force_terminal=True, color_system="standard")
-    assert "\x1b[3" not in show(seen, force_terminal=True, color_system="standard", no_color=True)
-    assert cli.main(["inspect", seen.url]) == 0
-    assert "\x1b" not in capsys.readouterr().out
-
-
-def test_many_sources_and_reasons_still_fit(seen):
+def test_sources_add_up_to_the_whole(seen):
     description = describe(seen)
-    source = description["sources"]["news"]
-    description["sources"] = {f"source {i}": source for i in range(64)}
-    description["documents"]["rejected_by_reason"] = {f"reason_{i}": i for i in range(20)}
-    file = io.StringIO()
-    print_summary(description, Console(file=file, width=100, highlight=False))
-    assert len(file.getvalue().splitlines()) <= 45
-    assert "58 more sources" in file.getvalue()
-    assert "16 more reasons" in file.getvalue()
+    sources, total = description["sources"], description["total"]
+    assert set(sources) == {"corpus", "news"}
+    for key in ("tokens", "documents", "targets", "labels"):
+        assert sum(source[key] for source in sources.values()) == total[key]
+    columns = seen.total().column_bytes
+    assert sum(source["estimated_bytes"] for source in sources.values()) == pytest.approx(sum(columns.values()), abs=2)
 
 
-def test_the_readme_shows_what_is_printed(seen):
-    """Another dataset, but the same lines: each begins with the same words."""
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    transcript = readme.split("$ logitcask inspect cask\n")[1].split("```")[0]
-    begins = [re.split(r"  | [.\d]", line)[0] for line in transcript.splitlines() if not line.startswith(" ")]
-    shown = show(seen)
-    known = [word for word in begins[1:] if word not in ("prose", "code", "license.txt")]
-    assert len(known) > 15
-    for word in known:
-        assert f"\n{word.split(';')[0]}" in shown
+def test_outliers_are_the_windows_with_the_largest_means(seen, shards):
+    description = describe(seen)
+    _, _, windows, targets = shards[0]
+    means = {}
+    for window in range(windows.num_windows):
+        rows = slice(windows.window_offsets[window], windows.window_offsets[window + 1])
+        losses = -targets.log_next[rows][targets.has_label()[rows]]
+        if len(losses) >= 32:
+            means[window] = losses.mean()
+    first = description["outliers"]["highest_loss"][0]
+    assert (first["shard"], first["window"]) == ("shard-0", max(means, key=means.__getitem__))
+    assert first["mean_nats"] == pytest.approx(max(means.values()), abs=1e-5)
+
+
+def test_costs_are_the_records_timings(seen, windows):
+    (cost,) = describe(seen)["cost"]["devices"].values()
+    assert cost["worker_seconds"] == 2 * (2.0 + 0.25)
+    assert cost["seconds_by_phase"] == {"encode": 1.0, "finish": 0.5, "forward": 3.0, "score": 4.0}
+    assert cost["tokens_per_second"] == 2 * windows.num_positions / 3.0
+    assert cost["flop_per_second_lower_bound"] == 2 * 10_000 * cost["tokens_per_second"]
+
+
+def test_a_snapshot_of_the_first_release_can_be_described(seen, tmp_path):
+    file = tmp_path / "seen/snapshots/000001.json"
+    value = json.loads(file.read_text())
+    for split in value["splits"].values():
+        for key in ("by_source", "extremes", "costs"):
+            del split[key]
+        for key in ("wide", "sample_entries", "sample_draws"):
+            del split["statistics"][key]
+    file.write_text(json.dumps(value))
+    description = describe(load_snapshot(seen.url))
+    assert (description["sources"], description["outliers"], description["cost"]["devices"]) == ({}, {}, {})
+    assert description["total"]["wide"]["rows"] == 0
+    assert description["total"]["tokens"] == seen.total().num_positions
+
+
+def test_records_of_the_first_release_are_read_as_if_nothing_were_known_by_source(seen):
+    record = storage.read_json(storage.join(seen.url, record_path("targets", "train", "shard-0")))
+    whole = UnitRecord.from_json(record)
+    assert whole.by_source["corpus"].statistics.targets == whole.statistics.targets  # pyright: ignore
+    del record["by_source"], record["extremes"], record["statistics"]["wide"]
+    old = UnitRecord.from_json(record)
+    assert (old.by_source, old.extremes) == ({}, {})
+    assert isinstance(old.statistics, Statistics)

@@ -9,22 +9,22 @@ import torch
 from annotated import commit_annotated, two_parts
 from transformers import BloomConfig, BloomForCausalLM, TrainingArguments
 
-from schemas import cli
-from schemas.errors import UsageError, VocabularyError
-from schemas.scheme import Scheme
-from schemas.snapshot_writing import write_snapshot
-from schemas.targets import Windows
-from student.collator import collate
-from student.dataset import SoftTargetDataset
-from student.evaluation import evaluate
-from student.init import making
-from student.loss_settings import LossSettings
-from student.online.teacher import LiveTeacher
-from student.online.trainer import FullDistillationTrainer, LiveTargetsTrainer
-from student.trainer import SoftTargetTrainer
-from teacher.loading import load_model
-from teacher.scorer import HuggingFaceScorer
-from teacher.tokenizers import load_tokenizer
+from logitcask.schemas import cli
+from logitcask.schemas.dataset.snapshot_writer import write_snapshot
+from logitcask.schemas.errors import UsageError, VocabularyError
+from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.targets import Windows
+from logitcask.student.data.collator import collate
+from logitcask.student.data.dataset import SoftTargetDataset
+from logitcask.student.evaluation.evaluate import evaluate
+from logitcask.student.init import making
+from logitcask.student.losses.loss_settings import LossSettings
+from logitcask.student.online.teacher import LiveTeacher
+from logitcask.student.online.trainer import FullDistillationTrainer, LiveTargetsTrainer
+from logitcask.student.training.trainer import SoftTargetTrainer
+from logitcask.teacher.model.loading import load_model
+from logitcask.teacher.scoring.huggingface import HuggingFaceScorer
+from logitcask.teacher.text.tokenizers import load_tokenizer
 
 SCHEME = Scheme(kind="topk", k=40)
 
@@ -54,7 +54,7 @@ def train(dataset_url, student, tiny_teacher, tmp_path):
     """`train(trainer class, **options)`: three steps; the trainer and the losses."""
 
     def run(trainer_class=SoftTargetTrainer, alpha=0.8, **options):
-        from student.run import load_student
+        from logitcask.student.model.load import load_student
 
         directory = tmp_path / trainer_class.__name__
         trainer = trainer_class(
@@ -117,7 +117,7 @@ def test_a_model_whose_parts_see_each_other_cannot_teach_live():
 
 
 def test_the_exact_kl_of_a_student_is_above_the_buckets(dataset_url, tiny_teacher, student):
-    from student.run import load_student
+    from logitcask.student.model.load import load_student
 
     dataset, model = SoftTargetDataset(dataset_url, "held-out"), load_student(student)
     found = evaluate(model, dataset, teacher=LiveTeacher.load(tiny_teacher, "float32", "cpu"))

@@ -9,20 +9,20 @@ import torch
 from annotated import NUM_IDS, commit_annotated, two_parts
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from schemas.errors import UsageError
-from schemas.quantizer import STEPS_PER_NAT, quantize_head
-from schemas.scheme import Scheme
-from schemas.snapshot_writing import write_snapshot
-from schemas.targets import TargetRows, Windows
-from student.collator import Batch, collate
-from student.dataset import SoftTargetDataset
-from student.evaluation import evaluate
-from student.mixture import MixedDataset
-from student.model import hidden_states, output_projection
-from student.online.full_kl import FullObjective, linear_full_kl
-from student.online.run import live_teacher, online_trainer
-from student.settings import TrainSettings
-from teacher.loading import load_model
+from logitcask.schemas.dataset.snapshot_writer import write_snapshot
+from logitcask.schemas.errors import UsageError
+from logitcask.schemas.format.quantizer import STEPS_PER_NAT, quantize_head
+from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.targets import TargetRows, Windows
+from logitcask.student.data.collator import Batch, collate
+from logitcask.student.data.dataset import SoftTargetDataset
+from logitcask.student.data.mixture import MixedDataset
+from logitcask.student.evaluation.evaluate import evaluate
+from logitcask.student.losses.full_kl import FullObjective, linear_full_kl
+from logitcask.student.model.projection import hidden_states, output_projection
+from logitcask.student.online.run import live_teacher, online_trainer
+from logitcask.student.settings import TrainSettings
+from logitcask.teacher.model.loading import load_model
 
 PADDED = 1280
 SCHEME = Scheme(kind="topk", k=40)

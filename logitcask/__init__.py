@@ -1,0 +1,1 @@
+"""Offline logit distillation: annotate a corpus with a teacher once, train any number of students from the shards."""

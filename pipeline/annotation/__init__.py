@@ -1,0 +1,1 @@
+"""The second stage: token shards become target shards."""

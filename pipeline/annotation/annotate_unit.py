@@ -1,0 +1,198 @@
+"""The second stage: one token shard → one target shard: read, score and encode side by side, commit.
+
+The model is loaded once a process, never pickled, and shared by all units of the process. A unit whose teacher gives
+NaN or infinity is set aside whole, with its documents in `rejected/`: never lost, never fatal.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from logitcask.pipeline.annotation.encoder import UnitEncoder
+from logitcask.pipeline.annotation.score_windows import score_windows
+from logitcask.pipeline.annotation.scorers import ScorerSpec, cached_scorer
+from logitcask.pipeline.units import leases
+from logitcask.pipeline.units.commit import commit_record, commit_shard, standing_record
+from logitcask.pipeline.units.heartbeats import Heartbeats
+from logitcask.pipeline.units.units import AnnotationUnit
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.layout import shard_path
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.errors import NonFiniteError
+from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
+from logitcask.schemas.format.reader import ShardReader
+from logitcask.schemas.format.scheme import Layout
+from logitcask.schemas.format.targets import Targets, Windows
+from logitcask.schemas.format.writer import EncodedShard
+from logitcask.schemas.stats.by_source import SourceGroups, summarize_by_source
+from logitcask.schemas.stats.outlier_windows import find_extremes
+from logitcask.schemas.stats.target_statistics import Statistics
+
+if TYPE_CHECKING:
+    # torch is not needed before the first window is scored; workers of the other stage never need it.
+    pass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnnotationSpec:
+    """What a worker needs to annotate units; small and picklable.
+
+    Attributes:
+        out: The dataset's directory.
+        scorer: How the teacher runs.
+        teacher, tokenizer: What goes into the shards' metadata.
+        window_tokens: Most positions of a window.
+        has_entropy: Whether shards get the column `entropy`.
+        layout: How head ids are stored.
+        corpus_licence: Terms of the text.
+        sources: The groups of sources that are counted apart.
+    """
+
+    out: str
+    scorer: ScorerSpec
+    teacher: TeacherInfo
+    tokenizer: TokenizerInfo
+    window_tokens: int
+    has_entropy: bool
+    corpus_licence: str | None
+    layout: Layout = "plain"
+    sources: SourceGroups = field(default_factory=SourceGroups)
+
+
+def annotate_unit(
+    unit: AnnotationUnit,
+    spec: AnnotationSpec,
+    heartbeats: Heartbeats,
+    on_done: Callable[[UnitRecord], None] = lambda record: None,
+) -> UnitRecord:
+    """Annotates one token shard, or returns the record of whoever did.
+
+    Args:
+        unit: Which.
+        spec: How.
+        heartbeats: Where progress is told.
+        on_done: Told the record if it was annotated here and now.
+
+    Raises:
+        CorruptShardError, MissingShardError: The token shard, or what stands of the target shard, is damaged.
+        TeacherError: The teacher cannot be loaded.
+    """
+    standing = standing_record(spec.out, "targets", unit.split, unit.name)
+    if standing is not None:
+        heartbeats.advance(unit.tokens.num_positions)
+        return standing
+    stopwatch = _Stopwatch()
+    leases.reach("read", unit.name)
+    windows = read_unit(unit, spec)
+    heartbeats.spend(stopwatch.lap("read"))
+    scorer = cached_scorer(spec.scorer)
+    stopwatch.lap("load")
+    leases.reach("forward", unit.name)
+    with UnitEncoder(windows, target_metadata(unit, spec)) as encoder:
+        try:
+            scoring = score_windows(windows, scorer, spec.scorer.batch_tokens, heartbeats, encoder)
+        except NonFiniteError as error:
+            heartbeats.advance(unit.tokens.num_positions)
+            return reject_unit(unit, windows, spec, error)
+        stopwatch.lap("score")
+        leases.reach("encode", unit.name)
+        shard, targets, statistics = encode_unit(unit, encoder)
+        heartbeats.spend(stopwatch.lap("finish"))
+    record = UnitRecord(
+        name=unit.name,
+        kind="targets",
+        split=unit.split,
+        num_documents=windows.num_documents(),
+        statistics=statistics,
+        by_source=summarize_by_source(windows, targets, spec.sources),
+        extremes=find_extremes(unit.name, windows, targets),
+        environment=scorer.environment | scoring.environment(),
+        timings={
+            "forward_seconds": round(scoring.forward_seconds, 4),
+            "encode_seconds": round(encoder.seconds, 4),
+            **stopwatch.timings(),
+        },
+    )
+    record = commit_shard(spec.out, shard, record)
+    heartbeats.spend(stopwatch.lap("commit"))
+    on_done(record)
+    return record
+
+
+def read_unit(unit: AnnotationUnit, spec: AnnotationSpec) -> Windows:
+    """The windows of the unit's token shard.
+
+    Raises:
+        CorruptShardError, MissingShardError: It is not as its record says, or not there.
+    """
+    url = storage.join(spec.out, shard_path("tokens", unit.split, unit.tokens.name))
+    with ShardReader(url, footer_digest=unit.tokens.footer_digest) as reader:
+        return reader.read().windows
+
+
+def encode_unit(unit: AnnotationUnit, encoder: UnitEncoder) -> tuple[EncodedShard, Targets, Statistics]:
+    """The end of a unit's encoding: its shard, targets and statistics."""
+    encoded = encoder.finish()
+    assert encoded[0].num_positions == unit.tokens.num_positions, "a target for every row of the token shard"
+    return encoded
+
+
+def target_metadata(unit: AnnotationUnit, spec: AnnotationSpec) -> ShardMetadata:
+    """What the unit's target shard is."""
+    return ShardMetadata(
+        kind="targets",
+        split=unit.split,
+        window_tokens=spec.window_tokens,
+        tokenizer=spec.tokenizer,
+        teacher=spec.teacher,
+        scheme=spec.scorer.scheme,
+        has_entropy=spec.has_entropy,
+        layout=spec.layout,
+        corpus_licence=spec.corpus_licence,
+    )
+
+
+def reject_unit(unit: AnnotationUnit, windows: Windows, spec: AnnotationSpec, error: NonFiniteError) -> UnitRecord:
+    """Sets a unit aside: its parts go to `rejected/`, its record says so. A document counts where it begins."""
+    lines = [
+        {
+            "source": part.source,
+            "row": None,
+            "offset_bytes": None,
+            "reason": "non_finite",
+            "detail": f"document {part.id!r} from token {part.offset} on: {error}",
+            "raw": None,
+        }
+        for part in windows.parts
+    ]
+    data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+    storage.create(storage.join(spec.out, "rejected", f"{unit.name}.jsonl"), data)
+    record = UnitRecord(
+        name=unit.name,
+        kind="targets",
+        split=unit.split,
+        status="rejected",
+        rejected={"non_finite": windows.num_documents()},
+    )
+    return commit_record(spec.out, record)
+
+
+class _Stopwatch:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self._laps: dict[str, float] = {}
+        self._last_seconds = time.perf_counter()
+
+    def lap(self, phase: str) -> float:
+        """Ends a phase, and says how long it was."""
+        before_seconds, self._last_seconds = self._last_seconds, time.perf_counter()
+        self._laps[f"{phase}_seconds"] = round(self._last_seconds - before_seconds, 4)
+        return self._last_seconds - before_seconds
+
+    def timings(self) -> dict[str, float | str]:
+        """Seconds by phase and the time of now."""
+        return {**self._laps, "ended_at": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -1,0 +1,76 @@
+"""Encodes the targets of a unit in a thread of its own, while the teacher computes the next batch."""
+
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from logitcask.schemas.format.metadata import ShardMetadata
+from logitcask.schemas.format.targets import Targets, Windows
+from logitcask.schemas.format.writer import EncodedShard, ShardStream
+from logitcask.schemas.stats.target_statistics import Statistics
+from logitcask.schemas.stats.vocabulary_statistics import WideStatistics
+
+if TYPE_CHECKING:
+    pass
+
+
+_WAITING_BATCHES = 2
+
+
+class UnitEncoder:
+    """Encodes a unit's targets in a thread of its own; a context manager, so that the thread never outlives it.
+
+    Args:
+        windows: All windows of the unit.
+        metadata: Of its shard.
+
+    Attributes:
+        seconds: Spent on encoding so far.
+    """
+
+    def __init__(self, windows: Windows, metadata: ShardMetadata) -> None:
+        self._windows = windows
+        self._stream = ShardStream(windows, metadata)
+        self._pieces: list[Targets] = []
+        self._statistics = Statistics()
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
+        self._waiting: deque[Future[None]] = deque()
+        self.seconds = 0.0
+
+    def __enter__(self) -> "UnitEncoder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # What waits is of no use after an error; what runs ends within one row group.
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, windows: Windows, targets: Targets, wide: WideStatistics) -> None:
+        """Takes the next batch; waits while two are waiting already.
+
+        Raises:
+            VocabularyError: An earlier batch holds an id that is not in the vocabulary.
+        """
+        while len(self._waiting) >= _WAITING_BATCHES:
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(self._encode, windows, targets, wide))
+
+    def finish(self) -> tuple[EncodedShard, Targets, Statistics]:
+        """The shard, all targets, and their statistics, once everything is encoded.
+
+        Raises:
+            As `add`.
+        """
+        while self._waiting:
+            self._waiting.popleft().result()
+        return self._pool.submit(self._stream.finish).result(), Targets.concatenate(self._pieces), self._statistics
+
+    def _encode(self, windows: Windows, targets: Targets, wide: WideStatistics) -> None:
+        started_seconds = time.perf_counter()
+        self._pieces.append(targets)
+        self._statistics += Statistics.of(windows, targets, wide=wide)
+        self._stream.add(targets)
+        self.seconds += time.perf_counter() - started_seconds

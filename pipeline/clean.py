@@ -1,0 +1,139 @@
+"""Removing what a killed run left behind: temporaries, and files that no snapshot and no plan needs.
+
+Needed is whatever a snapshot names, every target shard that follows from a token unit's record (a run that goes on
+would find it), every record of a token unit and the shards it lists. What nobody knows is left alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from logitcask.pipeline.units.leases import living_marks
+from logitcask.pipeline.units.token_unit_record import read_tokenized_unit
+from logitcask.pipeline.units.units import annotation_unit
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.identity import target_fingerprint
+from logitcask.schemas.dataset.layout import read_configuration
+from logitcask.schemas.dataset.snapshot import load_snapshot, snapshot_numbers
+from logitcask.schemas.errors import ForeignOutputError, LogitcaskError
+
+Leftover = Literal["temporary file", "token shard", "target shard", "list of shards", "mark of an attempt"]
+
+
+class RunIsActiveError(LogitcaskError):
+    """Somebody is working on the dataset."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Removal:
+    """A file that is not needed.
+
+    Attributes:
+        path: Relative to the dataset's directory.
+        what: What it is.
+        size_bytes: Its length.
+    """
+
+    path: str
+    what: Leftover
+    size_bytes: int
+
+
+def clean(out: str, *, older_than: timedelta, dry_run: bool = False) -> list[Removal]:
+    """Removes what is not needed and has not been touched for some time.
+
+    Args:
+        out: The dataset's directory.
+        older_than: Younger files stay: somebody may be about to need them.
+        dry_run: Only say what would be removed.
+
+    Returns:
+        What was, or would be, removed, by path.
+
+    Raises:
+        ForeignOutputError: This is no dataset.
+        RunIsActiveError: A process of this machine, or lately one of another, works on it.
+    """
+    configuration = read_configuration(out)
+    if configuration is None:
+        raise ForeignOutputError(f"{storage.redact(out)}: no dataset here")
+    _require_rest(out, older_than)
+    before = datetime.now(UTC) - older_than
+    fs, root = storage.filesystem(out)
+    needed = _Needed(out, configuration["identity"])
+    found = fs.find(root, detail=True)
+    assert isinstance(found, dict)
+    removals = []
+    for name, info in sorted(found.items()):
+        path = name[len(root) :].lstrip("/")
+        what = needed.leftover(path)
+        if what is not None and _utc(fs.modified(name)) <= before:
+            removals.append(Removal(path=path, what=what, size_bytes=info["size"]))
+    for removal in () if dry_run else removals:
+        storage.remove(storage.join(out, removal.path))
+    return removals
+
+
+def _require_rest(out: str, older_than: timedelta) -> None:
+    active = living_marks(out, older_than)
+    if active:
+        raise RunIsActiveError(
+            f"{storage.redact(out)}: {active[0].process.rpartition(':')[0]} is at work on unit {active[0].unit} since "
+            f"{active[0].started_at}; clean when the run has ended"
+        )
+
+
+def _utc(time: datetime) -> datetime:
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+class _Needed:
+    """What snapshots and records refer to."""
+
+    def __init__(self, out: str, identity: dict) -> None:
+        self._lists: set[str] = set()
+        self._targets: set[tuple[str, str]] = set()
+        self._tokens: set[tuple[str, str]] = set()
+        self._finished: set[str] = set()
+        for number in snapshot_numbers(out):
+            snapshot = load_snapshot(out, number)
+            self._lists.add(snapshot.shards_file)
+            self._targets |= {(entry.split, entry.name) for entry in snapshot.each_shard()}
+        mark = target_fingerprint(identity)
+        for file in storage.list_files(storage.join(out, "tokens", "units")):
+            unit = read_tokenized_unit(out, storage.file_name(file.url).removesuffix(".json"))
+            self._finished.add(unit.name)
+            self._tokens |= {(shard.split, shard.name) for shard in unit.shards}
+            self._targets |= {(shard.split, annotation_unit(shard, mark).name) for shard in unit.shards}
+        for file in storage.list_files(storage.join(out, "targets")):
+            if file.url.endswith(".json"):
+                self._finished.add(storage.file_name(file.url).removesuffix(".json"))
+
+    def leftover(self, path: str) -> Leftover | None:
+        """What an unneeded file is; None if it is needed, or nothing that we would write."""
+        *directories, name = path.split("/")
+        if name.startswith(storage.TEMPORARY_PREFIX):
+            return "temporary file"
+        stem, _, suffix = name.rpartition(".")
+        match directories:
+            case ["tokens", "train" | "held-out" as split] if (split, stem) not in self._tokens:
+                return "token shard"
+            case ["targets", "train" | "held-out" as split] if (split, stem) not in self._targets:
+                return "target shard"
+            case ["snapshots"] if suffix == "parquet" and name not in self._lists:
+                return "list of shards"
+            case ["attempts"] if name.rpartition("~")[0] in self._finished:
+                return "mark of an attempt"
+        return None
+
+
+def summary(removals: list[Removal], *, dry_run: bool) -> Iterator[str]:
+    """For people: each file, then what and how much."""
+    verb = "would remove" if dry_run else "removed"
+    for removal in removals:
+        yield f"{verb} {removal.path} ({removal.what}, {removal.size_bytes:,} bytes)"
+    kinds = sorted({removal.what for removal in removals})
+    counts = ", ".join(f"{kind}: {sum(removal.what == kind for removal in removals):,}" for kind in kinds)
+    total = sum(removal.size_bytes for removal in removals)
+    yield f"{verb} {len(removals):,} files, {total:,} bytes{f' ({counts})' if counts else ''}"

@@ -1,0 +1,1 @@
+"""After all units are finished: records are gathered, and a snapshot is published."""

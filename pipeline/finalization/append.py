@@ -1,0 +1,109 @@
+"""`annotate --append`: more corpus for a finished dataset, as a snapshot of what was there and what is new.
+
+The job is an ordinary one whose identity is that of the dataset but for the corpus, so its units have names of their
+own. Until all of them are done the old snapshot stays the latest; the new one is made from whichever is the latest
+then. What `select` and `forget` leave out of older shards stays left out; new shards are taken whole.
+"""
+
+from typing import Any
+
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.appends import claim_append, corpora
+from logitcask.schemas.dataset.identity import differences, joined_terms, without_names
+from logitcask.schemas.dataset.snapshot import Snapshot, complete_snapshot, latest_snapshot
+from logitcask.schemas.dataset.snapshot_writer import Draft, publish
+from logitcask.schemas.dataset.split_summary import sum_summaries
+from logitcask.schemas.errors import ConfigurationMismatchError, IncompleteDatasetError, UsageError
+from logitcask.schemas.stats.sum_by_key import sum_by_key
+
+# What may differ between corpora of one dataset, and what datasets note of their own origin.
+_OF_CORPORA = ("corpus", "corpus_licence", "appended", "merged")
+
+
+def check_append(out: str, begun: dict[str, Any] | None, identity: dict[str, Any]) -> None:
+    """Checks that a corpus can be appended to what stands, and claims it.
+
+    Raises:
+        UsageError: There is nothing to append to.
+        ConfigurationMismatchError: The dataset was made with other settings.
+        IncompleteDatasetError: It is not finished.
+    """
+    if begun is None:
+        raise UsageError(f"{storage.redact(out)}: nothing to append to; annotate without --append first")
+    ours, theirs = (
+        without_names({k: v for k, v in one.items() if k not in _OF_CORPORA}) for one in (begun["identity"], identity)
+    )
+    lines = list(differences(ours, theirs))
+    if lines:
+        raise ConfigurationMismatchError(
+            f"{storage.redact(out)} was made with other settings:\n  "
+            + "\n  ".join(lines)
+            + "\nAppend with the same settings; or annotate into another --out, and `logitcask merge` if targets agree"
+        )
+    complete_snapshot(out)
+    claim_append(out, identity)
+
+
+def finished_before(out: str, identity: dict[str, Any], *, appends: bool) -> Snapshot | None:
+    """The latest snapshot, if it holds this corpus and was made from an annotation, so that there is nothing to do.
+
+    A plain annotation that is the latest is None: the job looks at its units, and makes those that were lost again.
+    """
+    latest = latest_snapshot(out)
+    if latest is None or not latest.complete or (latest.made_by == "annotate" and not appends):
+        return None
+    held = {corpus["fingerprint"] for corpus in corpora(latest.identity)}
+    return latest if identity["corpus"]["fingerprint"] in held else None
+
+
+def write_appended(out: str, draft: Draft) -> Snapshot:
+    """Writes a snapshot of the latest one and the new shards.
+
+    Raises:
+        IncompleteDatasetError: Not all new units are done.
+        UsageError: Some of the corpus is in the dataset already.
+    """
+    if not draft.complete:
+        raise IncompleteDatasetError(
+            f"{storage.redact(out)}: {draft.num_missing_units} unit(s) of the new corpus are missing; the dataset "
+            "is as it was. Run the same command again to finish it"
+        )
+    while True:
+        base = complete_snapshot(out)
+        if draft.identity["corpus"]["fingerprint"] in {corpus["fingerprint"] for corpus in corpora(base.identity)}:
+            return base
+        snapshot = publish(out, _extended(base, draft), base.number + 1)
+        if snapshot is not None:
+            return snapshot
+
+
+def _extended(base: Snapshot, draft: Draft) -> Draft:
+    shards, added = base.shards(), list(draft.shards)
+    twice = sorted({entry.path for entry in shards} & {entry.path for entry in added})
+    if twice:
+        raise UsageError(
+            f"{storage.redact(base.url)}: files of this corpus are in the dataset already ({len(twice)} shard(s), "
+            f"first {twice[0]}) and would be learned twice; append only what is new"
+        )
+    names = [*base.splits, *(name for name in draft.splits if name not in base.splits)]
+    licence = draft.identity.get("corpus_licence")
+    return Draft(
+        complete=True,
+        identity={
+            **base.identity,
+            "corpus_licence": joined_terms([base.identity.get("corpus_licence"), licence]),
+            "appended": [
+                *base.identity.get("appended", []),
+                {**draft.identity["corpus"], "corpus_licence": licence},
+            ],
+        },
+        num_documents_in=base.num_documents_in + draft.num_documents_in,
+        rejected=sum_by_key([base.rejected, draft.rejected]),
+        splits={name: sum_summaries(one.splits[name] for one in (base, draft) if name in one.splits) for name in names},
+        # Windows of the old shards keep their numbers.
+        shards=[*shards, *added],
+        removed=base.removed,
+        selections=base.selections,
+        made_by="append",
+        base=base.number,
+    )

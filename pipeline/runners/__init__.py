@@ -1,0 +1,1 @@
+"""Where a stage runs: processes of this machine, Dask, or a Beam job service."""

@@ -1,0 +1,121 @@
+"""What a Dask cluster's workers are, asked before the first unit: the same code, one unit at a time, a GPU each."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from logitcask.pipeline.runners.release import release
+from logitcask.schemas.errors import ClusterError
+
+# Workers of a cluster that was started together with the job may still be on their way.
+_FIRST_WORKER_SECONDS = 30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DaskWorker:
+    """One worker process of a cluster.
+
+    Attributes:
+        address: As the scheduler knows it.
+        release: Its logitcask (`pipeline.runners.release`); empty where it cannot say.
+        fault: Why it cannot.
+        num_threads: Tasks it runs at a time.
+        visible_devices: Its CUDA_VISIBLE_DEVICES; None where that is not set.
+    """
+
+    address: str
+    release: str
+    num_threads: int
+    visible_devices: str | None
+    fault: str | None = None
+
+
+def require_workers(address: str, device: str) -> None:
+    """Asks all workers, and refuses a cluster on which the job would go wrong.
+
+    Args:
+        address: Of the scheduler, `tcp://host:port`.
+        device: Where the teacher runs, "cpu" or "cuda".
+
+    Raises:
+        ClusterError: Nobody answers, there is no worker, or a worker is not as it must be.
+    """
+    for fault in worker_faults(ask_workers(address), expected=release(), device=device):
+        raise ClusterError(fault)
+
+
+def ask_workers(address: str) -> list[DaskWorker]:
+    """What the workers of the scheduler at `address` say of themselves, by address.
+
+    Raises:
+        ClusterError: Nobody answers, or there is no worker.
+    """
+    from distributed import Client
+
+    try:
+        with Client(address, set_as_default=False, timeout=_FIRST_WORKER_SECONDS) as client:
+            client.wait_for_workers(1, timeout=_FIRST_WORKER_SECONDS)
+            threads = {name: facts["nthreads"] for name, facts in client.scheduler_info(-1)["workers"].items()}
+            releases: Any = client.run(release, on_error="return")
+            # Not `os.environ.get`: pickled, it would carry this host's environment with it.
+            devices: Any = client.run(os.getenv, "CUDA_VISIBLE_DEVICES", on_error="return")
+    except (OSError, TimeoutError) as error:
+        raise ClusterError(
+            f"--dask-scheduler {address}: no scheduler with a worker answers ({type(error).__name__}: {error})"
+        ) from error
+    return [
+        DaskWorker(
+            address=name,
+            release=answer if isinstance(answer := releases.get(name), str) else "",
+            num_threads=num_threads,
+            visible_devices=devices.get(name),
+            fault=None if isinstance(answer, str) else _fault(answer),
+        )
+        for name, num_threads in sorted(threads.items())
+    ]
+
+
+def _fault(answer: Exception | None) -> str:
+    """Why a worker did not say its release. Dask quotes errors of unpickling within one another, and cut short."""
+    if answer is None:
+        return "it is gone"
+    missing = re.search(r"No module named '[\w.]+'", str(answer))
+    return missing[0] if missing else f"{type(answer).__name__}: {answer}"
+
+
+def worker_faults(workers: Sequence[DaskWorker], *, expected: str, device: str) -> Iterator[str]:
+    """What is wrong with a cluster's workers."""
+    for worker in workers:
+        if worker.fault is not None:
+            yield (
+                f"Dask worker {worker.address} cannot import logitcask ({worker.fault}); install the same wheel on all "
+                "workers"
+            )
+        elif worker.release != expected:
+            yield (
+                f"Dask worker {worker.address} has logitcask {worker.release!r}, this host has {expected!r}; install "
+                "the same wheel on all workers"
+            )
+        if worker.num_threads != 1:
+            yield (
+                f"Dask worker {worker.address} runs {worker.num_threads} tasks at a time; start workers with "
+                "--nthreads 1, several on a host if need be: each runs one unit at a time, with --threads CPU threads"
+            )
+    if device == "cuda":
+        yield from _shared_devices(workers)
+
+
+def _shared_devices(workers: Sequence[DaskWorker]) -> Iterator[str]:
+    """Workers of one host that would put their teachers on the same GPU."""
+    seen: dict[tuple[str | None, str | None], str] = {}
+    for worker in workers:
+        first = worker.visible_devices and worker.visible_devices.split(",")[0]
+        other = seen.setdefault((urlsplit(worker.address).hostname, first), worker.address)
+        if other != worker.address:
+            yield (
+                f"Dask workers {other} and {worker.address} of one host would use the same GPU; start each with a "
+                "CUDA_VISIBLE_DEVICES of its own"
+            )

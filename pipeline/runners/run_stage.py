@@ -1,0 +1,248 @@
+"""Running one stage on a Beam runner: Beam's own in-process runner by default, a cluster by name.
+
+`DirectRunner` is never used: it tries to download another runner first.
+"""
+
+import logging
+import re
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability.api import beam_provision_api_pb2
+from apache_beam.runners.job.utils import dict_to_struct
+from apache_beam.runners.portability.fn_api_runner import fn_runner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+from logitcask.pipeline.runners.beam_options import beam_options, require_known
+from logitcask.pipeline.runners.local_workers import worker_command
+from logitcask.pipeline.runners.release import release
+from logitcask.pipeline.runners.settings import RunnerSettings
+from logitcask.pipeline.units.heartbeats import STOP_FILE
+from logitcask.schemas import errors
+from logitcask.schemas.errors import ClusterError, LogitcaskError, UsageError
+
+_CONNECT_SECONDS = 10.0
+# Workers that see the driver's directory drain by themselves; those of other machines end with the job.
+_DRAIN_SECONDS = 10.0
+_STOP_POLL_SECONDS = 0.5
+
+_OUR_ERROR = re.compile(r"schemas\.errors\.(\w+): (.+?)(?: \[while running .*)?$", re.MULTILINE)
+_NO_MODULE = re.compile(r"No module named '(?:pipeline|teacher|schemas)\b")
+
+
+def run_stage(
+    units: Sequence[Any],
+    transform: Any,
+    settings: RunnerSettings,
+    on_worker_death: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Runs `transform` over all units and waits. What came of it stands in storage, not in a return value.
+
+    Args:
+        units: What to do.
+        transform: How: `TokenizeUnits` or `AnnotateUnits`.
+        settings: Where.
+        on_worker_death: Told when a local worker process dies. If it dies before it has connected, the runner waits
+            for it for ever: the caller has to give up then.
+
+    Raises:
+        LogitcaskError: The runner passed on one of ours, or the cluster is not there or not as it must be.
+        Exception: Whatever else the runner makes of a worker's error or death.
+    """
+    with _quiet_beam(on_worker_death):
+        if not settings.is_cluster:
+            _run_locally(units, transform, settings)
+            return
+        transform.release = release()
+        try:
+            _run_on_cluster(units, transform, settings)
+        except LogitcaskError:
+            raise
+        except Exception as error:
+            named = named_error(str(error))
+            if named is None:
+                raise
+            raise named from error
+
+
+def named_error(text: str) -> LogitcaskError | None:
+    """The error of ours that a runner quotes: they pass errors on as text."""
+    found = _OUR_ERROR.findall(text)
+    kind = getattr(errors, found[-1][0], None) if found else None
+    if isinstance(kind, type) and issubclass(kind, LogitcaskError):
+        return kind(found[-1][1])
+    missing = _NO_MODULE.search(text)
+    if missing:
+        return ClusterError(
+            f"a worker cannot import logitcask ({missing[0]}); install the same wheel on all workers, or send it along "
+            "by --runner-option extra_package=dist/logitcask-….whl where the runner does that"
+        )
+    return None
+
+
+def _run_locally(units: Sequence[Any], transform: Any, settings: RunnerSettings) -> None:
+    options = PipelineOptions.from_dictionary(beam_options(settings))
+    if settings.num_workers == 1:
+        _run(units, transform, fn_runner.FnApiRunner(), options)
+        return
+    # Without this the workers' own pipeline options are empty. (Numbers would reach them as floats.)
+    provision = beam_provision_api_pb2.ProvisionInfo(
+        retrieval_token="unused", pipeline_options=dict_to_struct({"default_sdk_harness_log_level": "CRITICAL"})
+    )
+    with worker_command() as command:
+        # Beam's multi-processing mode with a worker of ours around Beam's: quiet, and gone when the driver is.
+        runner = fn_runner.FnApiRunner(
+            default_environment=SubprocessSDKEnvironment.from_command_string(command),
+            provision_info=fn_runner.ExtendedProvisionInfo(provision),
+        )
+        _run(units, transform, runner, options)
+
+
+def _run_on_cluster(units: Sequence[Any], transform: Any, settings: RunnerSettings) -> None:
+    runner = _cluster_runner(settings)
+    options = beam_options(settings)
+    if settings.name in ("dask", "dataflow"):
+        require_known(options, settings.name)
+    if settings.job_endpoint is not None:
+        require_listening(f"//{settings.job_endpoint}", "--job-endpoint")
+    if settings.dask_scheduler is not None:
+        from logitcask.pipeline.runners.dask import require_workers
+
+        require_listening(settings.dask_scheduler, "--dask-scheduler")
+        require_workers(settings.dask_scheduler, settings.device)
+    _run(units, transform, runner, PipelineOptions.from_dictionary(options))
+
+
+def _cluster_runner(settings: RunnerSettings) -> Any:
+    try:
+        if settings.name == "dask":
+            from apache_beam.runners.dask.dask_runner import DaskRunner
+
+            return DaskRunner()
+        if settings.name == "dataflow":
+            from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+
+            return DataflowRunner()
+    except ImportError as error:
+        extra = {"dask": "dask", "dataflow": "gcp"}[settings.name]
+        raise UsageError(
+            f"--runner {settings.name} needs `pip install 'apache-beam[{extra}]'` on this host ({error})"
+        ) from error
+    return _portable_runner(settings)
+
+
+def _portable_runner(settings: RunnerSettings) -> Any:
+    """Beam's client of a job service; for Flink and Spark one that starts the service, unless one is named."""
+    from apache_beam.runners.portability.flink_runner import FlinkRunner
+    from apache_beam.runners.portability.portable_runner import PortableRunner
+    from apache_beam.runners.portability.spark_runner import SparkRunner
+
+    if settings.job_endpoint is not None:
+        return PortableRunner()
+    if not settings.option_values().get(f"{settings.name}_submit_uber_jar") and shutil.which("java") is None:
+        raise UsageError(
+            f"--runner {settings.name} starts Beam's job server, a Java program, and there is no `java` here. Install "
+            f"Java, or name a running server by --job-endpoint, or add --runner-option {settings.name}_submit_uber_jar"
+        )
+    return FlinkRunner() if settings.name == "flink" else SparkRunner()
+
+
+def require_listening(url: str, option: str) -> None:
+    """Raises ClusterError unless somebody listens at `scheme://host:port`: Beam and Dask would wait for minutes."""
+    try:
+        split = urlsplit(url)
+        host, port = split.hostname, split.port
+    except ValueError:
+        host = port = None
+    if host is None or port is None:
+        raise ClusterError(f"{option}: {url.removeprefix('//')!r} is no address; give HOST:PORT")
+    try:
+        socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ClusterError(f"{option}: nobody listens at {host}:{port} ({error})") from error
+
+
+def _run(units: Sequence[Any], transform: Any, runner: Any, options: PipelineOptions) -> None:
+    pipeline = beam.Pipeline(runner=runner, options=options)
+    _ = pipeline | "Units" >> beam.Create(list(units), reshuffle=False) | transform
+    result = pipeline.run()
+    try:
+        with _cancelled_on_stop(result, transform.heartbeats.directory):
+            result.wait_until_finish()
+    finally:
+        client = getattr(result, "client", None)
+        if client is not None:
+            client.close()
+
+
+@contextmanager
+def _cancelled_on_stop(result: Any, directory: str | None) -> Iterator[None]:
+    """Cancels a job whose workers do not hear that the driver wants to end, after a while."""
+    finished = threading.Event()
+    watch = threading.Thread(target=_cancel_on_stop, args=(result, directory, finished), daemon=True)
+    if directory is not None:
+        watch.start()
+    try:
+        yield
+    finally:
+        finished.set()
+
+
+def _cancel_on_stop(result: Any, directory: str, finished: threading.Event) -> None:
+    while not finished.wait(_STOP_POLL_SECONDS):
+        if (Path(directory) / STOP_FILE).exists():
+            if not finished.wait(_DRAIN_SECONDS):
+                result.cancel()
+            return
+
+
+@contextmanager
+def _quiet_beam(on_worker_death: Callable[[str], None]) -> Iterator[None]:
+    """Keeps Beam's stack traces and remarks on long bundles off the terminal: errors are reported by the job."""
+    logger = logging.getLogger("apache_beam")
+    level = logger.level
+    if not isinstance(threading.excepthook, _ThreadHook):
+        threading.excepthook = _ThreadHook(threading.excepthook)
+    hook = threading.excepthook
+    hook.on_worker_death = on_worker_death
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        hook.on_worker_death = lambda _: None
+
+
+class _ThreadHook:
+    """Takes what ends Beam's own threads when a worker process dies; all else goes where it went.
+
+    It stays in place after a stage, because such threads may outlive it.
+    """
+
+    def __init__(self, otherwise: Callable[[threading.ExceptHookArgs], object]) -> None:
+        self.on_worker_death: Callable[[str], None] = lambda _: None
+        self._otherwise = otherwise
+
+    def __call__(self, arguments: threading.ExceptHookArgs) -> None:
+        # Beam waits for a worker process in a thread of this name, which dies with it.
+        if arguments.thread is not None and arguments.thread.name == "run_worker":
+            self.on_worker_death(str(arguments.exc_value))
+        elif not _passes_through_beam(arguments.exc_traceback):
+            self._otherwise(arguments)
+
+
+def _passes_through_beam(trace: TracebackType | None) -> bool:
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__", "").startswith("apache_beam."):
+            return True
+        trace = trace.tb_next
+    return False

@@ -1,0 +1,1 @@
+"""The first stage: corpus files become token shards."""

@@ -1,0 +1,149 @@
+"""What a token unit writes: token shards of one split, and files of rejected documents."""
+
+import json
+from dataclasses import dataclass, field
+
+from logitcask.pipeline.corpus.documents import Rejected
+from logitcask.pipeline.corpus.fields import Fields
+from logitcask.pipeline.units.commit import commit_shard
+from logitcask.pipeline.units.units import TokenShard, TokenUnit, token_shard_name
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.format.metadata import ShardMetadata, Split, TokenizerInfo
+from logitcask.schemas.format.targets import Windows
+from logitcask.schemas.format.writer import encode_shard
+from logitcask.teacher.text.packing import Document, pack_documents
+
+# A file of rejected documents is closed at this size.
+_REJECTED_FILE_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenSpec:
+    """What a worker needs to tokenise units; small and picklable.
+
+    Attributes:
+        out: The dataset's directory.
+        tokenizer_reference: What to load.
+        tokenizer: What that must turn out to be.
+        fields: What is read of each record.
+        window_tokens, overlap_tokens: Most positions of a window; rows of it that repeat the end of the last one.
+        held_out: Share of documents, by hash of their text, that go into the held-out split.
+        shard_tokens: Most positions of a shard.
+        vocab_size: Documents with an id not below it (the teacher's vocabulary) are rejected.
+        corpus_licence: Terms of the text, as the user stated them.
+    """
+
+    out: str
+    tokenizer_reference: str
+    tokenizer: TokenizerInfo
+    fields: Fields
+    window_tokens: int
+    overlap_tokens: int
+    held_out: float
+    shard_tokens: int
+    vocab_size: int
+    corpus_licence: str | None
+
+
+class ShardWriter:
+    """Packs the documents of one split into windows and commits a shard whenever one is full.
+
+    Documents are packed in lots of a shard's worth: the packer needs an iterable, and two splits take turns.
+    """
+
+    def __init__(self, unit: TokenUnit, split: Split, spec: TokenSpec) -> None:
+        self._unit, self._spec = unit, spec
+        self._split: Split = split
+        self._lot: list[Document] = []
+        self._lot_tokens = 0
+        self._windows: list[Windows] = []
+        self._num_positions = 0
+        self._shards: list[TokenShard] = []
+
+    def add(self, document: Document) -> None:
+        self._lot.append(document)
+        self._lot_tokens += len(document.ids)
+        if self._lot_tokens >= self._spec.shard_tokens:
+            self._pack()
+
+    def finish(self) -> list[TokenShard]:
+        """Commits what is left; returns all shards of the split."""
+        self._pack()
+        self._commit()
+        return self._shards
+
+    def _pack(self) -> None:
+        packed = pack_documents(
+            self._lot,
+            window_tokens=self._spec.window_tokens,
+            overlap_tokens=self._spec.overlap_tokens,
+            bos_id=self._spec.tokenizer.bos_id,
+            eos_id=self._spec.tokenizer.eos_id,
+        )
+        for window in packed:
+            if self._num_positions + window.num_positions > self._spec.shard_tokens:
+                self._commit()
+            self._windows.append(window)
+            self._num_positions += window.num_positions
+        self._lot, self._lot_tokens = [], 0
+
+    def _commit(self) -> None:
+        if not self._windows:
+            return
+        windows = Windows.concatenate(self._windows)
+        self._windows, self._num_positions = [], 0
+        metadata = ShardMetadata(
+            kind="tokens",
+            split=self._split,
+            window_tokens=self._spec.window_tokens,
+            tokenizer=self._spec.tokenizer,
+            corpus_licence=self._spec.corpus_licence,
+        )
+        record = UnitRecord(
+            name=token_shard_name(self._unit, self._split, len(self._shards)),
+            kind="tokens",
+            split=self._split,
+            num_documents=windows.num_documents(),
+        )
+        standing = commit_shard(self._spec.out, encode_shard(windows, None, metadata), record)
+        self._shards.append(token_shard(standing))
+
+
+def token_shard(record: UnitRecord) -> TokenShard:
+    """What the plan needs of a token shard's record."""
+    return TokenShard(
+        name=record.name,
+        split=record.split,
+        num_windows=record.num_windows,
+        num_positions=record.num_positions,
+        num_documents=record.num_documents,
+        footer_digest=record.footer_digest,
+    )
+
+
+@dataclass(kw_only=False, slots=True)
+class RejectionWriter:
+    """Rejected documents of a unit → `rejected/<unit>-<file>.jsonl`."""
+
+    out: str
+    name: str
+    counts: dict[str, int] = field(default_factory=dict)
+    _lines: list[bytes] = field(default_factory=list)
+    _num_bytes: int = 0
+    _num_files: int = 0
+
+    def add(self, rejected: Rejected) -> None:
+        self.counts[rejected.reason] = self.counts.get(rejected.reason, 0) + 1
+        line = json.dumps(rejected.to_json(), ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+        self._lines.append(line)
+        self._num_bytes += len(line)
+        if self._num_bytes >= _REJECTED_FILE_BYTES:
+            self.close()
+
+    def close(self) -> None:
+        if self._lines:
+            url = storage.join(self.out, "rejected", f"{self.name}-{self._num_files:04d}.jsonl")
+            storage.create(url, b"".join(self._lines))
+            self._num_files += 1
+            self._lines, self._num_bytes = [], 0

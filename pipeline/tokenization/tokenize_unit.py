@@ -1,0 +1,144 @@
+"""The first stage: corpus slices → token shards, a file of rejected documents, and the unit's record.
+
+Split, packing and names follow from the text and the settings alone, so that a unit tried twice writes the same
+files. The unit's record is created last: where it stands, the unit is finished.
+"""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+
+from logitcask.pipeline.corpus.documents import RawDocument, Rejected
+from logitcask.pipeline.corpus.reading import read_documents
+from logitcask.pipeline.tokenization.token_shards import RejectionWriter, ShardWriter, TokenSpec
+from logitcask.pipeline.units import leases
+from logitcask.pipeline.units.heartbeats import Heartbeats
+from logitcask.pipeline.units.token_unit_record import TokenizedUnit, unit_record_url
+from logitcask.pipeline.units.units import TokenUnit
+from logitcask.schemas import storage
+from logitcask.schemas.errors import FingerprintMismatchError, TokenizerError
+from logitcask.schemas.fingerprints import canonical_json
+from logitcask.schemas.format.metadata import SPLITS, Split
+from logitcask.teacher.text.packing import Document, kinds_of_chat
+from logitcask.teacher.text.tokenizers import Tokenizer, load_tokenizer
+
+
+def tokenize_unit(unit: TokenUnit, spec: TokenSpec, heartbeats: Heartbeats) -> TokenizedUnit:
+    """Reads, tokenises, packs and commits one unit.
+
+    Raises:
+        CorpusError: A corpus file changed under the job.
+        FingerprintMismatchError: The tokenizer is not the one the job was planned with.
+    """
+    leases.reach("read", unit.name)
+    tokenizer = cached_tokenizer(spec)
+    rejections = RejectionWriter(spec.out, unit.name)
+    writers = {split: ShardWriter(unit, split, spec) for split in SPLITS}
+    num_documents = 0
+    for found in _tokenized(unit, tokenizer, spec, heartbeats):
+        num_documents += 1
+        if isinstance(found, Rejected):
+            rejections.add(found)
+        else:
+            split, document = found
+            writers[split].add(document)
+    shards = [shard for writer in writers.values() for shard in writer.finish()]
+    rejections.close()
+    record = TokenizedUnit(
+        name=unit.name, num_documents=num_documents, rejected=rejections.counts, shards=tuple(shards)
+    )
+    storage.create_json(unit_record_url(spec.out, unit.name), record.to_json())
+    return record
+
+
+_tokenizer_lock = threading.Lock()
+_tokenizers: dict[str, Tokenizer] = {}
+
+
+def cached_tokenizer(spec: TokenSpec) -> Tokenizer:
+    """This process's tokenizer, loaded once.
+
+    Raises:
+        FingerprintMismatchError: It is not the one the job was planned with.
+    """
+    with _tokenizer_lock:
+        tokenizer = _tokenizers.get(spec.tokenizer.fingerprint)
+        if tokenizer is None:
+            tokenizer = load_tokenizer(spec.tokenizer_reference)
+            _tokenizers[tokenizer.info.fingerprint] = tokenizer
+    if tokenizer.info.fingerprint != spec.tokenizer.fingerprint:
+        raise FingerprintMismatchError(
+            f"tokenizer {spec.tokenizer_reference}: fingerprint {tokenizer.info.fingerprint} on this worker, the job "
+            f"was planned with {spec.tokenizer.fingerprint}; give all workers the same files"
+        )
+    return tokenizer
+
+
+def is_held_out(document: RawDocument, share: float) -> bool:
+    """Whether a document belongs to the held-out split: by its text alone, so that duplicates never straddle."""
+    text = document.text if document.text is not None else canonical_json(document.messages)
+    bits = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+    return bits < share * 2**64
+
+
+def tokenize_document(raw: RawDocument, tokenizer: Tokenizer, vocab_size: int) -> Document | Rejected:
+    """A document's ids and, for a chat, the kind of each row.
+
+    Args:
+        raw: Its text or messages.
+        tokenizer: The teacher's.
+        vocab_size: The teacher's; a document with a larger id is rejected.
+    """
+    kinds = None
+    if raw.messages is None:
+        assert raw.text is not None
+        ids = tokenizer.encode(raw.text)
+    else:
+        try:
+            ids, is_assistant = tokenizer.apply_chat(list(raw.messages))
+        except TokenizerError as e:
+            return raw.reject("malformed_chat", str(e))
+        kinds = kinds_of_chat(np.asarray(is_assistant))
+    if not len(ids):
+        return raw.reject("no_tokens", "the tokenizer gave no token for it")
+    if max(ids) >= vocab_size:
+        return raw.reject("id_beyond_vocabulary", f"token id {max(ids)}, the teacher knows ids below {vocab_size}")
+    return Document(id=raw.id, source=raw.place.source, ids=np.asarray(ids, np.int32), kinds=kinds)
+
+
+def _tokenized(
+    unit: TokenUnit, tokenizer: Tokenizer, spec: TokenSpec, heartbeats: Heartbeats
+) -> Iterator[tuple[Split, Document] | Rejected]:
+    """Everything in the unit, in order, tokenised and assigned to a split."""
+    beat = _ByteBeat(heartbeats, unit.size_bytes)
+    for piece in unit.slices:
+        for raw in read_documents(piece, spec.fields):
+            if isinstance(raw, Rejected):
+                yield raw
+                continue
+            beat.advance(len(raw.raw))
+            document = tokenize_document(raw, tokenizer, spec.vocab_size)
+            if isinstance(document, Rejected):
+                yield document
+            else:
+                yield "held-out" if is_held_out(raw, spec.held_out) else "train", document
+    beat.finish()
+
+
+@dataclass(kw_only=False, slots=True)
+class _ByteBeat:
+    """Heartbeats in bytes read that add up to the unit's planned size whatever was really read."""
+
+    heartbeats: Heartbeats
+    left_bytes: int
+
+    def advance(self, read_bytes: int) -> None:
+        step = min(read_bytes, self.left_bytes)
+        self.left_bytes -= step
+        self.heartbeats.advance(step)
+
+    def finish(self) -> None:
+        self.advance(self.left_bytes)

@@ -1,0 +1,1 @@
+"""Units of work: how they are planned, leased, committed and found finished."""

@@ -1,0 +1,162 @@
+"""What workers of this machine tell the driver while they run, through files in a local directory.
+
+Beam's own metrics arrive late or never (not at all on Dask), and a unit can take minutes on a CPU. So each process
+keeps one small file with how far it has come, and errors leave a file with their name, because a runner passes
+them on as text. None of this decides anything about the data: storage is the truth.
+"""
+
+import json
+import os
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from logitcask.pipeline.units import leases
+from logitcask.schemas import errors, storage
+from logitcask.schemas.errors import LogitcaskError
+
+_WRITE_INTERVAL_SECONDS = 0.5
+STOP_FILE = "stop"
+_DRAIN_FILE = "drain"
+
+_lock = threading.Lock()
+_done: dict[str, int] = {}
+_spent: dict[str, tuple[float, float]] = {}
+_written_seconds: dict[str, float] = {}
+
+
+class StopRequested(Exception):  # noqa: N818 - not a fault
+    """The driver asked for an end; raised between two batches, so that nothing is left half done."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heartbeats:
+    """One attempt's directory of heartbeats; small and picklable, used by driver and workers alike.
+
+    Attributes:
+        directory: Local directory, or None where nobody listens. On a worker of another machine it does not exist,
+            and nothing is written.
+    """
+
+    directory: str | None = None
+
+    def advance(self, amount: int) -> None:
+        """Counts work done by this process.
+
+        Raises:
+            StopRequested: The driver wants to end, or has ended.
+        """
+        leases.progressed()
+        if not self._is_heard():
+            if self._key in _done:
+                raise StopRequested
+            return
+        with _lock:
+            _done[self._key] = _done.get(self._key, 0) + amount
+            due = time.monotonic() - _written_seconds.get(self._key, 0) >= _WRITE_INTERVAL_SECONDS
+        if due:
+            self.flush()
+        if (self._path / STOP_FILE).exists():
+            raise StopRequested
+
+    def spend(self, seconds: float, *, forward_seconds: float = 0.0) -> None:
+        """Notes time that this process has spent on units, and how much of it in the teacher."""
+        if not self._is_heard():
+            return
+        with _lock:
+            before_seconds, before_forward_seconds = _spent.get(self._key, (0.0, 0.0))
+            _spent[self._key] = (before_seconds + seconds, before_forward_seconds + forward_seconds)
+
+    def flush(self) -> None:
+        """Writes this process's count now."""
+        if not self._is_heard():
+            return
+        with _lock:
+            done, spent = _done.get(self._key, 0), _spent.get(self._key, (0.0, 0.0))
+            _written_seconds[self._key] = time.monotonic()
+        storage.replace(str(self._path / f"{os.getpid()}.count"), json.dumps([done, *spent]).encode())
+
+    def done(self) -> int:
+        """Work counted by all processes so far."""
+        return sum(counts[0] for counts in self._counts())
+
+    def forward_share(self) -> float | None:
+        """Share of the time spent on units that went into the teacher's forward pass; None if nobody noted any."""
+        counts = self._counts()
+        seconds, forward_seconds = sum(count[1] for count in counts), sum(count[2] for count in counts)
+        return forward_seconds / seconds if seconds and forward_seconds else None
+
+    def _counts(self) -> list[list]:
+        """What each process has written: work done, seconds on units, seconds in the teacher."""
+        return [json.loads(file.read_bytes()) for file in self._path.glob("*.count")]
+
+    def request_stop(self) -> None:
+        """Asks all workers to stop at their next heartbeat."""
+        (self._path / STOP_FILE).touch()
+
+    def request_drain(self) -> None:
+        """Asks all workers to finish the units they have, and to take no more."""
+        (self._path / _DRAIN_FILE).touch()
+
+    def require_open(self) -> None:
+        """Asked before a unit is taken.
+
+        Raises:
+            StopRequested: The driver wants to end.
+        """
+        if self._is_heard() and any((self._path / name).exists() for name in (STOP_FILE, _DRAIN_FILE)):
+            raise StopRequested
+
+    def note_failure(self, unit: str, error: BaseException) -> None:
+        """Keeps an error for the driver, by name."""
+        if not self._is_heard() or isinstance(error, StopRequested):
+            return
+        note = {
+            "unit": unit,
+            "error": type(error).__name__,
+            "message": str(error),
+            "traceback": "".join(traceback.format_exception(error)),
+        }
+        storage.replace(str(self._path / f"{unit}.failure"), json.dumps(note).encode())
+
+    def failures(self) -> list["Failure"]:
+        """The errors that workers noted, by unit."""
+        return [Failure(**json.loads(file.read_bytes())) for file in sorted(self._path.glob("*.failure"))]
+
+    @property
+    def _path(self) -> Path:
+        assert self.directory is not None
+        return Path(self.directory)
+
+    @property
+    def _key(self) -> str:
+        # A forked worker must not go on with its parent's count.
+        return f"{os.getpid()}:{self.directory}"
+
+    def _is_heard(self) -> bool:
+        return self.directory is not None and self._path.is_dir()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """An error of a worker.
+
+    Attributes:
+        unit: Which unit it met.
+        error: Its class.
+        message, traceback: As text.
+    """
+
+    unit: str
+    error: str
+    message: str
+    traceback: str
+
+    def as_error(self) -> LogitcaskError | None:
+        """The named error again, or None if it was not one of ours."""
+        kind = getattr(errors, self.error, None)
+        if isinstance(kind, type) and issubclass(kind, LogitcaskError):
+            return kind(self.message)
+        return None

@@ -1,0 +1,187 @@
+"""Two plans, both pure functions of their inputs: corpus files → token units, token shards → annotation units.
+
+A unit is what one worker does in one go: a deterministic slice with a name that carries the fingerprint of all that
+changes the bytes it writes. So a unit that is already there is known by its name, and another job never matches.
+Neither the number of workers nor the machine has a part in either plan.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from logitcask.pipeline.corpus.files import CorpusFile, FileSlice
+from logitcask.schemas.fingerprints import fingerprint
+from logitcask.schemas.format.metadata import Split
+
+# A unit of about this many bytes of text is tokenised in well under a minute.
+UNIT_BYTES = 32 << 20
+
+
+# Text packs about this much; equal units matter more than exact ones.
+_EXPANSION = {None: 1, "gzip": 3, "zstd": 3}
+
+
+_PARQUET_EXPANSION = 2
+
+
+# Opening a file costs about as much as reading this much: keeps units of very many tiny files short.
+_OPENING_BYTES = 4096
+
+
+_NAME_DIGITS = 12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenUnit:
+    """Slices of corpus files that one worker tokenises.
+
+    Attributes:
+        name: Number and fingerprint; part of the names of all it writes.
+        slices: What it reads, in order.
+        size_bytes: About how much text that is.
+    """
+
+    name: str
+    slices: tuple[FileSlice, ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenShard:
+    """A token shard, as its record describes it.
+
+    Attributes:
+        name, split: Which one.
+        num_windows, num_positions, num_documents: What it holds; a document counts where it begins.
+        footer_digest: Of its Parquet footer.
+    """
+
+    name: str
+    split: Split
+    num_windows: int
+    num_positions: int
+    num_documents: int
+    footer_digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnnotationUnit:
+    """A token shard that one worker annotates.
+
+    Attributes:
+        name: Of the target shard to be written.
+        tokens: The token shard to be read.
+    """
+
+    name: str
+    tokens: TokenShard
+
+    @property
+    def split(self) -> Split:
+        return self.tokens.split
+
+
+def plan_token_units(
+    files: Sequence[CorpusFile],
+    settings_fingerprint: str,
+    row_group_bytes: Callable[[CorpusFile], Sequence[int]],
+    unit_bytes: int = UNIT_BYTES,
+) -> list[TokenUnit]:
+    """Cuts large files, groups small ones, into units of about equal bytes of text.
+
+    Args:
+        files: Corpus files in order.
+        settings_fingerprint: Of everything but the slice that changes token shards.
+        row_group_bytes: Stored bytes of each row group of a .parquet file.
+        unit_bytes: About how much text a unit holds.
+    """
+    pieces = [piece for file in files for piece in _slice_file(file, row_group_bytes, unit_bytes)]
+    return [
+        TokenUnit(
+            name=unit_name(f"{index:06d}", [settings_fingerprint, [_slice_identity(piece) for piece, _ in group]]),
+            slices=tuple(piece for piece, _ in group),
+            size_bytes=sum(size for _, size in group),
+        )
+        for index, group in enumerate(_group(pieces, unit_bytes))
+    ]
+
+
+def annotation_unit(shard: TokenShard, settings_fingerprint: str) -> AnnotationUnit:
+    """A token shard's unit, named by the shard and the fingerprint of all else that changes its targets."""
+    return AnnotationUnit(name=unit_name(_position(shard.name), [settings_fingerprint, shard.name]), tokens=shard)
+
+
+def token_unit_name(shard_name: str) -> str:
+    """Which token unit a token shard is of: the inverse of `token_shard_name`."""
+    number, _, mark = shard_name.split("-")
+    return f"{number}-{mark}"
+
+
+def token_shard_name(unit: TokenUnit, split: Split, index: int) -> str:
+    """Name of a unit's token shard number `index` of a split: `<unit>-<shard>-<fingerprint>`, unique over splits."""
+    number, _, mark = unit.name.partition("-")
+    return f"{number}-{'h' if split == 'held-out' else ''}{index:04d}-{mark}"
+
+
+def unit_name(position: str, identity: object) -> str:
+    """`<position>-<12 hex digits of the identity's fingerprint>`: sorts by position, matches only itself."""
+    return f"{position}-{fingerprint(identity)[:_NAME_DIGITS]}"
+
+
+def _position(shard_name: str) -> str:
+    return shard_name.rpartition("-")[0]
+
+
+def _slice_identity(piece: FileSlice) -> list:
+    return [piece.file.identity(), piece.start, piece.stop]
+
+
+def _slice_file(
+    file: CorpusFile, row_group_bytes: Callable[[CorpusFile], Sequence[int]], unit_bytes: int
+) -> Iterator[tuple[FileSlice, int]]:
+    """The pieces of one file and about how many bytes of text each holds."""
+    if file.format == "parquet":
+        yield from _slice_parquet(file, row_group_bytes(file), unit_bytes)
+    elif file.format == "jsonl" and file.compression is None:
+        yield from _slice_bytes(file, unit_bytes)
+    else:
+        size = file.size_bytes * _EXPANSION[file.compression]
+        yield FileSlice(file=file, start=0, stop=file.size_bytes, is_whole=True), size
+
+
+def _slice_bytes(file: CorpusFile, unit_bytes: int) -> Iterator[tuple[FileSlice, int]]:
+    count = max(1, round(file.size_bytes / unit_bytes))
+    bounds = [file.size_bytes * index // count for index in range(count + 1)]
+    for start, stop in itertools.pairwise(bounds):
+        yield FileSlice(file=file, start=start, stop=stop, is_whole=count == 1), stop - start
+
+
+def _slice_parquet(file: CorpusFile, group_bytes: Sequence[int], unit_bytes: int) -> Iterator[tuple[FileSlice, int]]:
+    if not group_bytes:
+        # An unreadable file is a slice like any other: reading it gives the rejection.
+        yield FileSlice(file=file, start=0, stop=1, is_whole=True), file.size_bytes
+        return
+    start, size = 0, 0
+    for index, group in enumerate(group_bytes):
+        size += group * _PARQUET_EXPANSION
+        if size >= unit_bytes or index == len(group_bytes) - 1:
+            is_whole = start == 0 and index == len(group_bytes) - 1
+            yield FileSlice(file=file, start=start, stop=index + 1, is_whole=is_whole), size
+            start, size = index + 1, 0
+
+
+def _group(pieces: Iterable[tuple[FileSlice, int]], unit_bytes: int) -> Iterator[list[tuple[FileSlice, int]]]:
+    """Neighbours together until a unit is full; a piece that would overfill it by more than half starts the next."""
+    group: list[tuple[FileSlice, int]] = []
+    filled = 0
+    for piece, size in pieces:
+        if group and filled + size > unit_bytes * 3 // 2:
+            yield group
+            group, filled = [], 0
+        group.append((piece, size))
+        filled += max(size, _OPENING_BYTES)
+        if filled >= unit_bytes:
+            yield group
+            group, filled = [], 0
+    if group:
+        yield group

@@ -1,0 +1,119 @@
+"""What a snapshot leaves out of its shards, as data: rules that are applied whenever a shard is read.
+
+Shards never change. `select` and `forget` write a snapshot whose shards carry one rule more;
+`dataset.row_filter` defines what a rule does to rows, `dataset.shard_view` applies it. Light: reading a snapshot costs
+no import.
+"""
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from logitcask.schemas.errors import UnknownFormatVersionError, UsageError
+
+# Of the kinds of positions, those that have a target.
+TargetKind = Literal["train", "generated"]
+
+# A document's place in its file, as `Part.source` states it: row or byte offset.
+_PLACE = re.compile(r"[#@]\d+$")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """One `select` or `forget`. What it does not speak of stays.
+
+    Of documents (all their rows go, in every window):
+
+    Attributes:
+        sources: Patterns as of a shell (`*` also matches `/`), of which one must match the document's source, with or
+            without its place in the file (`#row`, `@offset`); None: all sources.
+        forgotten: Ids of documents that are left out.
+
+    Of positions (the row stays as context for later ones, its target goes); all bounds are included:
+
+    Attributes:
+        min_entropy, max_entropy: Of the teacher's full distribution, nats.
+        min_loss, max_loss: −log p of the actual next token, nats. A position without one (the last of a cut part) has
+            no loss, so it lies in no range.
+        kinds: Kinds whose targets stay; None: all.
+    """
+
+    sources: tuple[str, ...] | None = None
+    forgotten: tuple[str, ...] = ()
+    min_entropy: float | None = None
+    max_entropy: float | None = None
+    min_loss: float | None = None
+    max_loss: float | None = None
+    kinds: tuple[TargetKind, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("entropy", self.min_entropy, self.max_entropy),
+            ("loss", self.min_loss, self.max_loss),
+        ):
+            if any(bound is not None and not 0 <= bound < float("inf") for bound in (low, high)):
+                raise UsageError(f"bounds of the {name} are in nats, 0 or more; found {low} to {high}")
+            if low is not None and high is not None and low > high:
+                raise UsageError(f"no {name} lies between {low} and {high} nats: give the smaller one as --min-{name}")
+        unknown = sorted(set(self.kinds or ()) - set(get_args(TargetKind)))
+        if unknown:
+            raise UsageError(f"no targets of kind {unknown[0]!r}; choose of {', '.join(get_args(TargetKind))}")
+
+    @property
+    def bounds_entropy(self) -> bool:
+        return self.min_entropy is not None or self.max_entropy is not None
+
+    @property
+    def bounds_loss(self) -> bool:
+        return self.min_loss is not None or self.max_loss is not None
+
+    @property
+    def concerns_positions(self) -> bool:
+        """Whether it takes targets away from rows that stay."""
+        return self.bounds_entropy or self.bounds_loss or self.kinds is not None
+
+    @property
+    def concerns_documents(self) -> bool:
+        """Whether it leaves documents out."""
+        return self.sources is not None or bool(self.forgotten)
+
+    def takes_source(self, source: str) -> bool:
+        """Whether documents of this `Part.source` stay."""
+        if self.sources is None:
+            return True
+        names = (source, _PLACE.sub("", source))
+        return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in self.sources)
+
+    def to_json(self) -> dict[str, Any]:
+        """Only what the rule speaks of."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, ())}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Rule":
+        """Parses a rule.
+
+        Raises:
+            UnknownFormatVersionError: It has a condition this release does not know: reading on would return what
+                was left out.
+        """
+        unknown = sorted(value.keys() - cls.__dataclass_fields__.keys())
+        if unknown:
+            raise UnknownFormatVersionError(
+                f"the snapshot selects by {unknown[0]!r}, which this release does not know; install a newer logitcask"
+            )
+        fields: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in value.items()}
+        return cls(**fields)
+
+
+# All of them hold; their order does not matter.
+Rules = tuple[Rule, ...]
+
+
+def rules_to_json(rules: Sequence[Rule]) -> list[dict[str, Any]]:
+    return [rule.to_json() for rule in rules]
+
+
+def rules_from_json(value: Sequence[Mapping[str, Any]]) -> Rules:
+    return tuple(Rule.from_json(one) for one in value)

@@ -1,0 +1,232 @@
+"""A dataset: a directory of immutable shards with a record beside each, and numbered snapshots of them.
+
+    OUT/logitcask.json                        what the dataset is: the resolved configuration, made first
+    OUT/tokens/<split>/<name>.parquet|.json   token shards and their records
+    OUT/tokens/units/<name>.json              made last: what a token unit found, rejected and wrote
+    OUT/targets/<split>/<name>.parquet|.json  target shards and their records
+    OUT/tokenizer/pieces.json                 the bytes of every id, so that windows can be read as text
+    OUT/rejected/<name>.jsonl                 documents that could not be annotated, with the reason
+    OUT/snapshots/<number>.json               a snapshot: totals, statistics, and whether it is complete
+    OUT/snapshots/<number>-<digest>.parquet   the shards it is made of
+    OUT/segments/, OUT/attempts/              the job's own: gathered records, and who has a unit in hand
+
+Every file is created once and never changed. A trainer names the snapshot it uses. The list of shards stands in a
+file of its own, so that totals and statistics of any number of shards are one small read. What a snapshot leaves out of
+its shards are rules (`schemas.dataset.rules`); `schemas.dataset.shard_view` opens a shard with them,
+`schemas.dataset.snapshot_writer` writes the next snapshot.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.layout import DATASET_VERSION
+from logitcask.schemas.dataset.rules import Rules, rules_from_json
+from logitcask.schemas.dataset.split_summary import SplitSummary, sum_summaries
+from logitcask.schemas.errors import (
+    CorruptShardError,
+    IncompleteDatasetError,
+    MissingShardError,
+    UnknownFormatVersionError,
+    UsageError,
+)
+from logitcask.schemas.fingerprints import digest
+
+# Entries of the list of shards that are parsed at a time.
+_BATCH_ENTRIES = 5_000
+
+
+_SNAPSHOT_NAME = re.compile(r"(\d{6})\.json")
+
+
+Origin = Literal["annotate", "append", "select", "forget", "compact", "merge"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardEntry:
+    """One target shard of a snapshot.
+
+    Attributes:
+        name, split: Which one.
+        path: Relative to the dataset's directory.
+        num_windows, num_positions: What the snapshot takes of it.
+        size_bytes, digest, footer_digest: Of the file.
+        selection: Which of the snapshot's `selections` says what is taken; None: everything.
+    """
+
+    name: str
+    split: str
+    path: str
+    num_windows: int
+    num_positions: int
+    size_bytes: int
+    digest: str
+    footer_digest: str
+    selection: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """A numbered, immutable view of a dataset.
+
+    Attributes:
+        url: The dataset's directory.
+        number: Counts from 1.
+        complete: Whether every planned unit is in it, or set aside with its reason.
+        identity: What the shards are: corpus, tokenizer, teacher, scheme and the rest of the resolved configuration.
+        num_documents_in: Documents found in the corpus: annotated + rejected, if complete.
+        rejected: Reason to number of documents set aside.
+        splits: Totals and statistics by split, of what the snapshot takes; sizes are those of whole files.
+        shards_file: Name of the file that lists the shards, relative to `snapshots/`.
+        shards_digest: Of that file.
+        removed: Reason ("forgotten", "not selected") to number of documents that were annotated and then left out.
+        selections: The rules that shards of the list refer to.
+        made_by: The command that wrote it.
+        base: Number of the snapshot it was made from; None for one that was annotated or merged.
+        num_missing_units: Planned units that are neither done nor set aside with their documents; 0 if complete.
+    """
+
+    url: str
+    number: int
+    complete: bool
+    identity: dict[str, Any]
+    num_documents_in: int
+    rejected: dict[str, int]
+    splits: dict[str, SplitSummary]
+    shards_file: str
+    shards_digest: str
+    removed: dict[str, int] = field(default_factory=dict)
+    selections: tuple[Rules, ...] = ()
+    made_by: Origin = "annotate"
+    base: int | None = None
+    num_missing_units: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:06d}"
+
+    @property
+    def num_rejected(self) -> int:
+        return sum(self.rejected.values())
+
+    @property
+    def num_removed(self) -> int:
+        return sum(self.removed.values())
+
+    def total(self) -> SplitSummary:
+        """Totals over all splits."""
+        return sum_summaries(self.splits.values())
+
+    def shards(self, split: str | None = None) -> list[ShardEntry]:
+        """The snapshot's shards in its order, of one split or all.
+
+        Raises:
+            MissingShardError, CorruptShardError: The list of shards is not there, or not as it was written.
+        """
+        return list(self.each_shard(split))
+
+    def each_shard(self, split: str | None = None) -> Iterator[ShardEntry]:
+        """The same one by one: a list of a million would take most of a gigabyte.
+
+        Raises:
+            MissingShardError, CorruptShardError: The list of shards is not there, or not as it was written.
+        """
+        import io
+
+        import pyarrow.parquet as pq
+
+        url = storage.join(self.url, "snapshots", self.shards_file)
+        try:
+            data = storage.read_bytes(url)
+        except FileNotFoundError as error:
+            raise MissingShardError(f"{storage.redact(url)}: the snapshot's list of shards is not there") from error
+        if digest(data) != self.shards_digest:
+            raise CorruptShardError(f"{storage.redact(url)}: the snapshot's list of shards is not as it was written")
+        # Not `read_table`: it imports pandas and pyarrow.dataset, whose threads now and then abort a process that ends.
+        for batch in pq.ParquetFile(io.BytesIO(data)).iter_batches(_BATCH_ENTRIES, use_threads=False):
+            yield from (ShardEntry(**row) for row in batch.to_pylist() if split is None or row["split"] == split)
+
+    def shard_url(self, entry: ShardEntry) -> str:
+        """The file. Who reads targets opens it with `dataset.shard_view.open_shard`, which applies the rules."""
+        return storage.join(self.url, entry.path)
+
+    def rules_of(self, entry: ShardEntry) -> Rules:
+        """What is left out of a shard."""
+        return () if entry.selection is None else self.selections[entry.selection]
+
+
+def snapshot_numbers(out: str) -> list[int]:
+    """Numbers of all snapshots, rising."""
+    names = (storage.file_name(file.url) for file in storage.list_files(storage.join(out, "snapshots")))
+    return sorted(int(match[1]) for match in map(_SNAPSHOT_NAME.fullmatch, names) if match)
+
+
+def load_snapshot(out: str, number: int | None = None) -> Snapshot:
+    """A snapshot by number, or the latest.
+
+    Raises:
+        IncompleteDatasetError: There is no dataset, no snapshot, or no such snapshot.
+        CorruptShardError: What is there is not a snapshot.
+        UnknownFormatVersionError: Another version wrote it.
+    """
+    numbers = snapshot_numbers(out)
+    if not numbers:
+        raise IncompleteDatasetError(
+            f"{storage.redact(out)}: no snapshot here: not a dataset, or its annotation has not finished; "
+            "run `logitcask annotate` on it"
+        )
+    wanted = numbers[-1] if number is None else number
+    if wanted not in numbers:
+        raise IncompleteDatasetError(f"{storage.redact(out)}: no snapshot {wanted}; there are {numbers}")
+    url = storage.join(out, "snapshots", f"{wanted:06d}.json")
+    try:
+        return _parse_snapshot(out, storage.read_json(url))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, UnknownFormatVersionError):
+            raise
+        raise CorruptShardError(f"{storage.redact(url)}: not a snapshot ({error})") from error
+
+
+def latest_snapshot(out: str) -> Snapshot | None:
+    """The latest snapshot, or None."""
+    return load_snapshot(out) if snapshot_numbers(out) else None
+
+
+def complete_snapshot(out: str, number: int | None = None) -> Snapshot:
+    """A snapshot that may be trained on.
+
+    Raises:
+        IncompleteDatasetError: There is none, or it is not complete. And all that `load_snapshot` raises.
+    """
+    snapshot = load_snapshot(out, number)
+    if not snapshot.complete:
+        raise IncompleteDatasetError(
+            f"{storage.redact(out)}: snapshot {snapshot.number} is not complete: the annotation was cut short; "
+            "run the same `logitcask annotate` again to finish it"
+        )
+    return snapshot
+
+
+def _parse_snapshot(out: str, value: dict[str, Any]) -> Snapshot:
+    fields = dict(value)
+    version = fields.pop("dataset_version")
+    if version != DATASET_VERSION:
+        raise UnknownFormatVersionError(
+            f"{storage.redact(out)}: a snapshot of dataset version {version}; this release reads {DATASET_VERSION}; "
+            "install a newer logitcask"
+        )
+    fields["splits"] = {split: SplitSummary.from_json(summary) for split, summary in fields["splits"].items()}
+    # Snapshots of the first release have none.
+    fields["selections"] = tuple(rules_from_json(rules) for rules in fields.get("selections", []))
+    return Snapshot(url=out, **fields)
+
+
+def require_split(snapshot: Snapshot, split: str) -> None:
+    """Raises UsageError if the snapshot has no windows of a split."""
+    if snapshot.splits.get(split, SplitSummary()).num_windows == 0:
+        raise UsageError(
+            f"{storage.redact(snapshot.url)}: snapshot {snapshot.number} has no {split} windows; "
+            "annotate again with another --held-out share"
+        )

@@ -1,0 +1,182 @@
+"""Writing the next snapshot of a dataset: its list of shards first, then the numbered file that names it.
+
+Both are created once. Whoever takes a number first has it; the other writes the next, unless that one says the same.
+"""
+
+import io
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.layout import DATASET_VERSION, shard_path
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.dataset.rules import Rules, rules_to_json
+from logitcask.schemas.dataset.snapshot import Origin, ShardEntry, Snapshot, latest_snapshot, load_snapshot
+from logitcask.schemas.dataset.split_summary import SplitSummary, sum_records
+from logitcask.schemas.fingerprints import digest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Row groups of the list of shards: a bounded amount of memory for any number of shards.
+_ROW_GROUP_ENTRIES = 50_000
+_BATCH_ENTRIES = 5_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """A snapshot to be: everything but its number. The attributes are those of `Snapshot`."""
+
+    complete: bool
+    identity: dict[str, Any]
+    num_documents_in: int
+    rejected: dict[str, int]
+    splits: dict[str, SplitSummary]
+    shards: Sequence[ShardEntry]
+    removed: dict[str, int] = field(default_factory=dict)
+    selections: tuple[Rules, ...] = ()
+    made_by: Origin = "annotate"
+    base: int | None = None
+    num_missing_units: int = 0
+
+
+def write_snapshot(
+    out: str,
+    *,
+    complete: bool,
+    identity: dict[str, Any],
+    records: Iterable[UnitRecord],
+    num_documents_in: int,
+    rejected: dict[str, int],
+) -> Snapshot:
+    """Writes the next snapshot over finished target shards, or returns the latest if it says the same.
+
+    Args:
+        out: The dataset's directory.
+        complete: Whether every planned unit is done or set aside.
+        identity: See `Snapshot`.
+        records: Of the target shards; those not "done" are passed over.
+        num_documents_in: Documents found in the corpus.
+        rejected: Reason to documents set aside.
+    """
+    done = sorted((r for r in records if r.status == "done"), key=lambda r: (r.split, r.name))
+    draft = Draft(
+        complete=complete,
+        identity=identity,
+        num_documents_in=num_documents_in,
+        rejected=rejected,
+        splits=sum_records(done),
+        shards=tuple(entry_of(record) for record in done),
+    )
+    return write_draft(out, draft)
+
+
+def write_draft(out: str, draft: Draft) -> Snapshot:
+    """Writes the next snapshot, or returns the latest if it says the same."""
+    latest = latest_snapshot(out)
+    number = latest.number + 1 if latest else 1
+    shards = _encode_entries(draft.shards)
+    while latest is None or not _says_the_same(draft, shards, latest):
+        snapshot = _publish(out, draft, shards, number)
+        if snapshot is not None:
+            return snapshot
+        latest = load_snapshot(out, number)
+        number += 1
+    return latest
+
+
+def publish(out: str, draft: Draft, number: int) -> Snapshot | None:
+    """Writes a snapshot under a number; None if somebody took the number first."""
+    return _publish(out, draft, _encode_entries(draft.shards), number)
+
+
+def _publish(out: str, draft: Draft, shards: bytes, number: int) -> Snapshot | None:
+    snapshot = _numbered(out, draft, shards, number)
+    storage.create(storage.join(out, "snapshots", snapshot.shards_file), shards)
+    url = storage.join(out, "snapshots", f"{snapshot.name}.json")
+    return snapshot if storage.create_json(url, _snapshot_json(snapshot)) else None
+
+
+def draft_digest(draft: Draft) -> str:
+    """The digest that the draft's list of shards will have."""
+    return digest(_encode_entries(draft.shards))
+
+
+def _says_the_same(draft: Draft, shards: bytes, snapshot: Snapshot) -> bool:
+    """Whether a snapshot says what a draft would."""
+    planned = _numbered(snapshot.url, draft, shards, snapshot.number)
+    return _snapshot_json(planned) == _snapshot_json(snapshot)
+
+
+def _numbered(out: str, draft: Draft, shards: bytes, number: int) -> Snapshot:
+    fields = {name: getattr(draft, name) for name in Draft.__dataclass_fields__ if name != "shards"}
+    return Snapshot(
+        url=out,
+        number=number,
+        **{
+            **fields,
+            "rejected": dict(sorted(draft.rejected.items())),
+            "removed": dict(sorted(draft.removed.items())),
+        },
+        shards_file=f"{number:06d}-{digest(shards)[-12:]}.parquet",
+        shards_digest=digest(shards),
+    )
+
+
+def entry_of(record: UnitRecord, selection: int | None = None) -> ShardEntry:
+    """A shard's line in the list."""
+    return ShardEntry(
+        name=record.name,
+        split=record.split,
+        path=shard_path("targets", record.split, record.name),
+        num_windows=record.num_windows,
+        num_positions=record.num_positions,
+        size_bytes=record.size_bytes,
+        digest=record.digest,
+        footer_digest=record.footer_digest,
+        selection=selection,
+    )
+
+
+def _encode_entries(entries: Sequence[ShardEntry]) -> bytes:
+    """The list of shards as Parquet, some rows at a time: there may be a million."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"num_windows": pa.int64(), "num_positions": pa.int64(), "size_bytes": pa.int64(), "selection": pa.int32()}
+    names = list(ShardEntry.__dataclass_fields__)
+    if all(entry.selection is None for entry in entries):
+        # As the first release wrote it, so that a list which says the same has the same digest.
+        names.remove("selection")
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
+        batches = _entry_batches(iter(entries), schema)
+        while group := list(itertools.islice(batches, _ROW_GROUP_ENTRIES // _BATCH_ENTRIES)):
+            writer.write_table(pa.Table.from_batches(group).combine_chunks())
+    return sink.getvalue()
+
+
+def _entry_batches(entries: Iterator[ShardEntry], schema: "pa.Schema") -> "Iterator[pa.RecordBatch]":
+    """Entries as columns, soon: as objects they take three times the memory."""
+    import pyarrow as pa
+
+    while lot := list(itertools.islice(entries, _BATCH_ENTRIES)):
+        columns = [pa.array([getattr(entry, name) for entry in lot], schema.field(name).type) for name in schema.names]
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
+    fields = asdict(snapshot)
+    del fields["url"]
+    fields["selections"] = [rules_to_json(rules) for rules in snapshot.selections]
+    return {"dataset_version": DATASET_VERSION, **_string_keys(fields)}
+
+
+def _string_keys(value: Any) -> Any:
+    """As JSON would give it back, so that a written and a read snapshot compare equal."""
+    if isinstance(value, dict):
+        return {str(key): _string_keys(one) for key, one in value.items()}
+    return value

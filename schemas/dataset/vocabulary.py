@@ -1,0 +1,105 @@
+"""What ids mean, as a file of the dataset, so that anybody can read its windows without the tokenizer's own code.
+
+`OUT/tokenizer/pieces.json` lists the bytes of every id; the text of a window is the bytes of its ids, one after the
+other, as UTF-8. That is exact for byte-level and SentencePiece vocabularies, but for a space that SentencePiece puts
+before the first word.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from logitcask.schemas import storage
+from logitcask.schemas.errors import FingerprintMismatchError, UnknownFormatVersionError, UsageError
+
+VOCABULARY_VERSION = 1
+VOCABULARY_PATH = "tokenizer/pieces.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vocabulary:
+    """Bytes by id; ids that mean nothing have none.
+
+    Attributes:
+        pieces: Bytes of each id.
+    """
+
+    pieces: tuple[bytes, ...]
+
+    def piece(self, token_id: int) -> bytes:
+        """Bytes of one id, also of one that the tokenizer does not know (teachers have some to spare)."""
+        return self.pieces[token_id] if 0 <= token_id < len(self.pieces) else b""
+
+    def join(self, ids: Iterable[int]) -> bytes:
+        """Bytes of ids one after the other: UTF-8, but for the characters that a window's borders cut."""
+        return b"".join(map(self.piece, ids))
+
+    def text(self, ids: Iterable[int]) -> str:
+        """`join` as text; what is no UTF-8 becomes U+FFFD."""
+        return self.join(ids).decode(errors="replace")
+
+
+def write_vocabulary(out: str, pieces: Sequence[bytes], vocabulary_fingerprint: str) -> bool:
+    """Creates the file; False if it was there."""
+    texts: list[str | None] = []
+    undecodable: dict[str, str] = {}
+    for token_id, piece in enumerate(pieces):
+        try:
+            texts.append(piece.decode())
+        except UnicodeDecodeError:
+            texts.append(None)
+            undecodable[str(token_id)] = piece.hex()
+    value = {
+        "vocabulary_version": VOCABULARY_VERSION,
+        "vocabulary_fingerprint": vocabulary_fingerprint,
+        "pieces": texts,
+        "bytes": undecodable,
+    }
+    return storage.create(_url(out), json.dumps(value, ensure_ascii=False).encode() + b"\n")
+
+
+def has_vocabulary(out: str) -> bool:
+    return storage.exists(_url(out))
+
+
+def read_vocabulary(out: str, vocabulary_fingerprint: str | None = None) -> Vocabulary:
+    """What the ids of a dataset mean.
+
+    Args:
+        out: The dataset's directory.
+        vocabulary_fingerprint: As its snapshot states it, to be compared.
+
+    Raises:
+        UsageError: The dataset does not say: an older release made it.
+        FingerprintMismatchError: The file is of another vocabulary.
+        UnknownFormatVersionError: Another version wrote it.
+    """
+    try:
+        value = storage.read_json(_url(out))
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{storage.redact(out)}: no {VOCABULARY_PATH}, so ids cannot be shown as text; run the same `logitcask "
+            "annotate` again: it adds the file and annotates nothing twice"
+        ) from error
+    if value.get("vocabulary_version") != VOCABULARY_VERSION:
+        raise UnknownFormatVersionError(
+            f"{storage.redact(_url(out))}: version {value.get('vocabulary_version')}; this release reads "
+            f"{VOCABULARY_VERSION}; install a newer logitcask"
+        )
+    if vocabulary_fingerprint is not None and value["vocabulary_fingerprint"] != vocabulary_fingerprint:
+        raise FingerprintMismatchError(
+            f"{storage.redact(_url(out))}: of the vocabulary {value['vocabulary_fingerprint']}, the dataset's is "
+            f"{vocabulary_fingerprint}; remove the file and run the same `logitcask annotate` again"
+        )
+    return Vocabulary(pieces=tuple(_pieces(value)))
+
+
+def _pieces(value: dict[str, Any]) -> Iterable[bytes]:
+    undecodable = value["bytes"]
+    for token_id, text in enumerate(value["pieces"]):
+        yield bytes.fromhex(undecodable[str(token_id)]) if text is None else text.encode()
+
+
+def _url(out: str) -> str:
+    return storage.join(out, VOCABULARY_PATH)

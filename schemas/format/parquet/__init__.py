@@ -1,0 +1,1 @@
+"""Reading Parquet pages faster than the Parquet library, where their layout is known."""

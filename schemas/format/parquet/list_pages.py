@@ -1,0 +1,216 @@
+"""Lists taken straight from their pages, where these are laid out as our writer lays them out.
+
+A Parquet decoder walks through one level for every entry to find where lists begin, and makes four bytes of one on the
+way. Both can be spared: lists that are all equally long need no walk, and two columns whose lists are as long as each
+other's need it once, for the one that the library decoded. Their values are then the bytes that they are.
+
+Nothing is believed that is not checked. A page header must be, byte for byte, the one that follows from the footer and
+from the page's own checksum; levels and values must be as many as it says. Any other layout, or a damaged file, is left
+to the Parquet library, which reads or reports it.
+
+Thrift's compact protocol and page version 1: https://github.com/apache/parquet-format
+"""
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow.parquet as pq
+import zstandard
+
+from logitcask.schemas.format.parquet.run_lengths import all_ones, begins_at_every, whole_bytes
+from logitcask.schemas.format.ragged import Lists
+
+ReadAt = Callable[[int, int], bytes]
+"""(offset, length) → bytes of the file."""
+
+
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+_LONGEST_HEADER = 128
+
+
+# Zstandard decodes in blocks of so many bytes, which never take more when compressed.
+_ZSTD_BLOCK = 1 << 17
+
+
+# Numbers of Thrift's enumerations: of page types, and of encodings.
+_DATA_PAGE, _DICTIONARY_PAGE = 0, 2
+
+
+_PLAIN, _RUN_LENGTH, _DICTIONARY = 0, 3, 8
+
+
+_NO_STATISTICS = (b"\x1c\x00\x00\x00", b"\x00\x00")
+"""How a data page header ends, with an empty statistics struct and without."""
+
+
+_NOT_SORTED = b"\x12\x00\x00"
+"""How a dictionary page header ends."""
+
+
+_MOST_DICTIONARY_BYTES = 4 * 256
+
+
+class ListPages:
+    """The list columns of one file, a row group at a time.
+
+    Args:
+        read_at: Reads the file.
+    """
+
+    def __init__(self, read_at: ReadAt) -> None:
+        self._read_at = read_at
+        self._zstd = zstandard.ZstdDecompressor()
+        # Of the last lists: those of the next column are mostly as long.
+        self._num_values, self._levels, self._offsets = 0, b"", np.zeros(1, np.int64)
+
+    def read(self, chunk: pq.ColumnChunkMetaData, schema: pq.ColumnSchema, num_rows: int) -> Lists | None:
+        """The lists of one column in one row group.
+
+        Returns:
+            int32 lists, or uint8 ones of the logical type. None where they are neither equally long nor as long as the
+            last ones, or the chunk is laid out otherwise, or is not as it was written.
+        """
+        if not _is_ours(chunk, schema) or not self._may_be_known(chunk.num_values, num_rows):
+            return None
+        try:
+            return self._bytes(chunk, num_rows) if chunk.has_dictionary_page else self._integers(chunk, num_rows)
+        except (zstandard.ZstdError, ValueError, IndexError):
+            return None
+
+    def remember(self, chunk: pq.ColumnChunkMetaData, schema: pq.ColumnSchema, offsets: np.ndarray) -> None:
+        """Takes the levels of a column chunk that the library decoded, its checksums verified.
+
+        Args:
+            chunk: The chunk.
+            schema: Of its column.
+            offsets: What the library made of its lists, int64 [T + 1].
+        """
+        if not _is_ours(chunk, schema):
+            return
+        page_bytes = _first_byte(chunk) + chunk.total_compressed_size - chunk.data_page_offset
+        # Two levels of one bit take a quarter of a byte; what comes after them need not be looked at.
+        num_blocks = chunk.num_values // 4 // _ZSTD_BLOCK + 2
+        data = self._read_at(chunk.data_page_offset, min(page_bytes, num_blocks * (_ZSTD_BLOCK + 3)))
+        try:
+            page = self._zstd.stream_reader(_split(memoryview(data))[1])
+            levels = b""
+            for _ in range(2):
+                length = page.read(4)
+                levels += length + page.read(int.from_bytes(length, "little"))
+        except (zstandard.ZstdError, ValueError):
+            return
+        self._num_values, self._levels, self._offsets = chunk.num_values, levels, offsets
+
+    def _may_be_known(self, num_values: int, num_rows: int) -> bool:
+        if num_rows == 0:
+            return False
+        return num_values % num_rows == 0 or (num_values, num_rows) == (self._num_values, len(self._offsets) - 1)
+
+    def _integers(self, chunk: pq.ColumnChunkMetaData, num_rows: int) -> Lists:
+        if set(chunk.encodings) != {"RLE", "PLAIN"}:
+            raise ValueError("not one plain page")
+        data = memoryview(self._read_at(chunk.data_page_offset, chunk.total_compressed_size))
+        page = self._data_page(data, chunk.total_uncompressed_size, chunk.num_values, _PLAIN)
+        offsets, start = self._row_offsets(page, chunk.num_values, num_rows)
+        values = page[start:].view("<i4")
+        if len(values) != offsets[-1]:
+            raise ValueError(f"{len(values)} values in lists of {offsets[-1]}")
+        return Lists(values=np.require(values, requirements="A"), offsets=offsets)
+
+    def _bytes(self, chunk: pq.ColumnChunkMetaData, num_rows: int) -> Lists:
+        data = memoryview(self._read_at(_first_byte(chunk), chunk.total_compressed_size))
+        page_at = chunk.data_page_offset - _first_byte(chunk)
+        dictionary, used = self._dictionary(data[:page_at])
+        page = self._data_page(data[page_at:], chunk.total_uncompressed_size - used, chunk.num_values, _DICTIONARY)
+        offsets, start = self._row_offsets(page, chunk.num_values, num_rows)
+        if page[start] != 8:
+            raise ValueError("indices that are not whole bytes")
+        return Lists(values=dictionary.take(whole_bytes(page[start + 1 :], int(offsets[-1]))), offsets=offsets)
+
+    def _dictionary(self, data: memoryview) -> tuple[np.ndarray, int]:
+        """Values of a dictionary page, uint8, and how many bytes header and page take uncompressed."""
+        header, payload = _split(data)
+        size = zstandard.frame_content_size(payload)
+        expected = _page_start(_DICTIONARY_PAGE, size, payload) + b"\x3c" + _numbers(size // 4, _PLAIN) + _NOT_SORTED
+        if header != expected or size > _MOST_DICTIONARY_BYTES:
+            raise ValueError("not a dictionary page of bytes")
+        values = np.frombuffer(self._zstd.decompress(payload), "<i4")
+        if ((values < 0) | (values > 255)).any():
+            raise ValueError("a byte above 255")
+        return values.astype(np.uint8), len(header) + size
+
+    def _data_page(self, data: memoryview, uncompressed_bytes: int, num_values: int, encoding: int) -> np.ndarray:
+        """Levels and values of a chunk's only page, uint8; its header must say what the footer and the bytes say."""
+        header, payload = _split(data)
+        size = uncompressed_bytes - len(header)
+        begin = _page_start(_DATA_PAGE, size, payload) + b"\x1c"
+        begin += _numbers(num_values, encoding, _RUN_LENGTH, _RUN_LENGTH)
+        if header not in [begin + end for end in _NO_STATISTICS]:
+            raise ValueError("not a page header that follows from the footer")
+        return self._decompressed(payload, size)
+
+    def _decompressed(self, payload: memoryview, size: int) -> np.ndarray:
+        # Values follow the levels: they are aligned if these are as many bytes as those before.
+        gap = -len(self._levels) % 4
+        page = np.empty(gap + size, np.uint8)[gap:]
+        with self._zstd.stream_reader(payload) as source:
+            if source.readinto(page.data) != size or source.read(1):
+                raise ValueError("a page of another size than its header says")
+        return page
+
+    def _row_offsets(self, page: np.ndarray, num_values: int, num_rows: int) -> tuple[np.ndarray, int]:
+        """Offsets of the lists whose levels a page begins with, and where its values begin."""
+        end_of_first = 4 + int.from_bytes(page[:4], "little")
+        start = end_of_first + 4 + int.from_bytes(page[end_of_first : end_of_first + 4], "little")
+        levels = page[:start].tobytes()
+        if (levels, num_values, num_rows + 1) != (self._levels, self._num_values, len(self._offsets)):
+            repetition, definition = levels[4:end_of_first], levels[end_of_first + 4 :]
+            length, rest = divmod(num_values, num_rows)
+            if rest or not all_ones(definition, num_values) or not begins_at_every(repetition, length, num_rows):
+                raise ValueError("lists of lengths that are not known")
+            self._num_values, self._levels, self._offsets = num_values, levels, np.arange(num_rows + 1) * length
+        return self._offsets, start
+
+
+def _is_ours(chunk: pq.ColumnChunkMetaData, schema: pq.ColumnSchema) -> bool:
+    """Whether a chunk may hold lists of integers, or of bytes in a dictionary, all of them not null."""
+    has_one_bit_levels = schema.max_repetition_level == schema.max_definition_level == 1
+    has_type = schema.converted_type == "UINT_8" if chunk.has_dictionary_page else schema.converted_type == "NONE"
+    return has_one_bit_levels and has_type and chunk.physical_type == "INT32" and chunk.compression == "ZSTD"
+
+
+def _first_byte(chunk: pq.ColumnChunkMetaData) -> int:
+    return (chunk.dictionary_page_offset or 0) if chunk.has_dictionary_page else chunk.data_page_offset
+
+
+def _split(page: memoryview) -> tuple[bytes, memoryview]:
+    """Header and compressed bytes."""
+    start = bytes(page[:_LONGEST_HEADER]).find(_ZSTD_MAGIC)
+    if start < 0:
+        raise ValueError("no Zstandard frame")
+    return bytes(page[:start]), page[start:]
+
+
+def _page_start(page_type: int, size: int, payload: memoryview) -> bytes:
+    """How a page header begins: its type, both sizes, and the checksum."""
+    checksum = zlib.crc32(payload)
+    return _numbers(page_type, size, len(payload), checksum - (checksum >> 31 << 32))
+
+
+def _numbers(*numbers: int) -> bytes:
+    """Integer fields of neighbouring numbers: each its type (5, with 16 for the step to the next number), its value."""
+    return b"".join(b"\x15" + _varint(number) for number in numbers)
+
+
+def _varint(number: int) -> bytes:
+    """A 32-bit integer in zigzag order, seven bits a byte, the low ones first."""
+    rest = (number << 1) ^ (number >> 31)
+    digits = bytearray()
+    while rest > 127:
+        digits.append(rest & 127 | 128)
+        rest >>= 7
+    digits.append(rest)
+    return bytes(digits)

@@ -1,0 +1,78 @@
+"""Columns of whole row groups of one Parquet file, each list checked for its length.
+
+Page checksums cover pages but not their headers: one flipped bit there ends a list early, and nothing else tells. So
+the entries of every list are counted against the footer.
+"""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from logitcask.schemas.format.parquet.list_pages import ListPages
+from logitcask.schemas.format.ragged import Lists
+
+
+class RowGroups:
+    """The row groups of one file.
+
+    Args:
+        file: Verifies page checksums.
+        source: What `file` reads from.
+    """
+
+    def __init__(self, file: pq.ParquetFile, source: pa.NativeFile) -> None:
+        self._file = file
+        self._metadata = file.metadata
+        self._pages = ListPages(lambda offset, length: source.read_at(length, offset))
+        self.columns: list[str] = file.schema_arrow.names
+        self._schemas = [file.schema.column(index) for index in range(self._metadata.num_columns)]
+        self._leaf = {_column_of(schema): index for index, schema in enumerate(self._schemas)}
+
+    def read(self, groups: Sequence[int], columns: Sequence[str]) -> tuple[pa.Table, dict[str, Lists]]:
+        """All rows of some row groups: the columns of single values as a table, and the lists by name.
+
+        Raises:
+            ValueError, pyarrow.ArrowException, OSError: They are not as they were written.
+        """
+        is_list = {name: self._schema(name).max_repetition_level > 0 for name in columns}
+        single = [name for name in columns if not is_list[name]]
+        table: pa.Table = self._file.read_row_groups(list(groups), columns=single, use_threads=False)
+        # Where the library has to decode lists, bytes are less work for it than integers, whose levels are then known.
+        names = [name for name in columns if is_list[name]]
+        names.sort(key=lambda name: self._schema(name).converted_type != "UINT_8")
+        if not groups:
+            return table, {name: self._decode_lists([], name) for name in names}
+        pieces = [{name: self._lists(group, name) for name in names} for group in groups]
+        return table, {name: Lists.concatenate([piece[name] for piece in pieces]) for name in names}
+
+    def _lists(self, group: int, column: str) -> Lists:
+        chunk, schema = self._chunk(group, column), self._schema(column)
+        found = self._pages.read(chunk, schema, self._metadata.row_group(group).num_rows)
+        if found is None:
+            found = self._decode_lists([group], column)
+            self._pages.remember(chunk, schema, found.offsets)
+        return found
+
+    def _decode_lists(self, groups: list[int], column: str) -> Lists:
+        """Lists as the library decodes them."""
+        array = self._file.read_row_groups(groups, columns=[column], use_threads=False)[column].combine_chunks()
+        offsets = array.offsets.to_numpy().astype("int64")
+        lists = Lists(values=array.flatten().to_numpy(), offsets=offsets - offsets[0])
+        # Parquet counts an empty list as one value.
+        found = int(lists.offsets[-1]) + int((lists.offsets[1:] == lists.offsets[:-1]).sum())
+        expected = sum(self._chunk(group, column).num_values for group in groups)
+        if found != expected:
+            raise ValueError(f"column {column!r} holds {found} values, the footer says {expected}")
+        return lists
+
+    def _schema(self, column: str) -> pq.ColumnSchema:
+        return self._schemas[self._leaf[column]]
+
+    def _chunk(self, group: int, column: str) -> pq.ColumnChunkMetaData:
+        return self._metadata.row_group(group).column(self._leaf[column])
+
+
+def _column_of(schema: pq.ColumnSchema) -> str:
+    """Name of the column that a leaf belongs to. `tail@0.5` is one; `ids.list.element` lies in another."""
+    return schema.path.partition(".")[0] if schema.max_repetition_level else schema.path

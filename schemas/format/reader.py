@@ -1,0 +1,308 @@
+"""Reading a shard: windows start..stop as arrays, and nothing that was not written.
+
+The footer is checked against its digest before anything in it is believed (where the digest is known: it stands in
+the record beside the shard and in the snapshot), pages against their checksums when they are read, and the tokens of
+every window against its content hash.
+"""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from logitcask.schemas import storage
+from logitcask.schemas.errors import CorruptShardError, LogitcaskError, MissingShardError
+from logitcask.schemas.fingerprints import digest
+from logitcask.schemas.format import id_gaps
+from logitcask.schemas.format.columns import (
+    ID_COLUMNS,
+    TOKEN_FIELDS,
+    decompacted,
+    is_known_option,
+    sample_column,
+    stored_targets,
+    target_fields,
+)
+from logitcask.schemas.format.footer import (
+    METADATA_KEY,
+    PARTS_KEY,
+    VERSION_KEY,
+    WINDOWS_KEY,
+    check_layout,
+    check_version,
+    footer_of,
+    parse_frequent_ids,
+    parse_parts,
+)
+from logitcask.schemas.format.metadata import ShardMetadata
+from logitcask.schemas.format.parquet.row_groups import RowGroups
+from logitcask.schemas.format.ragged import Lists, offsets_from_lengths
+from logitcask.schemas.format.targets import StoredTargets, Targets, Windows
+
+# Enough for the footer of nearly every shard: one request.
+_TAIL_BYTES = 1 << 18
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """Windows and, in a target shard, their targets.
+
+    Attributes:
+        windows: W windows of T rows.
+        targets: Decoded and renormalised: every target sums to one. None for a token shard.
+    """
+
+    windows: Windows
+    targets: Targets | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredBlock:
+    """Windows and, in a target shard, their targets as they are stored."""
+
+    windows: Windows
+    targets: StoredTargets | None
+
+    def decode(self) -> Block:
+        """The same, with targets that sum to one."""
+        return Block(windows=self.windows, targets=None if self.targets is None else self.targets.decode())
+
+
+class ShardReader:
+    """Random access to the windows of one shard.
+
+    Args:
+        url: Any fsspec URL.
+        footer_digest: From the shard's record or a snapshot. With it a damaged footer is found on opening.
+
+    Raises:
+        MissingShardError: There is no such file.
+        UnknownFormatVersionError: Another format version wrote it.
+        CorruptShardError: It is not a shard, or not as it was written. `read` raises it too.
+    """
+
+    def __init__(self, url: str, *, footer_digest: str | None = None) -> None:
+        self.url = url
+        footer = _read_footer(url)
+        if footer_digest is not None and digest(footer) != footer_digest:
+            raise CorruptShardError(
+                f"{storage.redact(url)}: the footer is not the one that was written "
+                f"(expected {footer_digest}, found {digest(footer)}); restore the file, or remove it and annotate again"
+            )
+        parquet_metadata = self._parse(lambda: pq.read_metadata(pa.BufferReader(b"PAR1" + footer)))
+        self._interpret(parquet_metadata)
+        self._source = _open_source(url)
+        self._file = self._parse(
+            lambda: pq.ParquetFile(self._source, metadata=parquet_metadata, page_checksum_verification=True)
+        )
+        self._groups = RowGroups(self._file, self._source)
+
+    def _interpret(self, parquet_metadata: pq.FileMetaData) -> None:
+        pairs: dict[bytes, bytes] = parquet_metadata.metadata or {}
+        check_version(pairs.get(VERSION_KEY), self.url)
+        self.metadata = self._parse(lambda: ShardMetadata.from_json(json.loads(pairs[METADATA_KEY])))
+        self.parts = self._parse(lambda: parse_parts(pairs[PARTS_KEY]))
+        windows = self._parse(lambda: json.loads(pairs[WINDOWS_KEY]))
+        self.window_lengths = np.array(windows["lengths"], dtype=np.int64)
+        self.window_hashes: list[str] = windows["hashes"]
+        check_layout(self.metadata.layout, self.url)
+        self.frequent_ids = self._parse(lambda: parse_frequent_ids(pairs, self.metadata))
+        self._window_offsets = offsets_from_lengths(self.window_lengths)
+        group_rows = [parquet_metadata.row_group(i).num_rows for i in range(parquet_metadata.num_row_groups)]
+        self._group_offsets = offsets_from_lengths(group_rows)
+        if (
+            self._group_offsets[-1] != self._window_offsets[-1]
+            or not np.isin(self._group_offsets, self._window_offsets).all()
+        ):
+            raise self._corrupt("row groups are not made of whole windows")
+
+    @property
+    def num_windows(self) -> int:
+        return len(self.window_lengths)
+
+    @property
+    def num_positions(self) -> int:
+        return int(self._window_offsets[-1])
+
+    @cached_property
+    def options(self) -> tuple[str, ...]:
+        """The optional columns there are that this version knows."""
+        return tuple(name for name in self._groups.columns if is_known_option(name))
+
+    def block_of(self, window: int) -> tuple[int, int]:
+        """Windows (start, stop) of the row group that holds `window`: what one read costs anyway."""
+        group = np.searchsorted(self._group_offsets, self._window_offsets[window], side="right") - 1
+        bounds = np.searchsorted(self._window_offsets, self._group_offsets[group : group + 2])
+        return int(bounds[0]), int(bounds[1])
+
+    def read(self, start: int = 0, stop: int | None = None, *, options: Collection[str] | None = None) -> Block:
+        """Windows start..stop (default: all), read by whole row groups.
+
+        Args:
+            start, stop: Numbers of windows.
+            options: Which optional columns to read (`entropy`, `tail_sample@1`, `tail@2`, ...), of those there are;
+                None: all. What is not read is absent from the targets.
+
+        Raises:
+            CorruptShardError: A page, a token or a target is not as it was written.
+            IndexError: There are no such windows.
+        """
+        return self.read_stored(start, stop, options=options).decode()
+
+    def read_stored(
+        self, start: int = 0, stop: int | None = None, *, options: Collection[str] | None = None, ids: bool = True
+    ) -> StoredBlock:
+        """As `read`, for whoever decodes where the computing is done: a third of the work of reading is left to it.
+
+        Without `ids`, those of heads are not read, which is most of the bytes: `head_ids` is then empty.
+        """
+        start, stop = check_windows(start, stop, self.num_windows)
+        first_row, last_row = self._window_offsets[start], self._window_offsets[stop]
+        first_group = int(np.searchsorted(self._group_offsets, first_row, side="right")) - 1
+        last_group = int(np.searchsorted(self._group_offsets, last_row, side="left"))
+        groups = range(first_group, last_group if stop > start else first_group)
+        columns = [name for name in self._known_columns(options) if ids or name not in ID_COLUMNS]
+        table, lists = self._parse(lambda: self._groups.read(groups, columns))
+        before = self._group_offsets[first_group] if groups else first_row
+        rows = range(int(first_row - before), int(last_row - before))
+        table = table.slice(rows.start, len(rows))
+        windows = self._windows(table, start, stop)
+        if self.metadata.kind == "tokens":
+            return StoredBlock(windows=windows, targets=None)
+        return StoredBlock(windows=windows, targets=self._parse(lambda: self._targets(table, lists, rows)))
+
+    def _targets(self, table: pa.Table, lists: dict[str, Lists], rows: range) -> StoredTargets:
+        """Targets of some rows of row groups, whose single values are in `table` and whose lists are whole."""
+        chosen = {name: column.select(rows.start, rows.stop) for name, column in lists.items()}
+        if "id_gaps" in chosen:
+            return stored_targets(table, decompacted(chosen, self._ids_by_rank))
+        return stored_targets(table, chosen)
+
+    @cached_property
+    def _ids_by_rank(self) -> np.ndarray:
+        """Of a compact shard, int32 [V]."""
+        assert self.frequent_ids is not None, "compact shards have a list"
+        return id_gaps.ids_by_rank(self.frequent_ids, self.metadata.vocab_size)
+
+    def read_parts(self) -> np.ndarray:
+        """The part of every row of the shard, int32 [T]: one small column.
+
+        Raises:
+            CorruptShardError: A page is not as it was written.
+        """
+        return self._read_column("document")
+
+    def read_tokens(self) -> np.ndarray:
+        """The token of every row of the shard, int32 [T]: one column, without the windows' content hashes checked.
+
+        Raises:
+            CorruptShardError: A page is not as it was written.
+        """
+        return self._read_column("token")
+
+    def _read_column(self, name: str) -> np.ndarray:
+        return _numpy(self._parse(lambda: self._file.read(columns=[name], use_threads=False))[name])
+
+    def _known_columns(self, options: Collection[str] | None) -> list[str]:
+        """The columns to read: those this version knows. Unknown ones are optional by definition and skipped."""
+        required = [field.name for field in TOKEN_FIELDS]
+        if self.metadata.kind == "targets":
+            required += [field.name for field in target_fields(self.metadata.layout)]
+        if self.metadata.scheme is not None:
+            required += [sample_column(replica) for replica in range(self.metadata.scheme.num_tail_samples)]
+        present = self._groups.columns
+        missing = [name for name in required if name not in present]
+        if missing:
+            raise self._corrupt(f"column {missing[0]!r} is missing")
+        if self.metadata.kind == "tokens":
+            return required
+        columns = [*required, *(name for name in self.options if name not in required)]
+        return [name for name in columns if options is None or name in options or name not in self.options]
+
+    def _windows(self, table: pa.Table, start: int, stop: int) -> Windows:
+        offsets = self._window_offsets[start : stop + 1] - self._window_offsets[start]
+        windows = Windows(
+            token=_numpy(table["token"]),
+            kind=_numpy(table["kind"]),
+            part=_numpy(table["document"]),
+            window_offsets=offsets,
+            parts=self.parts,
+        )
+        if not np.array_equal(_numpy(table["window"]), windows.window_index() + start):
+            raise self._corrupt(f"the rows of windows {start}..{stop} are not in order")
+        for index, found in enumerate(windows.content_hashes(), start=start):
+            if found != self.window_hashes[index]:
+                raise self._corrupt(f"the tokens of window {index} do not have the content hash they were written with")
+        return windows
+
+    def close(self) -> None:
+        self._file.close()
+        self._source.close()
+
+    def __enter__(self) -> "ShardReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _parse(self, parse: Any) -> Any:
+        """Runs a step of reading; what any parser raises on damaged bytes becomes the one named error."""
+        try:
+            return parse()
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, MemoryError) as error:
+            if isinstance(error, LogitcaskError):
+                raise
+            raise self._corrupt(str(error) or type(error).__name__) from error
+
+    def _corrupt(self, what: str) -> CorruptShardError:
+        return CorruptShardError(
+            f"{storage.redact(self.url)}: {what}; restore the file, or remove it and annotate again"
+        )
+
+
+def check_windows(start: int, stop: int | None, num_windows: int) -> tuple[int, int]:
+    """Numbers of the first window and of the one after the last; of all windows where no end is given.
+
+    Raises:
+        IndexError: There are no such windows.
+    """
+    stop = num_windows if stop is None else stop
+    if not 0 <= start <= stop <= num_windows:
+        raise IndexError(f"windows {start}..{stop} where there are {num_windows}")
+    return start, stop
+
+
+def _open_source(url: str) -> pa.NativeFile:
+    if storage.is_local(url):
+        return pa.OSFile(storage.filesystem(url)[1])
+    return pa.PythonFile(storage.open_reader(url), "r")
+
+
+def _read_footer(url: str) -> bytes:
+    try:
+        size = storage.describe_file(url).size_bytes
+        tail = storage.read_bytes(url, max(0, size - _TAIL_BYTES), size)
+        length = int.from_bytes(tail[-8:-4], "little") + 8 if len(tail) >= 12 else 0
+        if _TAIL_BYTES < length <= size:
+            tail = storage.read_bytes(url, size - length, size)
+    except FileNotFoundError as error:
+        raise MissingShardError(f"{storage.redact(url)}: no such shard; restore it, or annotate again") from error
+    try:
+        return footer_of(tail)
+    except ValueError as error:
+        raise CorruptShardError(
+            f"{storage.redact(url)}: not a whole Parquet file ({error}; {size} bytes); restore it, or remove it and "
+            "annotate again"
+        ) from error
+
+
+def _numpy(column: pa.ChunkedArray) -> np.ndarray:
+    return column.combine_chunks().to_numpy(zero_copy_only=False)

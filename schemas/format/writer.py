@@ -1,0 +1,218 @@
+"""One shard: a Parquet file whose rows are positions (format version 1; FORMAT.md is the specification).
+
+A token shard has the columns `window, document, token, kind`; a target shard has these and the teacher's targets.
+Plain Arrow types, so that DuckDB, polars, pandas, Spark and `datasets` read it with no code of ours. What is not a
+row lives in the footer's key-value metadata: the format version, what the shard is, its parts and its windows.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from logitcask.schemas.fingerprints import digest
+from logitcask.schemas.format import id_gaps
+from logitcask.schemas.format.columns import add_targets, token_table
+from logitcask.schemas.format.footer import footer_of, write_footer
+from logitcask.schemas.format.metadata import ShardMetadata
+from logitcask.schemas.format.targets import Targets, Windows
+
+# Row groups are whole windows, closed once they reach this many positions: small enough that eight windows of 1,024
+# are one read, large enough to compress (groups of one window cost 8 bytes a token more).
+ROW_GROUP_POSITIONS = 8192
+
+
+# A multiple of eight windows closes one earlier: windows are not quite full, and nine would straddle two blocks.
+BLOCK_WINDOWS, BLOCK_POSITIONS = 8, 6144
+
+
+_GAPS_LEAF = "id_gaps.list.element"
+
+
+# Compression level by column. Ids take four fifths of all time to write: a level less costs 1 % of a shard, and a third
+# less time. Nothing is to be found in quantised values, nor in the bytes of gaps, that level 3 does not find.
+_LEVELS = {"ids.list.element": 6, "q.list.element": 3, _GAPS_LEAF: 3}
+
+
+_LEVEL = 9
+
+
+# Columns of few distinct values go through a dictionary. Ids do not: zstd finds repeated four-byte ids by itself.
+_DICTIONARY_COLUMNS = ["window", "document", "kind", "q.list.element"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedShard:
+    """A whole Parquet file in memory.
+
+    Attributes:
+        data: The file.
+        digest: Of the whole file.
+        footer_digest: Of its footer, which page checksums do not cover.
+        num_windows, num_positions: What it holds.
+        column_bytes: Compressed bytes of each column.
+    """
+
+    data: bytes
+    digest: str
+    footer_digest: str
+    num_windows: int
+    num_positions: int
+    column_bytes: dict[str, int]
+
+
+def encode_shard(windows: Windows, targets: Targets | None, metadata: ShardMetadata) -> EncodedShard:
+    """Encodes windows (and their targets) as one Parquet file. Equal input gives equal bytes.
+
+    Raises:
+        VocabularyError: A token or head id is negative or not below the vocabulary's size.
+    """
+    assert (targets is None) == (metadata.kind == "tokens"), "targets belong into target shards, all of them"
+    table, frequent_ids = token_table(windows, metadata), None
+    if targets is not None:
+        assert targets.num_positions == windows.num_positions, "a target for every row"
+        if metadata.layout == "compact":
+            frequent_ids = id_gaps.frequent_ids(targets.head_ids)
+        table = add_targets(table, targets, metadata, frequent_ids)
+    return encode_table(table, windows, metadata, frequent_ids=frequent_ids)
+
+
+def encode_table(
+    table: pa.Table, windows: Windows, metadata: ShardMetadata, *, frequent_ids: np.ndarray | None = None
+) -> EncodedShard:
+    """Encodes the columns of windows, quantised already, as one Parquet file.
+
+    Args:
+        table: The columns.
+        windows: What stands in the columns of tokens.
+        metadata: What the shard is.
+        frequent_ids: What the gaps of the layout "compact" refer to.
+    """
+    assert (frequent_ids is None) == (metadata.layout == "plain"), "gaps mean nothing without the list of ids"
+    sink = io.BytesIO()
+    with open_writer(sink, table.schema) as writer:
+        for start, stop in row_group_bounds(windows.window_offsets):
+            write_row_group(writer, table.slice(start, stop - start))
+        write_footer(writer, windows, metadata, frequent_ids)
+    return describe_shard(sink.getvalue(), windows)
+
+
+def describe_shard(data: bytes, windows: Windows) -> EncodedShard:
+    """A whole file with what is recorded of it."""
+    return EncodedShard(
+        data=data,
+        digest=digest(data),
+        footer_digest=digest(footer_of(data)),
+        num_windows=windows.num_windows,
+        num_positions=windows.num_positions,
+        column_bytes=column_bytes(data),
+    )
+
+
+def column_bytes(data: bytes) -> dict[str, int]:
+    """Compressed bytes of each column of a whole Parquet file."""
+    metadata = pq.read_metadata(pa.BufferReader(data))
+    sizes: dict[str, int] = {}
+    for group in range(metadata.num_row_groups):
+        for index in range(metadata.num_columns):
+            column = metadata.row_group(group).column(index)
+            name = column.path_in_schema.split(".")[0]
+            sizes[name] = sizes.get(name, 0) + column.total_compressed_size
+    return sizes
+
+
+def open_writer(sink: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer with every setting that decides a shard's bytes."""
+    return pq.ParquetWriter(
+        sink,
+        schema,
+        compression="zstd",
+        compression_level={name: _LEVELS.get(name, _LEVEL) for name in _leaves(schema)},
+        use_dictionary=_DICTIONARY_COLUMNS,  # pyright: ignore[reportArgumentType]
+        use_byte_stream_split=[_GAPS_LEAF] if _GAPS_LEAF in _leaves(schema) else False,  # pyright: ignore[reportArgumentType]
+        write_statistics=["window", "document"],  # pyright: ignore[reportArgumentType]
+        write_page_checksum=True,
+        store_schema=False,
+        # One page a column and row group: a block of windows is read whole.
+        data_page_size=64 << 20,
+        max_rows_per_page=1 << 24,
+    )
+
+
+def write_row_group(writer: pq.ParquetWriter, rows: pa.Table) -> None:
+    """Writes rows as one row group."""
+    writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """Paths of the columns in the file."""
+    return [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema]
+
+
+def row_group_bounds(window_offsets: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Rows (start, stop) of each row group: whole windows, at least 8,192 positions, or 6,144 in blocks of eight.
+
+    Blocks of eight windows are what a shuffled reader takes: a row group should not end inside one.
+    """
+    start = 0
+    for window, offset in enumerate(window_offsets[1:].tolist(), start=1):
+        least = BLOCK_POSITIONS if window % BLOCK_WINDOWS == 0 else ROW_GROUP_POSITIONS
+        if offset - start >= least:
+            yield start, offset
+            start = offset
+    if start < window_offsets[-1]:
+        yield start, int(window_offsets[-1])
+
+
+class ShardStream:
+    """A target shard in the making.
+
+    Args:
+        windows: All windows of the shard.
+        metadata: What the shard is.
+
+    Raises:
+        VocabularyError: A token is negative or not below the vocabulary's size.
+    """
+
+    def __init__(self, windows: Windows, metadata: ShardMetadata) -> None:
+        self._windows, self._metadata = windows, metadata
+        self._tokens: pa.Table = token_table(windows, metadata)
+        self._bounds = list(row_group_bounds(windows.window_offsets)) if metadata.layout == "plain" else []
+        self._sink = io.BytesIO()
+        self._writer: pq.ParquetWriter | None = None
+        self._waiting: list[Targets] = []
+        self._num_written = 0
+
+    def add(self, targets: Targets) -> None:
+        """Takes the targets of the next rows, and writes the row groups that are complete now.
+
+        Raises:
+            VocabularyError: A head id is negative or not below the vocabulary's size.
+        """
+        self._waiting.append(targets)
+        num_rows = self._num_written + sum(piece.num_positions for piece in self._waiting)
+        while self._bounds and self._bounds[0][1] <= num_rows:
+            start, stop = self._bounds.pop(0)
+            waiting = Targets.concatenate(self._waiting)
+            self._write(start, waiting.select_rows(0, stop - start))
+            self._waiting = [waiting.select_rows(stop - start, waiting.num_positions)]
+            self._num_written = stop
+
+    def finish(self) -> EncodedShard:
+        """The whole file, once all targets have been added."""
+        if self._writer is None:
+            return encode_shard(self._windows, Targets.concatenate(self._waiting), self._metadata)
+        assert self._num_written == self._windows.num_positions, "a target for every row"
+        with self._writer as writer:
+            write_footer(writer, self._windows, self._metadata)
+        return describe_shard(self._sink.getvalue(), self._windows)
+
+    def _write(self, start: int, targets: Targets) -> None:
+        rows = add_targets(self._tokens.slice(start, targets.num_positions), targets, self._metadata)
+        if self._writer is None:
+            self._writer = open_writer(self._sink, rows.schema)
+        write_row_group(self._writer, rows)

@@ -1,0 +1,1 @@
+"""`logitcask inspect --deep`: statistics from every row of every shard."""

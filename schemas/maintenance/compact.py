@@ -1,0 +1,274 @@
+"""`compact`: what the latest snapshot leaves out leaves the disk. The one operation that does not keep old snapshots.
+
+1. Shards that rules concern are written anew without what the rules leave out, under new names, with records.
+2. `OUT/compaction.json` is made: the number of the snapshot to come, and every file to be removed.
+3. The snapshot over the new shards is written. Until here nothing is lost, whoever reads.
+4. The files go: snapshots that list a shard which is not kept (first, so that no snapshot ever lists a shard that is
+   gone), shards and records that no snapshot needs, token shards that hold a document which is left out, and the
+   lines on such documents in `rejected/`.
+5. `OUT/compaction.json` goes.
+
+Killed before 3 it starts again (names follow from contents, so it finds what it wrote); killed later, from 4. Two at
+once make the same plan, one writes the snapshot, and both remove what goes.
+Token shards are removed whole, and not written anew: they are the checkpoint of a job that is finished.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from logitcask.schemas import storage
+from logitcask.schemas.dataset import snapshot_writer, split_summary
+from logitcask.schemas.dataset.appends import unfinished_appends
+from logitcask.schemas.dataset.shard_view import parts_of_shards, stored_record
+from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, complete_snapshot, load_snapshot, snapshot_numbers
+from logitcask.schemas.dataset.snapshot_writer import Draft, entry_of
+from logitcask.schemas.errors import CorruptShardError, IncompleteDatasetError, MissingShardError
+from logitcask.schemas.fingerprints import digest
+from logitcask.schemas.format.reader import ShardReader
+from logitcask.schemas.maintenance.rewrite_shard import copy_shard, rewritten_name
+
+JOURNAL_NAME = "compaction.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compaction:
+    """What `compact` did.
+
+    Attributes:
+        snapshot: Number of the snapshot that stands now.
+        rewritten: Names of the shards that were written anew.
+        removed_snapshots: Numbers of snapshots that are gone.
+        removed_files: Paths that are gone, relative to the dataset's directory.
+    """
+
+    snapshot: int
+    rewritten: tuple[str, ...]
+    removed_snapshots: tuple[int, ...]
+    removed_files: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Compaction":
+        fields: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in value.items()}
+        return cls(**fields)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Journal:
+    """`compaction.json`: what has to be done once the snapshot stands that has this list of shards."""
+
+    shards_digest: str
+    compaction: Compaction
+
+
+def compact(out: str) -> Compaction:
+    """Makes the latest snapshot all there is, where it differs from older ones.
+
+    Raises:
+        IncompleteDatasetError: There is no complete snapshot, or an append has not finished.
+        MissingShardError, CorruptShardError: A shard cannot be read; nothing was removed.
+    """
+    journal = _published_journal(out) or _prepare(out)
+    for path in journal.compaction.removed_files:
+        storage.remove(storage.join(out, path))
+    storage.remove(_journal_url(out))
+    return journal.compaction
+
+
+def _prepare(out: str) -> _Journal:
+    """Steps 1 to 3."""
+    journal = None
+    while journal is None:
+        numbers = snapshot_numbers(out)
+        try:
+            journal = _try_to_prepare(out)
+        except (FileNotFoundError, MissingShardError):
+            # Another run may remove what this one was reading: then its journal is there, or a snapshot is not.
+            journal = _published_journal(out)
+            if journal is None and snapshot_numbers(out) == numbers:
+                raise
+    return journal
+
+
+def _try_to_prepare(out: str) -> _Journal | None:
+    """Steps 1 to 3; None where somebody wrote a snapshot meanwhile: what it says must not be lost."""
+    base = complete_snapshot(out)
+    _require_no_append(base)
+    draft, rewritten = _draft(base)
+    is_new = bool(rewritten)
+    number = base.number + 1 if is_new else base.number
+    old = [load_snapshot(out, one) for one in snapshot_numbers(out)]
+    compaction = _plan_removal(base, draft, [one for one in old if one.number < number], number, rewritten)
+    shards_digest = snapshot_writer.draft_digest(draft) if is_new else base.shards_digest
+    journal = _Journal(shards_digest=shards_digest, compaction=compaction)
+    _write_journal(out, journal)
+    if not is_new or snapshot_writer.publish(out, draft, number) is not None:
+        return journal
+    # Two runs at once plan the same: whichever wrote the snapshot, both remove what goes.
+    theirs = _published_journal(out)
+    if theirs is None:
+        storage.remove(_journal_url(out))
+    return theirs
+
+
+def _require_no_append(base: Snapshot) -> None:
+    begun = unfinished_appends(base)
+    if begun:
+        raise IncompleteDatasetError(
+            f"{storage.redact(base.url)}: an append has not finished, and no snapshot lists its shards yet "
+            f"({len(begun)} begun); run the same `logitcask annotate --append` again, then compact"
+        )
+
+
+def _draft(base: Snapshot) -> tuple[Draft, tuple[str, ...]]:
+    """The snapshot without rules, and the names of the shards that were written for it."""
+    records = [
+        copy_shard(base, entry, base.url, rewritten_name(base, entry))
+        if base.rules_of(entry)
+        else stored_record(base, entry)
+        for entry in base.shards()
+    ]
+    draft = Draft(
+        complete=base.complete,
+        identity=base.identity,
+        num_documents_in=base.num_documents_in,
+        rejected=base.rejected,
+        removed=base.removed,
+        splits=split_summary.sum_records(records),
+        shards=tuple(entry_of(record) for record in records),
+        made_by="compact",
+        base=base.number,
+    )
+    kept = {entry.name for entry in base.shards()}
+    return draft, tuple(record.name for record in records if record.name not in kept)
+
+
+def _plan_removal(
+    base: Snapshot, draft: Draft, old: list[Snapshot], number: int, rewritten: tuple[str, ...]
+) -> Compaction:
+    """What goes: computed before anything does, so that a killed run can be finished."""
+    kept = {entry.path for entry in draft.shards}
+    dropped = [one for one in old if not {entry.path for entry in one.shards()} <= kept]
+    lost = [entry for one in dropped for entry in one.shards() if entry.path not in kept]
+    documents = _documents(base, lost) - _documents(base, draft.shards)
+    paths = [f"snapshots/{one.name}.json" for one in dropped]
+    paths += [f"snapshots/{one.shards_file}" for one in dropped]
+    paths += _unneeded_shards(base.url, kept)
+    if documents:
+        paths += _token_shards_with(base.url, documents)
+        paths += _rewrite_rejected(base.url, {source for _, source in documents})
+    paths += _leftovers(base.url)
+    return Compaction(
+        snapshot=number,
+        rewritten=rewritten,
+        removed_snapshots=tuple(one.number for one in dropped),
+        removed_files=tuple(dict.fromkeys(paths)),
+    )
+
+
+def _documents(base: Snapshot, entries: Iterable[ShardEntry]) -> set[tuple[str, str]]:
+    """Id and source of every document in shards, rules or not."""
+    unique = list({entry.path: entry for entry in entries}.values())
+    return {(part.id, part.source) for parts in parts_of_shards(base, unique) for part in parts}
+
+
+def _unneeded_shards(out: str, kept: set[str]) -> list[str]:
+    """Target shards that no snapshot will list, and their records."""
+    found = [_path_below(file.url, 3) for file in storage.list_files(storage.join(out, "targets"))]
+    shards = [path for path in found if path.endswith(".parquet") and path not in kept]
+    # A record without a shard is of a unit that was set aside; it stays.
+    return [path for shard in shards for path in (shard, shard.removesuffix(".parquet") + ".json")]
+
+
+def _token_shards_with(out: str, documents: set[tuple[str, str]]) -> list[str]:
+    found = []
+    for file in storage.list_files(storage.join(out, "tokens")):
+        if not file.url.endswith(".parquet"):
+            continue
+        with ShardReader(file.url) as reader:
+            if any((part.id, part.source) in documents for part in reader.parts):
+                path = _path_below(file.url, 3)
+                found += [path, path.removesuffix(".parquet") + ".json"]
+    return found
+
+
+def _rewrite_rejected(out: str, sources: set[str]) -> list[str]:
+    """Files of rejected documents with lines on these sources; what else they hold is written under a new name."""
+    found = []
+    for file in storage.list_files(storage.join(out, "rejected")):
+        lines = storage.read_bytes(file.url).splitlines(keepends=True)
+        others = [line for line in lines if json.loads(line).get("source") not in sources]
+        if len(others) < len(lines):
+            data, path = b"".join(others), _path_below(file.url, 2)
+            if others:
+                name = f"{path.removesuffix('.jsonl')}-{digest(data)[-12:]}.jsonl"
+                storage.create(storage.join(out, name), data)
+            found.append(path)
+    return found
+
+
+def _leftovers(out: str) -> list[str]:
+    """Temporary files of writers that were killed: they may hold anything."""
+    if not storage.is_local(out):
+        return []
+    _, path = storage.filesystem(out)
+    return [str(file.relative_to(path)) for file in sorted(Path(path).rglob(f"{storage.TEMPORARY_PREFIX}*"))]
+
+
+def _path_below(url: str, depth: int) -> str:
+    """The last `depth` components of a URL, however the store spells the rest."""
+    return "/".join(url.split("/")[-depth:])
+
+
+def _journal_url(out: str) -> str:
+    return storage.join(out, JOURNAL_NAME)
+
+
+def _write_journal(out: str, journal: _Journal) -> None:
+    """In place of one whose snapshot never came. One that says the same may be another run's: it stays."""
+    value = {"shards_digest": journal.shards_digest, "compaction": journal.compaction.to_json()}
+    if not storage.create_json(_journal_url(out), value) and _read_journal(out) != journal:
+        storage.remove(_journal_url(out))
+        storage.create_json(_journal_url(out), value)
+
+
+def _published_journal(out: str) -> _Journal | None:
+    """The journal of a compaction whose snapshot stands, so that only files are left to remove."""
+    journal = _read_journal(out)
+    return journal if journal is not None and _is_published(out, journal) else None
+
+
+def _read_journal(out: str) -> _Journal | None:
+    try:
+        value = storage.read_json(_journal_url(out))
+        return _Journal(shards_digest=value["shards_digest"], compaction=Compaction.from_json(value["compaction"]))
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptShardError(
+            f"{storage.redact(_journal_url(out))}: not the journal of a compaction ({error}); remove it and run again"
+        ) from error
+
+
+def _is_published(out: str, journal: _Journal) -> bool:
+    number = journal.compaction.snapshot
+    return number in snapshot_numbers(out) and (load_snapshot(out, number).shards_digest == journal.shards_digest)
+
+
+def text(compaction: Compaction) -> str:
+    """What was done, for people."""
+    if not compaction.removed_files:
+        return f"snapshot {compaction.snapshot} leaves nothing out, and no file is without use: nothing to do"
+    lines = [f"snapshot {compaction.snapshot} shows what the latest one showed"]
+    if compaction.rewritten:
+        lines.append(f"written anew  {len(compaction.rewritten):,} shards, without what was left out")
+    numbers = ", ".join(map(str, compaction.removed_snapshots)) or "none"
+    lines.append(
+        f"removed       {len(compaction.removed_files):,} files; snapshots that can no longer be read: {numbers}"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,232 @@
+"""`merge`: one dataset of what several snapshots show, if the same teacher annotated all of them in the same way.
+
+Shards are copied, not referred to: the new dataset can be moved, compacted and forgotten from by itself, and none of
+the old ones has to stay. What their snapshots leave out is not copied. Nothing else is computed: targets stay the same
+bytes.
+
+Names: where two datasets have different shards of one name, the later one's gets another. One shard in two
+datasets is refused, since its documents would be learned twice. Documents of one id in two datasets stay both.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+from logitcask.schemas import storage
+from logitcask.schemas.dataset import snapshot_writer, split_summary
+from logitcask.schemas.dataset.appends import corpora
+from logitcask.schemas.dataset.identity import differences, joined_terms, targets_identity
+from logitcask.schemas.dataset.layout import read_configuration, write_configuration
+from logitcask.schemas.dataset.shard_view import parts_of_shards
+from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, complete_snapshot, load_snapshot
+from logitcask.schemas.dataset.snapshot_writer import Draft, entry_of
+from logitcask.schemas.dataset.vocabulary import VOCABULARY_PATH
+from logitcask.schemas.errors import ConfigurationMismatchError, UsageError
+from logitcask.schemas.fingerprints import digest, fingerprint
+from logitcask.schemas.format.reader import ShardReader
+from logitcask.schemas.maintenance.rewrite_shard import copy_shard, rewritten_name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Merging:
+    """What `merge` did.
+
+    Attributes:
+        out: The new snapshot.
+        snapshot: Its snapshot.
+        num_shards, num_documents, num_positions: What it holds.
+        shared_ids: Ids that documents of more than one dataset have: `forget` takes all of them.
+        notes: What else somebody should know.
+    """
+
+    out: str
+    snapshot: int
+    num_shards: int
+    num_documents: int
+    num_positions: int
+    shared_ids: int
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def merge(urls: Sequence[str], out: str) -> Merging:
+    """Writes a dataset of the latest complete snapshots of others; again, it does what is left.
+
+    Raises:
+        UsageError: There is nothing to merge, or one shard is in two of them.
+        ConfigurationMismatchError: Their targets do not mean the same, or `out` was begun as something else.
+        ForeignOutputError: `out` holds something else.
+        IncompleteDatasetError, MissingShardError, CorruptShardError: One of them cannot be read whole.
+    """
+    if len(urls) < 2:
+        raise UsageError("merge what? Give the directories of two or more datasets")
+    snapshots = [complete_snapshot(url) for url in urls]
+    for one in snapshots[1:]:
+        _check_same_targets(snapshots[0], one)
+    names = _names(snapshots)
+    identity = _identity(snapshots)
+    _begin(out, identity, snapshots[0])
+    records = [copy_shard(one, entry, out, names[index, entry.path]) for index, one, entry in _shards(snapshots)]
+    _copy_beside(snapshots, out)
+    records.sort(key=lambda record: (record.split, record.name))
+    draft = Draft(
+        complete=True,
+        identity=identity,
+        num_documents_in=sum(one.num_documents_in for one in snapshots),
+        rejected=dict(sum((Counter(one.rejected) for one in snapshots), Counter())),
+        removed=dict(sum((Counter(one.removed) for one in snapshots), Counter())),
+        splits=split_summary.sum_records(records),
+        shards=tuple(entry_of(record) for record in records),
+        made_by="merge",
+    )
+    snapshot = snapshot_writer.publish(out, draft, 1) or load_snapshot(out, 1)
+    total = snapshot.total()
+    return Merging(
+        out=storage.redact(out),
+        snapshot=snapshot.number,
+        num_shards=total.num_shards,
+        num_documents=total.num_documents,
+        num_positions=total.num_positions,
+        shared_ids=_count_shared_ids(snapshots),
+        notes=tuple(_notes(snapshots)),
+    )
+
+
+def _shards(snapshots: Sequence[Snapshot]) -> Iterator[tuple[int, Snapshot, ShardEntry]]:
+    return ((index, one, entry) for index, one in enumerate(snapshots) for entry in one.shards())
+
+
+def _check_same_targets(first: Snapshot, other: Snapshot) -> None:
+    where = tuple(f"in {storage.redact(one.url)}" for one in (first, other))
+    assert len(where) == 2
+    lines = list(differences(targets_identity(first.identity), targets_identity(other.identity), where=where))
+    if not lines:
+        # What shards say of themselves counts, whatever their dataset says.
+        lines = list(differences(_of_first_shard(first), _of_first_shard(other), where=where))
+    if lines:
+        raise ConfigurationMismatchError(
+            "targets that were made in different ways cannot be merged:\n  "
+            + "\n  ".join(lines)
+            + "\nAnnotate both with the same teacher and settings"
+        )
+
+
+def _of_first_shard(snapshot: Snapshot) -> dict[str, Any]:
+    for entry in snapshot.shards():
+        with ShardReader(snapshot.shard_url(entry), footer_digest=entry.footer_digest) as reader:
+            return targets_identity(reader.metadata.to_json())
+    raise UsageError(f"{storage.redact(snapshot.url)}: snapshot {snapshot.number} has no shards; leave it out")
+
+
+def _names(snapshots: Sequence[Snapshot]) -> dict[tuple[int, str], str]:
+    """What each shard will be called, by the number of its dataset and its path there."""
+    owners: dict[str, int] = {}
+    taken: set[str] = set()
+    names: dict[tuple[int, str], str] = {}
+    for index, one, entry in _shards(snapshots):
+        owner = owners.setdefault(entry.digest, index)
+        if owner != index:
+            raise UsageError(
+                f"{storage.redact(one.shard_url(entry))} is in {storage.redact(snapshots[owner].url)} too: its "
+                "documents would be learned twice. Merge datasets of different corpora, or leave one of them out"
+            )
+        name = rewritten_name(one, entry) if one.rules_of(entry) else entry.name
+        if name in taken:
+            name = f"{name}-{entry.digest[-12:]}"
+        taken.add(name)
+        names[index, entry.path] = name
+    return names
+
+
+def _identity(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
+    """The first one's, for what is appended later, with the corpora, terms and origins of all."""
+    first = snapshots[0].identity
+    teachers = [one.identity.get("teacher") or {} for one in snapshots]
+    held = [corpus for one in snapshots for corpus in corpora(one.identity)]
+    return {
+        **{key: value for key, value in first.items() if key != "appended"},
+        **(
+            {"teacher": {**teachers[0], "licence": joined_terms([one.get("licence") for one in teachers])}}
+            if teachers[0]
+            else {}
+        ),
+        "corpus": {
+            "num_files": sum(corpus["num_files"] for corpus in held),
+            "size_bytes": sum(corpus["size_bytes"] for corpus in held),
+            "fingerprint": fingerprint([corpus["fingerprint"] for corpus in held]),
+        },
+        "corpus_licence": joined_terms([one.identity.get("corpus_licence") for one in snapshots]),
+        "merged": [
+            {
+                "dataset": storage.redact(one.url),
+                "snapshot": one.number,
+                "shards_digest": one.shards_digest,
+                "corpora": corpora(one.identity),
+                "corpus_licence": one.identity.get("corpus_licence"),
+                "teacher": {key: teacher.get(key) for key in ("name", "licence")},
+                "merged": one.identity.get("merged", []),
+            }
+            for one, teacher in zip(snapshots, teachers, strict=True)
+        ],
+    }
+
+
+def _begin(out: str, identity: dict[str, Any], first: Snapshot) -> None:
+    """Claims the output, or checks that it was begun as the same merge."""
+    begun = read_configuration(out)
+    if begun is None:
+        source = read_configuration(first.url)
+        write_configuration(out, identity=identity, environment=source["environment"] if source else {})
+        begun = read_configuration(out)
+    assert begun is not None
+    lines = list(differences(begun["identity"], identity))
+    if lines:
+        raise ConfigurationMismatchError(
+            f"{storage.redact(out)} was begun as something else:\n  " + "\n  ".join(lines) + "\nChoose another --out"
+        )
+
+
+def _copy_beside(snapshots: Sequence[Snapshot], out: str) -> None:
+    """Rejected documents, and what ids mean."""
+    for one in snapshots:
+        for file in storage.list_files(storage.join(one.url, "rejected")):
+            data, name = storage.read_bytes(file.url), storage.file_name(file.url)
+            if not _create_or_same(storage.join(out, "rejected", name), data):
+                renamed = f"{name.removesuffix('.jsonl')}-{digest(data)[-12:]}.jsonl"
+                storage.create(storage.join(out, "rejected", renamed), data)
+    vocabulary = storage.join(snapshots[0].url, VOCABULARY_PATH)
+    if storage.exists(vocabulary):
+        storage.create(storage.join(out, VOCABULARY_PATH), storage.read_bytes(vocabulary))
+
+
+def _create_or_same(url: str, data: bytes) -> bool:
+    return storage.create(url, data) or storage.read_bytes(url) == data
+
+
+def _count_shared_ids(snapshots: Sequence[Snapshot]) -> int:
+    ids = [{part.id for parts in parts_of_shards(one, one.shards()) for part in parts} for one in snapshots]
+    return len(set().union(*(one & other for one, other in combinations(ids, 2))))
+
+
+def _notes(snapshots: Sequence[Snapshot]) -> Iterator[str]:
+    shares = [one.identity.get("held_out") for one in snapshots]
+    if len(set(shares)) > 1:
+        yield (
+            f"the held-out shares differ ({', '.join(map(str, shares))}): a document that is in two of the corpora may "
+            "be trained on and held out"
+        )
+
+
+def text(merging: Merging) -> str:
+    """What was done, for people."""
+    held = f"{merging.num_shards:,} shards, {merging.num_documents:,} documents, {merging.num_positions:,} positions"
+    lines = [f"{merging.out}: snapshot {merging.snapshot}, {held}", *merging.notes]
+    if merging.shared_ids:
+        lines.append(
+            f"{merging.shared_ids:,} document ids occur in more than one; `logitcask forget` takes all of them"
+        )
+    return "\n".join(lines)

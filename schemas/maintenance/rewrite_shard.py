@@ -1,0 +1,184 @@
+"""A shard without what rules leave out, as a shard of its own: what `compact` writes.
+
+Stored columns are filtered as they are and never decoded, since decoding divides by the row's sum and would not give
+the same bytes again. So a reader finds exactly what the rules showed it before.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.layout import record_path, shard_path
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.dataset.row_filter import Choice, choose, keep_windows, parts_taken
+from logitcask.schemas.dataset.rules import Rules, rules_to_json
+from logitcask.schemas.dataset.shard_view import SnapshotShard, stored_record
+from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot
+from logitcask.schemas.errors import CorruptShardError
+from logitcask.schemas.fingerprints import digest, fingerprint
+from logitcask.schemas.format import writer
+from logitcask.schemas.format.columns import TOKEN_FIELDS
+from logitcask.schemas.format.ragged import offsets_from_lengths
+from logitcask.schemas.format.reader import Block, ShardReader
+from logitcask.schemas.format.writer import EncodedShard
+from logitcask.schemas.stats.by_source import SourceSummary
+from logitcask.schemas.stats.outlier_windows import Extremes, find_extremes, merge_extremes
+from logitcask.schemas.stats.target_statistics import Statistics
+
+
+def describe_view(record: UnitRecord, reader: ShardReader, rules: Rules) -> UnitRecord:
+    """A shard's record as if what the rules leave were all of it; sizes stay those of the file.
+
+    Reads the whole shard. Timings go: they are the cost of rows that are no longer counted.
+    """
+    statistics, extremes = Statistics(), Extremes()
+    num_windows = num_positions = 0
+    for block in blocks_of(SnapshotShard(reader, rules)):
+        assert block.targets is not None, "target shards only"
+        statistics += Statistics.of(block.windows, block.targets)
+        found = find_extremes(record.name, block.windows, block.targets)
+        extremes = merge_extremes([extremes, _shift(found, num_windows)])
+        num_windows += block.windows.num_windows
+        num_positions += block.windows.num_positions
+    stays = parts_taken(reader.parts, rules)
+    num_documents = sum(part.offset == 0 for part, one in zip(reader.parts, stays, strict=True) if one)
+    summary = SourceSummary(num_documents=num_documents, num_positions=num_positions, statistics=statistics)
+    return replace(
+        record,
+        num_windows=num_windows,
+        num_positions=num_positions,
+        num_documents=num_documents,
+        statistics=statistics,
+        by_source=dict.fromkeys(record.by_source, summary) if len(record.by_source) == 1 else {},
+        extremes=extremes,
+        timings={},
+    )
+
+
+def _shift(extremes: Extremes, num_windows: int) -> Extremes:
+    """Windows counted in the shard, not in the block that starts at window `num_windows`."""
+    return {
+        measure: tuple(replace(one, window=one.window + num_windows) for one in found)
+        for measure, found in extremes.items()
+    }
+
+
+def blocks_of(shard: SnapshotShard) -> Iterator[Block]:
+    return (shard.read(start, stop) for start, stop in shard.blocks())
+
+
+_TOKEN_COLUMNS = [field.name for field in TOKEN_FIELDS]
+
+
+def rewrite_shard(reader: ShardReader, data: bytes, rules: Rules) -> EncodedShard:
+    """What the rules leave of a target shard; the same bytes where they leave everything.
+
+    Args:
+        reader: The shard.
+        data: The whole file, its digest checked.
+        rules: What to leave out.
+
+    Raises:
+        CorruptShardError: A page is not as it was written.
+    """
+    block = reader.read()
+    assert block.targets is not None, "target shards only"
+    choice = choose(block.windows, block.targets, rules)
+    windows = keep_windows(block.windows, choice)
+    stored = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
+    columns: list[pa.Array] = list(map(pa.array, (windows.window_index(), windows.part, windows.token, windows.kind)))
+    fields = list(TOKEN_FIELDS)
+    for field in stored.schema:
+        if field.name not in _TOKEN_COLUMNS:
+            fields.append(_plain(field))
+            columns.append(_keep(stored[field.name].combine_chunks(), fields[-1].type, choice))
+    table = pa.Table.from_arrays(columns, schema=pa.schema(fields))
+    return writer.encode_table(table, windows, reader.metadata, frequent_ids=reader.frequent_ids)
+
+
+def _plain(field: pa.Field) -> pa.Field:
+    """The field without what reading a file noted in it."""
+    type_ = field.type
+    if pa.types.is_list(type_):
+        type_ = pa.list_(type_.value_field.remove_metadata())
+    return pa.field(field.name, type_, nullable=field.nullable)
+
+
+def _keep(column: pa.Array, type_: pa.DataType, choice: Choice) -> pa.Array:
+    """The rows that stay; of those without a target any more an empty list, or null."""
+    if pa.types.is_list(type_):
+        return _keep_lists(column, type_, choice)
+    values = column.fill_null(0).to_numpy()
+    is_null = column.is_null().to_numpy(zero_copy_only=False) | choice.silenced
+    return pa.array(values[choice.rows], type_, mask=is_null[choice.rows])
+
+
+def _keep_lists(column: pa.ListArray, type_: pa.DataType, choice: Choice) -> pa.Array:
+    widths = np.diff(column.offsets.to_numpy())
+    entries = column.flatten().to_numpy()[np.repeat(choice.rows & ~choice.silenced, widths)]
+    kept = np.where(choice.silenced, 0, widths)[choice.rows]
+    offsets = offsets_from_lengths(kept).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(entries), type=type_)
+
+
+def rewritten_name(snapshot: Snapshot, entry: ShardEntry) -> str:
+    """The name of a shard without what is left out: it follows from the shard and the rules."""
+    return f"{entry.name}-{fingerprint([entry.digest, rules_to_json(snapshot.rules_of(entry))])[:12]}"
+
+
+def copy_shard(snapshot: Snapshot, entry: ShardEntry, out: str, name: str) -> UnitRecord:
+    """Writes what the snapshot shows of a shard, and its record, into a dataset; what stands there stays.
+
+    Args:
+        snapshot, entry: The shard.
+        out: A dataset's directory.
+        name: What it will be called there.
+
+    Raises:
+        MissingShardError, CorruptShardError: It cannot be read, or is not as it was written.
+    """
+    data = read_checked(snapshot, entry)
+    record = replace(stored_record(snapshot, entry), name=name)
+    if snapshot.rules_of(entry):
+        data, record = _rewrite(snapshot, entry, data, record)
+    elif name != entry.name:
+        record = replace(record, extremes=_renamed(record, name))
+    storage.create(storage.join(out, shard_path("targets", entry.split, name)), data)
+    storage.create_json(storage.join(out, record_path("targets", entry.split, name)), record.to_json())
+    return record
+
+
+def read_checked(snapshot: Snapshot, entry: ShardEntry) -> bytes:
+    """The whole file.
+
+    Raises:
+        CorruptShardError: It is not the one the snapshot lists.
+        MissingShardError: It is not there.
+    """
+    url = snapshot.shard_url(entry)
+    with ShardReader(url, footer_digest=entry.footer_digest):
+        data = storage.read_bytes(url)
+    if digest(data) != entry.digest:
+        raise CorruptShardError(
+            f"{storage.redact(url)}: digest {digest(data)}, written was {entry.digest}; restore the file"
+        )
+    return data
+
+
+def _rewrite(snapshot: Snapshot, entry: ShardEntry, data: bytes, record: UnitRecord) -> tuple[bytes, UnitRecord]:
+    rules = snapshot.rules_of(entry)
+    with ShardReader(snapshot.shard_url(entry), footer_digest=entry.footer_digest) as reader:
+        shard: EncodedShard = rewrite_shard(reader, data, rules)
+        view = describe_view(record, reader, rules)
+    return shard.data, replace(view.of_shard(shard), environment={**record.environment, "rewritten_from": entry.name})
+
+
+def _renamed(record: UnitRecord, name: str) -> dict:
+    return {
+        measure: tuple(replace(extreme, shard=name) for extreme in extremes)
+        for measure, extremes in record.extremes.items()
+    }

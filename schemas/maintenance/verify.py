@@ -1,0 +1,254 @@
+"""Checking a whole dataset: every file against its digest, every row against the rules of the format."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.layout import record_path, shard_path
+from logitcask.schemas.dataset.record import UnitRecord, read_record
+from logitcask.schemas.dataset.shard_view import SnapshotShard
+from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, load_snapshot
+from logitcask.schemas.errors import CorruptShardError, LogitcaskError, MissingShardError
+from logitcask.schemas.fingerprints import digest
+from logitcask.schemas.format.columns import sample_column, tempered_tail_column
+from logitcask.schemas.format.reader import Block, ShardReader
+from logitcask.schemas.format.targets import TailSample, Targets
+from logitcask.schemas.terminal.progress import shard_progress
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """Something that is not as it was written, or against the format.
+
+    Attributes:
+        path: The file, relative to the dataset's directory.
+        error: Name of the error's class.
+        what: What was found, and what to do.
+    """
+
+    path: str
+    error: str
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verification:
+    """What `verify` looked at and found."""
+
+    url: str
+    snapshot: int
+    num_shards: int
+    num_positions: int
+    size_bytes: int
+    faults: tuple[Fault, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def text(self) -> str:
+        """For people: one line a fault, then the totals."""
+        lines = [f"{fault.path}: {fault.error}: {fault.what}" for fault in self.faults]
+        checked = f"snapshot {self.snapshot}: {self.num_shards} shards, {self.num_positions:,} positions, "
+        verdict = f"{len(self.faults)} faults" if self.faults else "all well"
+        return "\n".join([*lines, f"{checked}{self.size_bytes:,} bytes checked: {verdict}"])
+
+
+def verify(out: str, number: int | None = None) -> Verification:
+    """Checks a snapshot and all token and target shards behind it, reading every byte.
+
+    Raises:
+        LogitcaskError: There is no snapshot to check. Whatever is wrong beyond that is in the result.
+    """
+    snapshot = load_snapshot(out, number)
+    faults = list(_snapshot_faults(snapshot))
+    num_shards = num_positions = size_bytes = 0
+    try:
+        for entry in shard_progress(snapshot.each_shard(), "verify", snapshot.total().num_shards):
+            faults += _shard_faults(snapshot, entry)
+            num_shards, num_positions = num_shards + 1, num_positions + entry.num_positions
+            size_bytes += entry.size_bytes
+    except LogitcaskError as error:
+        faults.append(_fault(f"snapshots/{snapshot.shards_file}", error))
+    faults += _token_shard_faults(out)
+    return Verification(
+        url=storage.redact(out),
+        snapshot=snapshot.number,
+        num_shards=num_shards,
+        num_positions=num_positions,
+        size_bytes=size_bytes,
+        faults=tuple(faults),
+    )
+
+
+def _snapshot_faults(snapshot: Snapshot) -> Iterator[Fault]:
+    path = f"snapshots/{snapshot.name}.json"
+    if not snapshot.complete:
+        yield Fault(
+            path=path,
+            error="IncompleteDatasetError",
+            what="the snapshot is not complete; run the same `logitcask annotate` again to finish it",
+        )
+    accounted = snapshot.total().num_documents + snapshot.num_rejected + snapshot.num_removed
+    if snapshot.complete and accounted != snapshot.num_documents_in:
+        yield Fault(
+            path=path,
+            error="CorruptShardError",
+            what=f"{snapshot.num_documents_in} documents came in, {accounted} are annotated, rejected or removed",
+        )
+
+
+def _shard_faults(snapshot: Snapshot, entry: ShardEntry) -> list[Fault]:
+    try:
+        _check_file(snapshot.shard_url(entry), entry.size_bytes, entry.digest)
+        record = _check_record(snapshot.url, "targets", entry.split, entry.name, entry.digest)
+        with ShardReader(snapshot.shard_url(entry), footer_digest=entry.footer_digest) as reader:
+            found, num_targets = check_rows(reader)
+            shown = _shown(snapshot, entry, reader)
+            if shown != (entry.num_windows, entry.num_positions):
+                found.append(f"{shown[0]} windows of {shown[1]} rows, not as the snapshot says")
+            if record.statistics and record.statistics.targets != num_targets:
+                found.append("the number of targets is not what the record says")
+        return [Fault(path=entry.path, error="CorruptShardError", what=what) for what in found]
+    except LogitcaskError as error:
+        return [_fault(entry.path, error)]
+
+
+def _shown(snapshot: Snapshot, entry: ShardEntry, reader: ShardReader) -> tuple[int, int]:
+    """Windows and rows of a shard that the snapshot does not leave out."""
+    rules = snapshot.rules_of(entry)
+    if not rules:
+        return reader.num_windows, reader.num_positions
+    shard = SnapshotShard(reader, rules)
+    return shard.num_windows, sum(shard.read(*block).windows.num_positions for block in shard.blocks())
+
+
+def _fault(path: str, error: LogitcaskError) -> Fault:
+    return Fault(path=path, error=type(error).__name__, what=str(error))
+
+
+def _check_file(url: str, size_bytes: int | None, expected: str) -> None:
+    try:
+        data = storage.read_bytes(url)
+    except FileNotFoundError as error:
+        raise MissingShardError(f"{storage.redact(url)}: no such shard; restore it, or annotate again") from error
+    if size_bytes is not None and len(data) != size_bytes:
+        raise CorruptShardError(f"{len(data)} bytes, written were {size_bytes}; restore the file or annotate again")
+    if digest(data) != expected:
+        raise CorruptShardError(f"digest {digest(data)}, written was {expected}; restore the file or annotate again")
+
+
+def _check_record(out: str, kind: str, split: str, name: str, expected_digest: str) -> UnitRecord:
+    url = storage.join(out, record_path(kind, split, name))
+    try:
+        record = read_record(url)
+    except FileNotFoundError as error:
+        raise MissingShardError(f"{storage.redact(url)}: no record; run `logitcask annotate` to rebuild it") from error
+    if record.digest != expected_digest:
+        raise CorruptShardError(f"{storage.redact(url)}: the record is of another file ({record.digest})")
+    return record
+
+
+def _token_shard_faults(out: str) -> Iterator[Fault]:
+    """Token shards are the job's checkpoint: they may have been removed, but not be damaged."""
+    for file in storage.list_files(storage.join(out, "tokens")):
+        if not file.url.endswith(".parquet"):
+            continue
+        split, name = file.url.split("/")[-2], storage.file_name(file.url).removesuffix(".parquet")
+        path = shard_path("tokens", split, name)
+        try:
+            record = read_record(storage.join(out, record_path("tokens", split, name)))
+            _check_file(file.url, record.size_bytes, record.digest)
+        except FileNotFoundError:
+            yield Fault(path=path, error="MissingShardError", what="no record; run `logitcask annotate` to rebuild it")
+        except LogitcaskError as error:
+            yield _fault(path, error)
+
+
+def check_rows(reader: ShardReader) -> tuple[list[str], int]:
+    """Every rule of the format that rows can break; reads the whole shard.
+
+    Returns:
+        What is broken, and the number of rows with a target.
+
+    Raises:
+        CorruptShardError: A page or a token is not as it was written.
+    """
+    found: list[str] = []
+    num_targets = first_row = 0
+    for block in _blocks(reader):
+        if block.targets is not None:
+            found += [f"{what} (first in row {first_row + row})" for what, row in _broken_rules(block, reader)]
+            num_targets += int(block.targets.has_target().sum())
+        first_row += block.windows.num_positions
+    return found, num_targets
+
+
+def _blocks(reader: ShardReader) -> Iterator[Block]:
+    start = 0
+    while start < reader.num_windows:
+        _, stop = reader.block_of(start)
+        yield reader.read(start, stop)
+        start = stop
+
+
+def _broken_rules(block: Block, reader: ShardReader) -> Iterator[tuple[str, int]]:
+    assert block.targets is not None
+    windows, targets, vocab_size = block.windows, block.targets, reader.metadata.vocab_size
+    widths = targets.head_widths()
+    ascending = np.ones(len(targets.head_ids), dtype=bool)
+    ascending[1:] = np.diff(targets.head_ids) > 0
+    ascending[targets.head_offsets[:-1][widths > 0]] = True
+    row_of_entry = np.repeat(np.arange(targets.num_positions), widths)
+    in_vocabulary = (targets.head_ids >= 0) & (targets.head_ids < vocab_size)
+    rules = {
+        "a head id lies outside the vocabulary": row_of_entry[~in_vocabulary],
+        "head ids do not ascend": row_of_entry[~ascending],
+        "a token lies outside the vocabulary": np.flatnonzero((windows.token < 0) | (windows.token >= vocab_size)),
+        "a row of this kind must (not) have a target": np.flatnonzero(targets.has_target() != windows.has_target()),
+        "a row without a target has a head": np.flatnonzero((widths > 0) & ~targets.has_target()),
+        "a trained row has an empty head, and no tail sample": np.flatnonzero(
+            (widths == 0) & targets.has_target() & ~_is_sampled(targets)
+        ),
+        "next_q is present where there is no label, or absent where there is one": np.flatnonzero(
+            targets.has_label() != windows.has_label()
+        ),
+    }
+    for temperature, log_tail in targets.tempered_log_tails.items():
+        column = tempered_tail_column(temperature)
+        rules[f"{column} is present where there is no target, or absent where there is one"] = np.flatnonzero(
+            np.isnan(log_tail) == targets.has_target()
+        )
+    for replica, sample in enumerate(targets.tail_samples):
+        for what, rows in _sample_rules(targets, sample, vocab_size).items():
+            rules[f"{sample_column(replica)}: {what}"] = rows
+    return ((what, int(rows[0])) for what, rows in rules.items() if len(rows))
+
+
+def _is_sampled(targets: Targets) -> np.ndarray:
+    """Whether a row has draws in every replica, bool [T]."""
+    drawn = [np.diff(sample.offsets) > 0 for sample in targets.tail_samples]
+    return np.all(drawn, axis=0) if drawn else np.zeros(targets.num_positions, dtype=bool)
+
+
+def _sample_rules(targets: Targets, sample: TailSample, vocab_size: int) -> dict[str, np.ndarray]:
+    """Rows that break a rule of tail samples, by rule."""
+    rows, widths = np.arange(targets.num_positions), np.diff(sample.offsets)
+    drawn_row, head_row = np.repeat(rows, widths), np.repeat(rows, targets.head_widths())
+    falls = (np.diff(sample.ids) < 0) & (np.diff(drawn_row) == 0)
+    in_head = np.isin(_entry_keys(drawn_row, sample.ids), _entry_keys(head_row, targets.head_ids))
+    has_tail = targets.has_target() & ~np.isneginf(targets.log_tail)
+    return {
+        "a drawn id lies outside the vocabulary": drawn_row[(sample.ids < 0) | (sample.ids >= vocab_size)],
+        "drawn ids do not ascend": drawn_row[1:][falls],
+        "an id of the head was drawn from the tail": drawn_row[in_head],
+        "a row without a tail has a tail sample": np.flatnonzero((widths > 0) & ~has_tail),
+        "a row with a tail has no tail sample": np.flatnonzero((widths == 0) & has_tail),
+    }
+
+
+def _entry_keys(row: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """One number for each entry that no entry of another row or id has."""
+    return (row.astype(np.int64) << 32) + ids

@@ -1,0 +1,89 @@
+"""Where text came from, in few groups: what the corpus's sources look like to the teacher, each on its own.
+
+A group is a name for some of the corpus's files: a path that was given, or what lies directly below the only path
+that was given. Groups are few and chosen before the first unit runs, so that counts by group add up exactly however the
+work is cut.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from logitcask.schemas.stats.target_statistics import Statistics
+
+if TYPE_CHECKING:
+    from logitcask.schemas.format.targets import Targets, Windows
+
+MAX_GROUPS = 64
+OTHER_SOURCES = "other sources"
+# A document's place in its file, as `Part.source` states it: row or byte offset.
+_PLACE = re.compile(r"[#@]\d+$")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceGroups:
+    """Which group a document belongs to.
+
+    Attributes:
+        prefixes: What the URLs of a group's files begin with, to the group's name. The longest prefix decides.
+    """
+
+    prefixes: Mapping[str, str] = field(default_factory=dict)
+
+    def of_source(self, source: str) -> str:
+        """The group of a `Part.source`."""
+        url = _PLACE.sub("", source)
+        found = max((prefix for prefix in self.prefixes if url.startswith(prefix)), key=len, default=None)
+        return OTHER_SOURCES if found is None else self.prefixes[found]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceSummary:
+    """What came from one group of sources. All counts are exact, and add up over shards in any order.
+
+    Attributes:
+        num_documents: Documents that begin here.
+        num_positions: Rows.
+        statistics: Of their targets; without wide statistics, which are measured for whole windows.
+    """
+
+    num_documents: int = 0
+    num_positions: int = 0
+    statistics: Statistics = field(default_factory=Statistics)
+
+    def __add__(self, other: "SourceSummary") -> "SourceSummary":
+        return SourceSummary(
+            num_documents=self.num_documents + other.num_documents,
+            num_positions=self.num_positions + other.num_positions,
+            statistics=self.statistics + other.statistics,
+        )
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "SourceSummary":
+        return cls(**{**value, "statistics": Statistics.from_json(value["statistics"])})
+
+
+def summarize_by_source(windows: "Windows", targets: "Targets", groups: SourceGroups) -> dict[str, SourceSummary]:
+    """A summary for each group that has rows here, by the group's name."""
+    import numpy as np
+
+    group_of_part = [groups.of_source(part.source) for part in windows.parts]
+    names = sorted(set(group_of_part))
+    index_of_part = np.array([names.index(name) for name in group_of_part], dtype=np.int64)
+    index_of_row = index_of_part[windows.part]
+    return {
+        name: SourceSummary(
+            num_documents=sum(
+                part.offset == 0 for part, group in zip(windows.parts, group_of_part, strict=True) if group == name
+            ),
+            num_positions=int((index_of_row == index).sum()),
+            statistics=Statistics.of(windows, targets, rows=index_of_row == index),
+        )
+        for index, name in enumerate(names)
+    }
+
+
+def sources_from_json(value: Mapping[str, Any]) -> dict[str, SourceSummary]:
+    """What `dataclasses.asdict` made of summaries by group."""
+    return {name: SourceSummary.from_json(one) for name, one in value.items()}

@@ -1,0 +1,87 @@
+"""Numbers and settings in the words in which people are shown them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from logitcask.schemas.redaction import printable_line
+
+_BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """With thousands separators; a dash where unknown."""
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def byte_size(size_bytes: float | None) -> str:
+    """In the decimal unit that leaves one to three digits before the point."""
+    if size_bytes is None:
+        return "–"
+    for unit in _BYTE_UNITS:
+        if size_bytes < 999.5 or unit == _BYTE_UNITS[-1]:
+            break
+        size_bytes /= 1000
+    return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.3g} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """In seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def known(value: str | None) -> str:
+    return value or "not stated"
+
+
+def scheme_words(scheme: Mapping[str, Any]) -> str:
+    """What a scheme (`Scheme.to_json`) stores."""
+    match scheme.get("kind"):
+        case "threshold":
+            return f"adaptive: p ≥ {scheme['tau']:g}, {scheme['k_min']} to {scheme['k']} entries, and the exact tail"
+        case "topk":
+            return f"the {scheme['k']} largest, and the exact tail"
+        case "topp":
+            return f"mass ≥ {scheme['p']:g}, at most {scheme['k']} entries, and the exact tail"
+        case "random-sampling":
+            return f"none: {scheme['draws']} random draws a position{_replicas(scheme)}"
+        case "threshold-sampling":
+            draws = f"one systematic draw for each {scheme['theta']:.3g} of the tail, at least one"
+            return f"p ≥ {scheme['theta']:.3g}, the exact tail, and {draws}{_replicas(scheme)}"
+        case _:
+            return "unknown"
+
+
+def scheme_label(scheme: Mapping[str, Any]) -> str:
+    """A scheme in a few characters, for tables."""
+    match scheme.get("kind"):
+        case "threshold":
+            return f"adaptive, p ≥ {scheme['tau']:g}"
+        case "topk":
+            return f"{scheme['k']} largest + other"
+        case "topp":
+            return f"mass ≥ {scheme['p']:g}"
+        case "random-sampling":
+            return f"{scheme['draws']} random draws"
+        case "threshold-sampling":
+            return f"p ≥ {scheme['theta']:.3g} + draws"
+        case _:
+            return "unknown"
+
+
+def _replicas(scheme: Mapping[str, Any]) -> str:
+    return f", {scheme['replicas']} times over" if scheme["replicas"] > 1 else ""
+
+
+def visible_piece(text: str) -> str:
+    """A piece of a vocabulary in a table, where spaces at its ends would be lost."""
+    shown = printable_line(text)
+    inner = shown.strip(" ")
+    if not inner:
+        return "·" * len(shown)
+    return "·" * (len(shown) - len(shown.lstrip(" "))) + inner + "·" * (len(shown) - len(shown.rstrip(" ")))

@@ -1,0 +1,30 @@
+"""Progress bars on stderr, where that is a terminal; they are gone afterwards."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
+
+from logitcask.schemas.dataset.snapshot import ShardEntry
+
+
+@contextmanager
+def row_progress(num_rows: int) -> Iterator[Callable[[int], None]]:
+    """A function that advances the bar by a number of rows, from any thread."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("inspect"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} tokens"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("inspect", total=num_rows)
+        yield lambda rows: bar.advance(task, rows)
+
+
+def shard_progress(entries: Iterable[ShardEntry], label: str, num_shards: int) -> Iterator[ShardEntry]:
+    """The shards themselves; the bar counts those that have been gone through."""
+    console = Console(stderr=True)
+    yield from track(entries, label, total=num_shards, console=console, transient=True, disable=not console.is_terminal)

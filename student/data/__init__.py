@@ -1,0 +1,1 @@
+"""Stored targets as training batches: datasets, order, mixture, collation."""

@@ -1,0 +1,195 @@
+"""How far a student is from its teacher and from the text, on the windows of a split.
+
+Sums over all positions, divided once: KL by the rows with a target, next-token loss by the rows with a label.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from logitcask.student.data.collator import Batch, collate, targets_of
+from logitcask.student.data.mixture import TrainingWindows
+from logitcask.student.losses.full_kl import TeacherRows, full_kl
+from logitcask.student.losses.linear_truncated_kl import CHUNK_ROWS
+from logitcask.student.losses.targets import NO_LABEL, RaggedTargets
+from logitcask.student.losses.truncated_kl import truncated_kl
+from logitcask.student.model.projection import hidden_states, output_projection
+
+
+class BatchTeacher(Protocol):
+    """Whoever knows the whole distributions of a batch: a model that runs beside the student, or a record of one."""
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        ...
+
+    def rows_of(self, batch: Batch) -> TeacherRows:
+        """The logits of a batch's scored rows, by rows."""
+        ...
+
+
+# Bins of equal width in the student's largest probability, for the calibration error.
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """Means over positions; nan where there are no such positions.
+
+    Attributes:
+        kl_nats: KL(teacher ‖ student) over head entries and tail bucket: a lower bound of the full KL. Nan too on
+            shards that hold sampled ids and no heads.
+        full_kl_nats: KL(teacher ‖ student) over the whole vocabulary; nan without a live teacher.
+        loss_nats: −log p of the actual next token.
+        perplexity: exp(loss_nats).
+        teacher_loss_nats: the teacher's own loss on the same tokens.
+        top1_agreement: share of positions where the student's most probable id is the next token.
+        teacher_agreement: share of positions where the student's most probable id is one of those the teacher holds
+            most probable (values that are equal after quantisation tie). Nan where there are no heads.
+        calibration_error: expected calibration error (ECE) of the most probable id as a guess of the next token: the
+            mean over positions of |accuracy − mean confidence| of the position's bin, 15 bins of equal width in
+            confidence (Guo et al. 2017, eq. 3).
+        num_windows, num_targets, num_labels: what was counted.
+    """
+
+    kl_nats: float
+    full_kl_nats: float = math.nan
+    loss_nats: float
+    perplexity: float
+    teacher_loss_nats: float
+    top1_agreement: float
+    teacher_agreement: float
+    calibration_error: float
+    num_windows: int
+    num_targets: int
+    num_labels: int
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """A dictionary without nan."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+
+
+# Places in the tensor of sums; float64, so that counts are exact. The bins follow: positions, confidence, hits.
+_KL, _FULL_KL, _LOSS, _TEACHER_LOSS, _HITS, _AGREED, _TARGETS, _LABELS, _WINDOWS, _BINS = range(10)
+
+
+@torch.no_grad()
+def evaluate(
+    model: PreTrainedModel,
+    dataset: TrainingWindows,
+    *,
+    num_windows: int | None = None,
+    batch_windows: int = 1,
+    rank: int = 0,
+    num_ranks: int = 1,
+    precision: AbstractContextManager | None = None,
+    teacher: BatchTeacher | None = None,
+    through: Callable[[Callable[[], Tensor]], Tensor] = lambda work: work(),
+) -> Evaluation:
+    """Evaluates a student on the first windows of a dataset.
+
+    Args:
+        model: On any device; left in the mode it was in.
+        dataset: Usually the held-out split.
+        num_windows: At most so many; None: all.
+        batch_windows: Windows in one forward pass.
+        rank, num_ranks: With several processes each does its share, and all get the sum.
+        precision: For example `torch.autocast(...)`.
+        teacher: A live one, for the exact KL.
+        through: Runs the work of a batch inside the model's forward pass, where its weights are sharded.
+    """
+    count = len(dataset) if num_windows is None else min(num_windows, len(dataset))
+    mine = range(count)[rank::num_ranks]
+    was_training = model.training
+    model.eval()
+    sums = torch.zeros(_BINS + 3 * CALIBRATION_BINS, dtype=torch.float64, device=model.device)
+    with precision or nullcontext():
+        # As many rounds on every process: putting sharded weights together takes them all.
+        for start in range(0, -(-count // num_ranks), batch_windows):
+            chosen = mine[start : start + batch_windows]
+            batch = collate([dataset[index] for index in chosen or range(1)])
+            found = through(partial(_sums, model, batch, dataset.vocab_size, teacher))
+            sums += found if chosen else 0
+    model.train(was_training)
+    if num_ranks > 1:
+        torch.distributed.all_reduce(sums)
+    return _means(sums.tolist())
+
+
+def _sums(model: PreTrainedModel, batch: Batch, vocab_size: int, teacher: BatchTeacher | None) -> Tensor:
+    batch = {name: column.to(model.device) for name, column in batch.items()}
+    hidden_BSD = hidden_states(model, batch["input_ids"], batch["position_ids"])
+    hidden_TD = hidden_BSD.flatten(0, 1)[batch["scored_rows"]]
+    targets, projection, labels_T = targets_of(batch, vocab_size), output_projection(model), batch["labels"]
+    teacher_rows = teacher.rows_of(batch) if teacher else None
+    sums = torch.zeros(_BINS + 3 * CALIBRATION_BINS, dtype=torch.float64, device=model.device)
+    for start in range(0, len(labels_T), CHUNK_ROWS):
+        stop = min(start + CHUNK_ROWS, len(labels_T))
+        logits_TV = projection.logits(hidden_TD[start:stop])[:, :vocab_size].float()
+        _add_chunk(sums, logits_TV, targets.select(start, stop), labels_T[start:stop])
+        if teacher_rows is not None:
+            sums[_FULL_KL] += full_kl(logits_TV.log_softmax(dim=-1), teacher_rows(start, stop))[0].sum()
+    if len(labels_T) and not len(targets.head_ids):
+        sums[_KL] = sums[_AGREED] = math.nan  # one bucket that holds everything: 0, and no news
+    if teacher_rows is None:
+        sums[_FULL_KL] = math.nan
+    sums[_TEACHER_LOSS] = -batch["log_next"][labels_T != NO_LABEL].double().sum()
+    sums[_TARGETS], sums[_LABELS] = len(labels_T), (labels_T != NO_LABEL).sum()
+    sums[_WINDOWS] = len(batch["window_indices"])
+    return sums
+
+
+def _add_chunk(sums: Tensor, logits_TV: Tensor, targets: RaggedTargets, labels_T: Tensor) -> None:
+    """What a chunk of rows adds to all sums that need no live teacher."""
+    sums[_KL] += truncated_kl(logits_TV, targets).double().sum()
+    best_T = logits_TV.argmax(dim=-1)
+    sums[_AGREED] += _is_teachers_best(best_T, targets).sum()
+    labelled = labels_T != NO_LABEL
+    normaliser_T = logits_TV.logsumexp(dim=-1)
+    rows = torch.arange(len(labels_T), device=labels_T.device)
+    sums[_LOSS] += (normaliser_T - logits_TV[rows, labels_T.clamp(min=0)])[labelled].double().sum()
+    hits_T = (best_T == labels_T)[labelled].double()
+    sums[_HITS] += hits_T.sum()
+    confidence_T = (logits_TV[rows, best_T] - normaliser_T).exp()[labelled].double()
+    bins_T = (confidence_T * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    for number, values_T in enumerate((torch.ones_like(hits_T), confidence_T, hits_T)):
+        sums.index_add_(0, _BINS + number * CALIBRATION_BINS + bins_T, values_T)
+
+
+def _is_teachers_best(best_T: Tensor, targets: RaggedTargets) -> Tensor:
+    """bool [T]: the id is in the head, and no entry of its row is larger."""
+    rows = targets.head_rows()
+    highest_T = best_T.new_full(best_T.shape, -torch.inf, dtype=targets.head_log_probs.dtype)
+    highest_T.scatter_reduce_(0, rows, targets.head_log_probs, "amax")
+    is_best_N = (targets.head_ids == best_T[rows]) & (targets.head_log_probs >= highest_T[rows])
+    return torch.zeros_like(best_T).index_add_(0, rows, is_best_N.to(best_T.dtype)) > 0
+
+
+def _means(sums: list[float]) -> Evaluation:
+    targets, labels = sums[_TARGETS] or math.nan, sums[_LABELS] or math.nan
+    loss = sums[_LOSS] / labels
+    confidence, hits = (sums[_BINS + n * CALIBRATION_BINS : _BINS + (n + 1) * CALIBRATION_BINS] for n in (1, 2))
+    return Evaluation(
+        kl_nats=sums[_KL] / targets,
+        full_kl_nats=sums[_FULL_KL] / targets,
+        loss_nats=loss,
+        perplexity=math.exp(loss) if loss < 700 else math.inf,
+        teacher_loss_nats=sums[_TEACHER_LOSS] / labels,
+        top1_agreement=sums[_HITS] / labels,
+        teacher_agreement=sums[_AGREED] / targets,
+        calibration_error=sum(abs(c - h) for c, h in zip(confidence, hits, strict=True)) / labels,
+        num_windows=int(sums[_WINDOWS]),
+        num_targets=int(sums[_TARGETS]),
+        num_labels=int(sums[_LABELS]),
+    )

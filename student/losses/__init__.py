@@ -1,0 +1,1 @@
+"""Losses between a teacher's stored targets and a student."""

@@ -1,0 +1,125 @@
+"""The losses of a chunk of rows, and their gradient written over the chunk's logits [C, V].
+
+Everything about the listed ids is done in float64 (`row_losses`); the complement is summed about its own maximum, never
+as 1 − Σ.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from logitcask.student.losses.divergences import Divergence
+from logitcask.student.losses.row_gradients import ListedLogits, Listing, cross_entropy_of_rows, divergence_of_rows
+from logitcask.student.losses.targets import NO_LABEL, RaggedTargets
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Objective:
+    """What a chunk's logits are driven to, but for the targets.
+
+    Attributes:
+        divergence: of the buckets.
+        temperature: of the divergence, not of the cross-entropy.
+        kl_weight, cross_entropy_weight: factors of the two sums.
+        wants_gradient: whether to turn the logits into their gradient.
+    """
+
+    divergence: Divergence
+    temperature: float
+    kl_weight: float | Tensor
+    cross_entropy_weight: float | Tensor
+    wants_gradient: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Job:
+    """All that the loss of a linear head needs and does not differentiate: T rows.
+
+    Attributes:
+        targets: at the objective's temperature.
+        labels: int64[T], −100 where there is none.
+        objective: what is minimised.
+        softcap: final logit soft-cap, or None.
+        chunk_rows: rows that plain torch projects at a time.
+    """
+
+    targets: RaggedTargets
+    labels: Tensor
+    objective: Objective
+    softcap: float | None
+    chunk_rows: int
+
+    def select(self, start: int, stop: int) -> "Job":
+        """Rows `start` to `stop`."""
+        return replace(self, targets=self.targets.select(start, stop), labels=self.labels[start:stop])
+
+
+def row_ranges(num_rows: int, most: int) -> Iterator[tuple[int, int]]:
+    """Row ranges of nearly equal size, none above `most`: a short last one multiplies slowly."""
+    num_ranges = -(-num_rows // most)
+    edges = [num_rows * index // num_ranges for index in range(num_ranges)] + [num_rows]
+    return pairwise(edges)
+
+
+def chunk_losses(logits: Tensor, targets: RaggedTargets, labels: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+    """Divergence and cross-entropy of each row, float64[C]; `logits` becomes the gradient of their weighted sum.
+
+    Without `wants_gradient` the logits are used up.
+    """
+    temperature = objective.temperature
+    if temperature == 1:
+        return _one_pass(logits, targets, labels, objective)
+    # Two softmaxes, so two passes over [C, V] (and twice the working memory).
+    tempered = logits / temperature
+    kl, _ = _one_pass(tempered, targets, torch.full_like(labels, NO_LABEL), objective)
+    _, cross_entropy = _one_pass(logits, _without_targets(targets), labels, objective)
+    if objective.wants_gradient:
+        # T² of the loss, and 1 / T of the chain rule.
+        logits.add_(tempered, alpha=temperature)
+    return temperature**2 * kl, cross_entropy
+
+
+def _without_targets(targets: RaggedTargets) -> RaggedTargets:
+    return replace(
+        targets,
+        head_ids=targets.head_ids[:0],
+        head_log_probs=targets.head_log_probs[:0],
+        head_offsets=torch.zeros_like(targets.head_offsets),
+        log_tail=torch.full_like(targets.log_tail, float("nan")),
+        sample_ids=None,
+        sample_offsets=None,
+    )
+
+
+def _one_pass(logits: Tensor, targets: RaggedTargets, labels: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+    listing = Listing.of(targets, labels)
+    head, sample = (listing.head_rows, listing.head_ids), (listing.sample_rows, listing.sample_ids)
+    label = (listing.label_rows, listing.label_ids)
+    head_z, sample_z, label_z = (logits[place].double() for place in (head, sample, label))
+    other_lse, other_sum = _exponentiate_complement(logits, head)
+    listed = ListedLogits(head=head_z, sample=sample_z, label=label_z, other=other_lse)
+    kl, by_kl = divergence_of_rows(targets, listing, listed, objective.divergence, objective.wants_gradient)
+    cross_entropy, by_label = cross_entropy_of_rows(listing, listed, objective.cross_entropy_weight)
+    if by_kl is not None:
+        by = by_kl.times(objective.kl_weight).plus(by_label)
+        logits.mul_(torch.where(other_sum > 0, by.complement / other_sum, 0.0).to(logits.dtype).unsqueeze(-1))
+        logits[head] = by.head.to(logits.dtype)
+        if targets.sample_ids is not None:
+            logits.index_put_(sample, by.sample.to(logits.dtype), accumulate=True)
+        logits[label] += by.label.to(logits.dtype)
+    return kl, cross_entropy
+
+
+def _exponentiate_complement(logits: Tensor, head: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """`logits` ← exp(logits − maximum outside the head), 0 in the head; its log-sum-exp and sum, float64.
+
+    Where everything outside the head is −inf (or nothing is outside) all is 0 and the log-sum-exp −inf.
+    """
+    logits[head] = float("-inf")
+    maximum = logits.amax(dim=-1)
+    shift = maximum.where(~maximum.isneginf(), 0.0)
+    total = logits.sub_(shift.unsqueeze(-1)).exp_().sum(dim=-1).double()
+    return shift.double() + total.log(), total

@@ -1,0 +1,282 @@
+"""The losses of a linear head and their gradients on CUDA, over blocks of the vocabulary.
+
+The row-chunked way of `linear_losses` needs three products of T · V · D, but 256-row products keep a large GPU waiting
+for the weight, and a bfloat16 weight gradient would be rounded once a chunk. So here the vocabulary is walked through
+instead, twice, with all rows of a block (up to 8,192) at a time:
+
+1. logits = hidden · weightᵀ, then running log-sum-exps over the complement and the listed ids' logits, per row;
+2. the logits again, turned in place into their gradient, and two products: into the weight's gradient, which is
+   complete for these ids, and onto the hidden states' gradient, which is summed in float32.
+
+Four products, then, all by cuBLAS, with float32 output; what lies between is bound by memory. Reckoned, *not* measured,
+for an H200 that does 790 TFLOP/s in large products and copies at 4.3 TB/s, at T = 8192, D = 2304, V = 256,000: 4 × 9.66
+TFLOP take 49 ms at that rate, 56 ms at the 88 % that tiles of 128 × 256 leave busy of 132 multiprocessors; the blocks
+are written and read in 6 ms, the running sum of the hidden states' gradient in 5 ms. A product fused with its softmax
+would save those 6 ms, but has to come within a tenth of cuBLAS to be worth it. Memory beyond the gradients: a block of
+8192 × 1792 logits, 59 MB, and 75 MB for that sum, whatever T; each listed id takes 12 bytes. Where T > 8192 a bfloat16
+weight has its gradient rounded once a block of rows, as accumulation over micro-batches of that size does.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from logitcask.student.losses.chunked import Job, row_ranges
+from logitcask.student.losses.gradient_sums import add_product, put_product
+from logitcask.student.losses.kernels import tiles
+from logitcask.student.losses.kernels.listed import DistinctPairs
+from logitcask.student.losses.row_gradients import Listing, cross_entropy_of_rows, divergence_of_rows
+
+# 1792 = 14 tiles of 128: with 9 of 256 across D = 2304 a product fills 126 of an H200's 132 multiprocessors.
+BLOCK_COLUMNS = 1792
+BLOCK_ROWS = 8192
+_LISTED_BLOCK = 1024
+_SCALE_BLOCK = 8192
+
+
+def losses_and_gradients(
+    hidden_TD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, job: Job, needed: Sequence[bool]
+) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
+    """Divergence and cross-entropy of each row, float64[T], and the gradients of their weighted sum.
+
+    Args:
+        hidden_TD: float16, bfloat16 or float32.
+        weight_VD: rows beyond the teacher's vocabulary get a gradient of zero.
+        bias_V: or None.
+        job: what is minimised.
+        needed: whether hidden states, weight and bias want a gradient; None is returned for those that do not.
+    """
+    vocab_size, num_rows = job.targets.vocab_size, hidden_TD.shape[0]
+    gradients = _Gradients.of(weight_VD, bias_V, needed)
+    kl_T = hidden_TD.new_zeros(num_rows, dtype=torch.float64)
+    cross_entropy_T = torch.zeros_like(kl_T)
+    bias = None if bias_V is None else bias_V[:vocab_size]
+    with torch.cuda.device_of(hidden_TD):
+        for start, stop in row_ranges(num_rows, BLOCK_ROWS):
+            rows = slice(start, stop)
+            head = _Head(hidden=hidden_TD[rows], weight=weight_VD[:vocab_size], bias=bias, softcap=job.softcap)
+            part = job if stop - start == num_rows else job.select(start, stop)
+            kl_T[rows], cross_entropy_T[rows] = _block_of_rows(head, part, gradients)
+            gradients.finish_rows(rows, hidden_TD)
+    gradients.finish_rows(slice(0, 0), hidden_TD)  # a batch may have no rows
+    return kl_T, cross_entropy_T, (gradients.hidden, gradients.weight, gradients.bias)
+
+
+def scale_in_place(values: Tensor, factor: Tensor) -> None:
+    """values ← values · factor, without waiting for the device to tell that the factor is one, as it usually is."""
+    with torch.cuda.device_of(values):
+        num_programs = triton.cdiv(values.numel(), _SCALE_BLOCK)
+        _launch(tiles.scale, num_programs, values, factor, values.numel(), BLOCK=_SCALE_BLOCK)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Head:
+    """A block of hidden states [T, D] before a linear head of V ids."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    softcap: float | None
+
+    @property
+    def num_rows(self) -> int:
+        return self.hidden.shape[0]
+
+    def blocks(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(first id, raw logits float32, rows of the weight) of each block of ids; the logits in the same memory."""
+        vocab_size = self.weight.shape[0]
+        memory = self.hidden.new_empty(self.num_rows * min(BLOCK_COLUMNS, vocab_size), dtype=torch.float32)
+        for start in range(0, vocab_size, BLOCK_COLUMNS):
+            weight = self.weight[start : start + BLOCK_COLUMNS].to(self.hidden.dtype)
+            raw = memory[: self.num_rows * weight.shape[0]].view(self.num_rows, weight.shape[0])
+            put_product(raw, self.hidden, weight.T)
+            yield start, raw, weight
+
+    def flags(self, temperature: float, num_columns: int) -> dict[str, bool | int]:
+        """What the kernels over whole rows are compiled for."""
+        return {
+            "HAS_BIAS": self.bias is not None,
+            "HAS_SOFTCAP": self.softcap is not None,
+            "HAS_TEMPERATURE": temperature != 1,
+            "BLOCK": triton.next_power_of_2(num_columns),
+        }
+
+    def capped(self, logits_E: Tensor) -> Tensor:
+        return logits_E if self.softcap is None else self.softcap * torch.tanh(logits_E / self.softcap)
+
+    def slope(self, logits_E: Tensor) -> Tensor | float:
+        """Derivative of `capped`: 1 − tanh² = cosh⁻²."""
+        return 1.0 if self.softcap is None else torch.cosh(logits_E / self.softcap) ** -2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Sums:
+    """Running maxima and sums of exp(logit − maximum) over the complement of each row, float32[T]."""
+
+    maxima: Tensor
+    sums: Tensor
+
+    @classmethod
+    def of_nothing(cls, hidden_TD: Tensor) -> "_Sums":
+        sums = hidden_TD.new_zeros(hidden_TD.shape[0], dtype=torch.float32)
+        return cls(maxima=torch.full_like(sums, float("-inf")), sums=sums)
+
+    def shift(self) -> Tensor:
+        """The maxima, 0 where there is nothing."""
+        return self.maxima.where(~self.maxima.isneginf(), 0.0)
+
+    def logsumexp(self) -> Tensor:
+        return self.shift().double() + self.sums.double().log()
+
+    def softmax_times(self, complement: Tensor) -> "_Exponential":
+        factors = torch.where(self.sums > 0, complement / self.sums, 0.0)
+        return _Exponential(factors=factors.float(), shift=self.shift())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Exponential:
+    """factors · exp(logits − shift), row by row; float32[T] both."""
+
+    factors: Tensor
+    shift: Tensor
+
+    def of_listed(self, logits_E: Tensor, rows_E: Tensor) -> Tensor:
+        return self.factors[rows_E].double() * (logits_E - self.shift[rows_E]).exp()
+
+
+def _block_of_rows(head: _Head, job: Job, gradients: "_Gradients") -> tuple[Tensor, Tensor]:
+    objective, temperature = job.objective, job.objective.temperature
+    listing = Listing.of(job.targets, job.labels)
+    pairs = DistinctPairs.of(listing, job.targets.vocab_size)
+    raw_E, tempered, plain = _first_pass(head, pairs, temperature)
+    logits_E = head.capped(raw_E)
+    listed = pairs.logits(logits_E, listing.sample_rows.shape[0], plain.logsumexp())
+    tempered_listed = listed.at_temperature(temperature, tempered.logsumexp())
+    kl_T, by_kl = divergence_of_rows(
+        job.targets, listing, tempered_listed, objective.divergence, objective.wants_gradient
+    )
+    cross_entropy_T, by_label = cross_entropy_of_rows(listing, listed, objective.cross_entropy_weight)
+    if by_kl is not None:
+        by_kl = by_kl.times(temperature * objective.kl_weight)  # T² of the loss, and 1 / T of the chain rule
+        by = by_kl.plus(by_label)
+        exponentials = _exponentials(by_kl.complement, by_label.complement, tempered, plain)
+        extra_rows, extra_logits = pairs.rows[pairs.num_head :], logits_E[pairs.num_head :]
+        outside = exponentials[0].of_listed(extra_logits / temperature, extra_rows)
+        if temperature != 1:
+            outside = outside + exponentials[1].of_listed(extra_logits, extra_rows)
+        values_E = (pairs.gradients(by, outside) * head.slope(raw_E)).float()
+        del listed, tempered_listed, by, by_kl, by_label, logits_E, raw_E  # room for the second pass
+        _second_pass(head, pairs, values_E, exponentials, temperature, gradients)
+    return temperature**2 * kl_T, cross_entropy_T
+
+
+def _exponentials(by_kl: Tensor, by_label: Tensor, tempered: _Sums, plain: _Sums) -> tuple[_Exponential, _Exponential]:
+    """The complement's gradient: a term at the temperature and one at temperature one, where they differ."""
+    if plain is tempered:
+        both = tempered.softmax_times(by_kl + by_label)
+        return both, both
+    return tempered.softmax_times(by_kl), plain.softmax_times(by_label)
+
+
+def _first_pass(head: _Head, pairs: DistinctPairs, temperature: float) -> tuple[Tensor, _Sums, _Sums]:
+    """Raw logits of the listed pairs with bias, float64[E]; sums over the complement at the temperature and at one."""
+    taken_E = head.hidden.new_zeros(pairs.rows.shape[0], dtype=torch.float32)
+    tempered = _Sums.of_nothing(head.hidden)
+    plain = tempered if temperature == 1 else _Sums.of_nothing(head.hidden)
+    bias = head.hidden if head.bias is None else head.bias
+    for first_id, raw, weight in head.blocks():
+        width = weight.shape[0]
+        _launch(
+            tiles.take_listed, pairs.num_programs(_LISTED_BLOCK), raw, raw.stride(0), pairs.rows, pairs.ids, bias,
+            taken_E, first_id, width, pairs.rows.shape[0], pairs.num_head,
+            HAS_BIAS=head.bias is not None, BLOCK=_LISTED_BLOCK,
+        )  # fmt: skip
+        _launch(
+            tiles.add_complement, head.num_rows, raw, raw.stride(0), bias, tempered.maxima, tempered.sums,
+            plain.maxima, plain.sums, first_id, width, float(temperature), float(head.softcap or 0.0),
+            **head.flags(temperature, width),
+        )  # fmt: skip
+    return taken_E.double(), tempered, plain
+
+
+def _second_pass(
+    head: _Head,
+    pairs: DistinctPairs,
+    values_E: Tensor,
+    exponentials: tuple[_Exponential, _Exponential],
+    temperature: float,
+    gradients: "_Gradients",
+) -> None:
+    """Turns each block of logits into its gradient, in the memory of the logits, and adds its products."""
+    tempered, plain = exponentials
+    bias = head.hidden if head.bias is None else head.bias
+    for first_id, raw, weight in head.blocks():
+        width = weight.shape[0]
+        gradient = raw.view(head.hidden.dtype)[:, :width]
+        _launch(
+            tiles.write_gradient, head.num_rows, raw, raw.stride(0), gradient, gradient.stride(0), bias,
+            tempered.factors, tempered.shift, plain.factors, plain.shift, first_id, width, float(temperature),
+            float(head.softcap or 0.0), **head.flags(temperature, width),
+        )  # fmt: skip
+        _launch(
+            tiles.put_listed, pairs.num_programs(_LISTED_BLOCK), gradient, gradient.stride(0), pairs.rows, pairs.ids,
+            values_E, first_id, width, pairs.rows.shape[0], BLOCK=_LISTED_BLOCK,
+        )  # fmt: skip
+        gradients.add(slice(first_id, first_id + width), gradient, head.hidden, weight)
+
+
+def _launch(kernel: Any, num_programs: int, *arguments: Tensor | float, **flags: bool | int) -> None:
+    if num_programs:
+        kernel[(num_programs,)](*arguments, **flags)
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class _Gradients:
+    """Gradients of hidden states, weight and bias, as far as they are needed.
+
+    Attributes:
+        hidden: [T, D], made when the first block of rows is done: until then only the sum takes memory.
+        hidden_sum: float32, of the block of rows at hand.
+        weight, bias: as wide as the student's vocabulary.
+        wants_hidden: whether the hidden states' is needed.
+    """
+
+    hidden: Tensor | None
+    hidden_sum: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+    wants_hidden: bool
+
+    @classmethod
+    def of(cls, weight_VD: Tensor, bias_V: Tensor | None, needed: Sequence[bool]) -> "_Gradients":
+        return cls(
+            hidden=None,
+            hidden_sum=None,
+            weight=torch.zeros_like(weight_VD) if needed[1] else None,
+            bias=torch.zeros_like(bias_V) if needed[2] and bias_V is not None else None,
+            wants_hidden=needed[0],
+        )
+
+    def add(self, ids: slice, gradient: Tensor, hidden: Tensor, weight: Tensor) -> None:
+        """The share of a block of logits, given their gradient."""
+        if self.wants_hidden:
+            if self.hidden_sum is None:
+                self.hidden_sum = torch.zeros_like(hidden, dtype=torch.float32)
+            add_product(self.hidden_sum, gradient, weight)
+        if self.weight is not None:
+            add_product(self.weight[ids], gradient.T, hidden)
+        if self.bias is not None:
+            self.bias[ids] += gradient.sum(dim=0, dtype=torch.float32).to(self.bias.dtype)
+
+    def finish_rows(self, rows: slice, hidden_TD: Tensor) -> None:
+        """Rounds the sum of a block of rows into their gradient."""
+        if not self.wants_hidden:
+            return
+        self.hidden = torch.zeros_like(hidden_TD) if self.hidden is None else self.hidden
+        if self.hidden_sum is not None:
+            self.hidden[rows] = self.hidden_sum
+        self.hidden_sum = None

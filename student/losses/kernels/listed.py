@@ -1,0 +1,66 @@
+"""The listed ids of a block of rows as distinct (row, id) pairs, which kernels can read and write in any order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from logitcask.student.losses.row_gradients import ListedLogits, Listing, LogitGradients
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DistinctPairs:
+    """The head's pairs, then those of samples and labels that are not among them.
+
+    Attributes:
+        rows, ids: int32[E]; id −1 stands where a sample or label is in the head: it lies in no block of the vocabulary.
+        num_head: N, how many come from the head.
+        places: int64[M + L], the index in E of each sample and each label.
+    """
+
+    rows: Tensor
+    ids: Tensor
+    num_head: int
+    places: Tensor
+
+    @classmethod
+    def of(cls, listing: Listing, vocab_size: int) -> DistinctPairs:
+        head_keys = listing.head_rows * vocab_size + listing.head_ids  # ascending
+        extra_rows = torch.cat([listing.sample_rows, listing.label_rows])
+        extra_keys = extra_rows * vocab_size + torch.cat([listing.sample_ids, listing.label_ids])
+        extra_keys, order = torch.unique(extra_keys, return_inverse=True)
+        num_head = head_keys.shape[0]
+        found = torch.searchsorted(head_keys, extra_keys)
+        in_head = _equal_at(head_keys, found, extra_keys)
+        places = torch.where(in_head, found, num_head + torch.arange(extra_keys.shape[0], device=found.device))
+        extra_ids = torch.where(in_head, -1, extra_keys % vocab_size)
+        return cls(
+            rows=torch.cat([listing.head_rows, extra_keys // vocab_size]).int(),
+            ids=torch.cat([listing.head_ids, extra_ids]).int(),
+            num_head=num_head,
+            places=places[order],
+        )
+
+    def num_programs(self, block: int) -> int:
+        """Programs that deal with `block` pairs each."""
+        return -(-self.rows.shape[0] // block)
+
+    def logits(self, values_E: Tensor, num_samples: int, other_T: Tensor) -> ListedLogits:
+        """The pairs' logits where the losses look for them, beside the log-sum-exp outside the head."""
+        extras = values_E[self.places]
+        return ListedLogits(
+            head=values_E[: self.num_head], sample=extras[:num_samples], label=extras[num_samples:], other=other_T
+        )
+
+    def gradients(self, by: LogitGradients, outside: Tensor) -> Tensor:
+        """float64[E]: the gradient of each pair, given what the softmax gives to those outside the head."""
+        values_E = torch.cat([by.head, outside])
+        return values_E.index_add(0, self.places, torch.cat([by.sample, by.label]))
+
+
+def _equal_at(sorted_keys: Tensor, places: Tensor, keys: Tensor) -> Tensor:
+    if not len(sorted_keys):
+        return torch.zeros_like(keys, dtype=torch.bool)
+    return sorted_keys[places.clamp(max=len(sorted_keys) - 1)] == keys

@@ -1,0 +1,150 @@
+"""Losses of rows from a few numbers of their logits, and what to multiply the softmax by to get the gradient.
+
+Both fast paths read the same from a block of logits [C, V]: the logits of listed ids (head, sample, label) and the
+log-sum-exp outside the head. The rest happens here, in float64, because p − t of a confident row has no digits left
+in float32; it concerns N + M + C numbers, ~1/500 of the logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from logitcask.student.losses.divergences import Divergence, bucket_losses, bucket_slopes
+from logitcask.student.losses.targets import NO_LABEL, Buckets, RaggedTargets, segment_logsumexp
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Listing:
+    """Which ids of C rows are listed: (row, id) pairs, int64.
+
+    Attributes:
+        head_rows, head_ids: [N], unique.
+        sample_rows, sample_ids: [M], repeats count.
+        label_rows, label_ids: [L].
+        num_rows: C.
+    """
+
+    head_rows: Tensor
+    head_ids: Tensor
+    sample_rows: Tensor
+    sample_ids: Tensor
+    label_rows: Tensor
+    label_ids: Tensor
+    num_rows: int
+
+    @classmethod
+    def of(cls, targets: RaggedTargets, labels_C: Tensor) -> Listing:
+        label_rows = (labels_C != NO_LABEL).nonzero().squeeze(-1)
+        sample_rows = targets.sample_rows()
+        return cls(
+            head_rows=targets.head_rows(),
+            head_ids=targets.head_ids,
+            sample_rows=sample_rows,
+            sample_ids=sample_rows if targets.sample_ids is None else targets.sample_ids,
+            label_rows=label_rows,
+            label_ids=labels_C[label_rows],
+            num_rows=targets.num_positions,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ListedLogits:
+    """Logits of the listed ids, float64: head [N], sample [M], label [L]; `other` [C], log-sum-exp outside the head."""
+
+    head: Tensor
+    sample: Tensor
+    label: Tensor
+    other: Tensor
+
+    def at_temperature(self, temperature: float, other: Tensor) -> ListedLogits:
+        """The same of logits / temperature; `other` is what that does not give."""
+        return ListedLogits(
+            head=self.head / temperature, sample=self.sample / temperature, label=self.label / temperature, other=other
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LogitGradients:
+    """A gradient by the logits, without the logits; float64.
+
+    Attributes:
+        complement: [C], factor of the softmax *inside* the complement: ∂L/∂z_j = complement · p_j / p_o there.
+        head: [N], the whole gradient of each head entry.
+        sample: [M], added for each draw.
+        label: [L], added for each label.
+    """
+
+    complement: Tensor
+    head: Tensor
+    sample: Tensor
+    label: Tensor
+
+    def times(self, factor: float | Tensor) -> LogitGradients:
+        return LogitGradients(
+            complement=factor * self.complement,
+            head=factor * self.head,
+            sample=factor * self.sample,
+            label=factor * self.label,
+        )
+
+    def plus(self, other: LogitGradients) -> LogitGradients:
+        return LogitGradients(
+            complement=self.complement + other.complement,
+            head=self.head + other.head,
+            sample=self.sample + other.sample,
+            label=self.label + other.label,
+        )
+
+
+def divergence_of_rows(
+    targets: RaggedTargets, listing: Listing, logits: ListedLogits, divergence: Divergence, wants_gradient: bool
+) -> tuple[Tensor, LogitGradients | None]:
+    """The divergence of each row, float64[C], and its gradient.
+
+    With slopes g and G = Σ g, p_o · (g_o / p_o − G) is written g_o − p_o G, which has no 0/0 for p_o → 0. For the
+    forward KL, where g = −t and G = −1, the gradients are p_o − t_o and p_i − t_i.
+    """
+    normaliser_C = _normaliser(listing, logits)
+    student = Buckets(
+        rows=listing.head_rows,
+        head=logits.head - normaliser_C[listing.head_rows],
+        other=logits.other - normaliser_C,
+        sample_rows=listing.sample_rows,
+        sample=logits.sample - normaliser_C[listing.sample_rows],
+    )
+    if not wants_gradient:
+        return bucket_losses(targets, student, divergence), None
+    loss_C, slopes = bucket_slopes(targets, student, divergence)
+    total_C = slopes.other.index_add(0, student.rows, slopes.head).index_add(0, student.sample_rows, slopes.sample)
+    return loss_C, LogitGradients(
+        complement=slopes.other - student.other.exp() * total_C,
+        head=slopes.head - student.head.exp() * total_C[student.rows],
+        sample=slopes.sample,
+        label=torch.zeros_like(logits.label),
+    )
+
+
+def cross_entropy_of_rows(
+    listing: Listing, logits: ListedLogits, weight: float | Tensor
+) -> tuple[Tensor, LogitGradients]:
+    """The cross-entropy of each row, float64[C], 0 without a label, and the gradient of `weight` times it."""
+    normaliser_C = _normaliser(listing, logits)
+    rows = listing.label_rows
+    loss_C = torch.zeros_like(normaliser_C)
+    loss_C[rows] = normaliser_C[rows] - logits.label
+    weights_C = torch.zeros_like(normaliser_C)
+    weights_C[rows] = weight
+    head_p = (logits.head - normaliser_C[listing.head_rows]).exp()
+    return loss_C, LogitGradients(
+        complement=weights_C * (logits.other - normaliser_C).exp(),
+        head=weights_C[listing.head_rows] * head_p,
+        sample=torch.zeros_like(logits.sample),
+        label=-weights_C[rows],
+    )
+
+
+def _normaliser(listing: Listing, logits: ListedLogits) -> Tensor:
+    return torch.logaddexp(logits.other, segment_logsumexp(logits.head, listing.head_rows, listing.num_rows))

@@ -1,0 +1,1 @@
+"""The student's files: loading, its output projection, and what it was trained on."""

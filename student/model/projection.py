@@ -1,0 +1,109 @@
+"""The two halves of a causal language model: the trunk (tokens to hidden states) and the output projection.
+
+The loss needs them apart, so that logits of all positions never exist at once. Two things are tried on a model once:
+whether its logits really are `softcap · tanh(hidden · weightᵀ / softcap)` (some architectures scale them as well), and
+whether the parts of a window stay apart (with ALiBi, convolutions or a recurrent state they do not).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from logitcask.schemas.errors import UsageError
+
+# Where the second part of a `trial_window` lies.
+SECOND_PART = slice(5, 12)
+
+# Rounding stays far below these relative errors; parts that see each other differ by a tenth and more.
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.1}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class OutputProjection:
+    """weight [V, D], bias [V] or None, and the final soft-cap of a model's logits."""
+
+    weight: Tensor
+    bias: Tensor | None
+    softcap: float | None
+
+    def logits(self, hidden_TD: Tensor) -> Tensor:
+        """[T, V]; for a few rows at a time."""
+        bias = None if self.bias is None else self.bias.to(hidden_TD.dtype)
+        logits_TV = torch.nn.functional.linear(hidden_TD, self.weight.to(hidden_TD.dtype), bias)
+        return logits_TV if self.softcap is None else self.softcap * torch.tanh(logits_TV / self.softcap)
+
+
+def output_projection(model: PreTrainedModel) -> OutputProjection:
+    """How a model makes logits of its last hidden states.
+
+    Raises:
+        UsageError: The model has no output embeddings.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        raise UsageError(f"{type(model).__name__} has no output embeddings: not a causal language model")
+    softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return OutputProjection(weight=head.weight, bias=getattr(head, "bias", None), softcap=softcap)
+
+
+def hidden_states(model: PreTrainedModel, input_ids_BS: Tensor, position_ids_BS: Tensor) -> Tensor:
+    """The trunk's output after its final norm, [B, S, D]; attention stays inside parts (positions that restart)."""
+    trunk = model.base_model
+    # With a mask or a cache, `transformers` would not look for restarting positions.
+    return trunk(input_ids=input_ids_BS, position_ids=position_ids_BS, use_cache=False).last_hidden_state
+
+
+@torch.no_grad()
+def check_projection(model: PreTrainedModel) -> None:
+    """Tries on a dozen tokens what the loss takes for granted of trunk and projection.
+
+    Raises:
+        UsageError: Together they do not give the model's own logits: the architecture does something else to them. Or
+            a part that is second in its window has other hidden states than alone: the parts see each other.
+    """
+    was_training = model.training
+    model.eval()
+    ids, positions = trial_window(model)
+    alone = {"input_ids": ids[:, SECOND_PART], "position_ids": positions[:, SECOND_PART]}
+    whole = model(**alone, use_cache=False).logits.float()
+    alone_BSD = hidden_states(model, alone["input_ids"], alone["position_ids"])
+    packed_BSD = hidden_states(model, ids, positions)[:, SECOND_PART]
+    model.train(was_training)
+    _check_logits(model, whole, output_projection(model).logits(alone_BSD).float())
+    _check_parts(model, packed_BSD.float(), alone_BSD.float())
+
+
+def trial_window(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """Ids and position ids, [1, 12] each, of a window of two parts to try a model on; see `SECOND_PART`."""
+    embeddings: Any = model.get_input_embeddings()
+    ids = (torch.arange(12) * 7919 + 11) % embeddings.weight.shape[0]
+    positions = torch.cat([torch.arange(SECOND_PART.start), torch.arange(12 - SECOND_PART.start)])
+    return ids.unsqueeze(0).to(model.device), positions.unsqueeze(0).to(model.device)
+
+
+def trial_tolerance(model: PreTrainedModel) -> float:
+    """Relative error from which on two ways to compute the same count as different, in the model's dtype."""
+    return _TOLERANCE.get(model.dtype, 0.1)
+
+
+def _check_logits(model: PreTrainedModel, whole: Tensor, ours: Tensor) -> None:
+    if not torch.allclose(whole, ours, atol=1e-2 * whole.abs().max().item(), rtol=1e-2):
+        raise UsageError(
+            f"{type(model).__name__}: its logits are not its output embeddings times its hidden states (largest "
+            f"difference {(whole - ours).abs().max().item():.3g}); this architecture is not supported as a student"
+        )
+
+
+def _check_parts(model: PreTrainedModel, packed: Tensor, alone: Tensor) -> None:
+    error, allowed = ((packed - alone).norm() / alone.norm().clamp(min=1e-6)).item(), trial_tolerance(model)
+    if not error < allowed:
+        raise UsageError(
+            f"{type(model).__name__}: the documents of a window see each other (hidden states of the second one differ "
+            f"from those it has alone by a relative error of {error:.2g}, {allowed:g} is allowed), while the teacher's "
+            "targets are of each document alone; this architecture is not supported as a student: choose one whose "
+            "attention restarts where position ids do (Llama, Gemma, Qwen, GPT-2), not one with ALiBi, convolutions "
+            "or a recurrent state"
+        )

@@ -1,0 +1,63 @@
+"""A trained student as a directory that plain `transformers` loads: weights, tokenizer, provenance."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from logitcask.schemas.dataset.identity import joined_terms
+from logitcask.schemas.format.metadata import ShardMetadata
+from logitcask.student.model.student_card import IDENTITY_NAME, StudentIdentity
+
+# What `save_pretrained` writes itself, and what no longer holds after training.
+_NOT_COPIED = {"config.json", "generation_config.json", IDENTITY_NAME, "README.md"}
+_WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".gguf")
+
+
+def export_student(
+    model: PreTrainedModel,
+    source: Path,
+    directory: Path,
+    *,
+    datasets: Sequence[ShardMetadata],
+    training: dict[str, Any],
+    state: dict[str, Tensor] | None = None,
+) -> None:
+    """Writes a student's directory.
+
+    Args:
+        model: The trained student.
+        source: The directory it was made in; tokenizer files are copied from there.
+        directory: Made if need be; an older export in it is replaced.
+        datasets: Of the shards it learned from: teachers and licences travel with the weights.
+        training: Datasets, snapshots and settings, for the record.
+        state: Its weights, where the model holds but a shard of them.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    model.config.use_cache = True  # the trainer switches it off; generation wants it
+    model.save_pretrained(directory, state_dict=state)
+    for file in _tokenizer_files(source):
+        shutil.copyfile(file, directory / file.name)
+    identity = StudentIdentity.read(source)
+    teachers = {one.teacher.fingerprint: one.teacher for one in datasets if one.teacher}
+    replace(
+        identity,
+        training={**training, "teachers": [asdict(teacher) for teacher in teachers.values()]},
+        licences={
+            **identity.licences,
+            "teacher": joined_terms([teacher.licence for teacher in teachers.values()]),
+            "corpus": joined_terms([one.corpus_licence for one in datasets]),
+        },
+    ).write(directory)
+
+
+def _tokenizer_files(source: Path) -> list[Path]:
+    return [
+        file
+        for file in sorted(source.iterdir())
+        if file.is_file() and file.name not in _NOT_COPIED and not file.name.endswith(_WEIGHT_SUFFIXES)
+    ]

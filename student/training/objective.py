@@ -1,0 +1,58 @@
+"""The loss of a batch of windows: trunk, scored rows, then projection and loss without the logits."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from logitcask.student.data.collator import Batch, targets_of
+from logitcask.student.losses.linear_truncated_kl import LinearLoss, linear_truncated_kl
+from logitcask.student.losses.loss_settings import LossSettings
+from logitcask.student.model.projection import hidden_states, output_projection
+
+T = TypeVar("T")
+
+
+def soft_target_loss(
+    student: PreTrainedModel,
+    batch: Batch,
+    *,
+    vocab_size: int,
+    kl_weight: float | Tensor,
+    cross_entropy_weight: float | Tensor = 0.0,
+    settings: LossSettings | None = None,
+) -> LinearLoss:
+    """kl_weight · Σ KL + cross_entropy_weight · Σ cross-entropy over the scored rows of a collated batch.
+
+    With `settings` the KL is another loss between the targets and the student.
+    """
+    settings = settings or LossSettings()
+    hidden_BSD = hidden_states(student, batch["input_ids"], batch["position_ids"])
+    projection = output_projection(student)
+    return linear_truncated_kl(
+        hidden_BSD.flatten(0, 1)[batch["scored_rows"]],
+        projection.weight,
+        projection.bias,
+        settings.aim(targets_of(batch, vocab_size), batch["labels"]),
+        labels_T=batch["labels"],
+        kl_weight=kl_weight,
+        cross_entropy_weight=cross_entropy_weight,
+        softcap=projection.softcap,
+        temperature=settings.logits_temperature,
+        divergence=settings.divergence_function(),
+    )
+
+
+def run_through(wrapped: torch.nn.Module, student: PreTrainedModel, forward: Callable[[], T]) -> T:
+    """Runs `forward` as the forward pass of the wrapper, whose hooks (gradient sync, sharding) hang on it.
+
+    The hooks look for tensors in what it returns: it should be a tensor or a tuple of them.
+    """
+    original = student.forward
+    student.forward = forward
+    try:
+        return wrapped()
+    finally:
+        student.forward = original

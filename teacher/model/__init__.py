@@ -1,0 +1,1 @@
+"""A teacher's files: what they describe, and how they are loaded."""

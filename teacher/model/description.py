@@ -1,0 +1,191 @@
+"""Who the teacher is: read from its configuration and file headers, without building the model.
+
+Nothing larger than a hash buffer is held in memory, so that a finished job can check its teacher and stop within
+seconds, and a planner can describe a teacher that would not fit its machine.
+"""
+
+import hashlib
+import json
+import math
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+from logitcask.schemas.errors import TeacherError, VocabularyError
+from logitcask.schemas.fingerprints import fingerprint
+from logitcask.schemas.format.metadata import TeacherInfo, TokenizerInfo
+from logitcask.teacher.model.gguf_header import GgufHeader, read_gguf_header
+from logitcask.teacher.model.references import Resolved, resolve
+
+# They change with the library that wrote the file, not with the model.
+_VOLATILE_KEYS = ("transformers_version", "_name_or_path", "use_cache")
+_HASH_CHUNK_BYTES = 1 << 22
+# What `transformers` assumes where a GGUF file does not state it.
+_GGUF_SOFTCAPS = {"gemma2": 30.0}
+
+
+def describe_teacher(reference: str | Path, dtype: str) -> TeacherInfo:
+    """Name, fingerprint and output of a teacher.
+
+    Args:
+        reference: A directory, a `.gguf` file, or a hub id.
+        dtype: The resolved type of the forward pass, "float32" or "bfloat16"; taken over as it is.
+
+    Raises:
+        TeacherError: There is no such teacher, or it lacks a readable config.json or safetensors weights.
+    """
+    resolved = resolve(reference)
+    if resolved.kind == "gguf":
+        return _describe_gguf(resolved, dtype)
+    return _describe_directory(resolved, dtype)
+
+
+def check_vocabulary(tokenizer: TokenizerInfo, teacher: TeacherInfo) -> None:
+    """Raises VocabularyError if the tokenizer knows ids that the teacher does not.
+
+    A model with more rows than the tokenizer has ids is fine: vocabularies are padded to round numbers.
+    """
+    if tokenizer.vocab_size > teacher.vocab_size:
+        raise VocabularyError(
+            f"tokenizer {tokenizer.name!r} has ids up to {tokenizer.vocab_size - 1}, but teacher {teacher.name!r} "
+            f"has only {teacher.vocab_size} (0 to {teacher.vocab_size - 1}); use the tokenizer the teacher was "
+            "trained with"
+        )
+
+
+def read_config(resolved: Resolved) -> dict[str, Any]:
+    """The config.json of a directory, as it is.
+
+    Raises:
+        TeacherError: It is missing or not a JSON object.
+    """
+    path = resolved.path / "config.json"
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError as e:
+        raise TeacherError(
+            f"teacher directory {resolved.path} has no config.json; give a directory that transformers' "
+            "save_pretrained wrote"
+        ) from e
+    except ValueError as e:
+        raise TeacherError(f"{path} is not JSON: {e}") from e
+    if not isinstance(config, dict):
+        raise TeacherError(f"{path} holds a JSON {type(config).__name__}, not an object")
+    return config
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files that make up the model, by name.
+
+    Raises:
+        TeacherError: There are none, or an index names one that is missing.
+    """
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        files = [directory / name for name in sorted(set(json.loads(index.read_bytes())["weight_map"].values()))]
+    else:
+        files = sorted(directory.glob("model*.safetensors"))
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise TeacherError(f"teacher directory {directory} lacks {', '.join(missing)}; copy it again")
+    if not files:
+        raise TeacherError(
+            f"teacher directory {directory} has no model.safetensors. Weights are read from safetensors only "
+            "(pickled .bin files can run code): load the model elsewhere and save it with save_pretrained."
+        )
+    return files
+
+
+def _describe_directory(resolved: Resolved, dtype: str) -> TeacherInfo:
+    config = read_config(resolved)
+    files = weight_files(resolved.path)
+    shapes = {name: shape for file in files for name, shape in _safetensors_shapes(file).items()}
+    stable_config = {key: value for key, value in config.items() if key not in _VOLATILE_KEYS}
+    text_config = _text_config(resolved)
+    return TeacherInfo(
+        name=resolved.name,
+        fingerprint=fingerprint({"config": stable_config, "files": [[f.name, _sha256(f)] for f in files]}),
+        vocab_size=text_config.vocab_size,
+        dtype=dtype,
+        architecture=(config.get("architectures") or [config.get("model_type", "unknown")])[0],
+        num_parameters=sum(math.prod(shape) for shape in shapes.values()),
+        licence=_stated_licence(resolved.path),
+        final_logit_softcap=getattr(text_config, "final_logit_softcapping", None),
+    )
+
+
+def _describe_gguf(resolved: Resolved, dtype: str) -> TeacherInfo:
+    header = read_gguf_header(resolved.path)
+    return TeacherInfo(
+        name=resolved.name,
+        fingerprint=fingerprint({"files": [["gguf", _sha256(resolved.path)]]}),
+        vocab_size=_gguf_vocab_size(header, resolved.path),
+        dtype=dtype,
+        architecture=_class_name(header.architecture),
+        num_parameters=sum(math.prod(shape) for shape in header.shapes.values()),
+        licence=header.settings.get("general.license"),
+        final_logit_softcap=header.setting("final_logit_softcapping") or _GGUF_SOFTCAPS.get(header.architecture),
+    )
+
+
+def _class_name(gguf_architecture: str) -> str:
+    """The class that `transformers` loads such a file as; the file's own word where it knows none."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASS_NAMES
+
+    # Families with pictures register their language model apart.
+    return CLASS_NAMES.get(f"{gguf_architecture}_text") or CLASS_NAMES.get(gguf_architecture, gguf_architecture)
+
+
+def _gguf_vocab_size(header: GgufHeader, path: Path) -> int:
+    for name in ("output.weight", "token_embd.weight"):
+        if name in header.shapes:
+            return header.shapes[name][0]
+    raise TeacherError(f"{path} has neither output.weight nor token_embd.weight: it is not a language model")
+
+
+def _text_config(resolved: Resolved) -> Any:
+    """The language model's part of the configuration, with the defaults of its class filled in."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(resolved.path, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as e:
+        raise TeacherError(
+            f"transformers cannot read the configuration of teacher {resolved.name!r}: {e}. Models that bring their "
+            "own code are not supported."
+        ) from e
+    text_config = config.get_text_config()
+    if not hasattr(text_config, "vocab_size"):
+        raise TeacherError(f"teacher {resolved.name!r} ({config.model_type}) is not a language model: no vocab_size")
+    return text_config
+
+
+def _safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            if size > path.stat().st_size:
+                raise ValueError(f"its header claims {size} bytes")
+            header = json.loads(file.read(size))
+    except (struct.error, ValueError) as e:
+        raise TeacherError(f"{path} is not a readable safetensors file: {e}. Copy it again.") from e
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+
+
+def _sha256(path: Path) -> str:
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK_BYTES):
+            total.update(chunk)
+    return total.hexdigest()
+
+
+def _stated_licence(directory: Path) -> str | None:
+    """The `license:` of the model card's front matter."""
+    card = directory / "README.md"
+    if not card.is_file():
+        return None
+    front_matter = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    stated = re.search(r"^license:\s*(\S+)\s*$", front_matter[1], re.MULTILINE) if front_matter else None
+    return stated[1] if stated else None

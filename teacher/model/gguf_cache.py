@@ -1,0 +1,69 @@
+"""GGUF teachers are dequantised once and kept as safetensors in the user's cache: loading those takes seconds.
+
+`transformers` holds a dequantised model twice and needs minutes for it, in every process. So the first process writes
+what it got into a directory named by the file's content, the type of its weights, and what dequantised them; all others
+read that. The teacher stays the GGUF file: its name, fingerprint and numbers do not change.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from filelock import FileLock
+from safetensors import SafetensorError
+
+from logitcask.teacher.model.references import Resolved
+
+_logger = logging.getLogger(__name__)
+
+
+def cache_directory() -> Path:
+    """Where converted teachers are kept: `$XDG_CACHE_HOME/logitcask/teachers`, by default below `~/.cache`."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "logitcask" / "teachers"
+
+
+def converted(teacher: Resolved, dtype: str, convert: Callable[[Path], None]) -> Resolved:
+    """The teacher as a directory of safetensors; as it was given where the cache cannot be written.
+
+    Processes that come while another one converts wait for it. A directory that exists is whole.
+
+    Args:
+        teacher: A GGUF file.
+        dtype: Of the weights.
+        convert: Writes the model into a directory.
+    """
+    digest = _content_digest(teacher.path)[:32]
+    directory = cache_directory() / f"{digest}-{dtype}-transformers-{version('transformers')}"
+    if not directory.is_dir():
+        try:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{directory}.lock"):
+                if not directory.is_dir():
+                    _convert_into(directory, teacher, convert)
+        except (OSError, SafetensorError) as error:
+            _logger.warning("teacher %r is not kept as safetensors, loading it takes long: %s", teacher.name, error)
+            return teacher
+    return Resolved(kind="directory", path=directory, name=teacher.name)
+
+
+def _convert_into(directory: Path, teacher: Resolved, convert: Callable[[Path], None]) -> None:
+    _logger.warning("converting teacher %r to safetensors, once: %s", teacher.name, directory)
+    unfinished = Path(tempfile.mkdtemp(prefix=".converting-", dir=directory.parent))
+    try:
+        convert(unfinished)
+        unfinished.replace(directory)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(unfinished)
+
+
+def _content_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""From windows of token ids to targets: the model's hidden states, the projection, heads and tails."""

@@ -1,0 +1,93 @@
+"""Ids drawn from the tails of rows, given the uniform numbers (`schemas.format.draws`).
+
+A point x in (0, 1) becomes the id at which the tail's cumulative mass, in id order, first exceeds x times the whole.
+Sums run in two steps: over blocks of ids, then inside the one block that the point falls into; both in float64, but for
+the sum of a block, which is there already (`teacher.scoring.block_sums`): float32's weights are no better than its
+sums. Rounding cannot lead astray: only a step upwards is ever chosen, so an id of mass zero (impossible, or held by the
+head) is never drawn, and a point beyond the last step takes the last step.
+
+Suffixes: R replicas, N points of a row, M points of all rows.
+"""
+
+import torch
+
+from logitcask.schemas.format.scheme import Scheme
+from logitcask.teacher.scoring.block_sums import BlockSums
+
+# Points looked up together: each takes some kilobytes, those of its block.
+_PIECE_POINTS = 1 << 16
+
+
+def num_draws(log_tail_T: torch.Tensor, scheme: Scheme) -> torch.Tensor:
+    """Draws from each row's tail, int64 [T]: none where it is zero, or the scheme does not sample."""
+    if not scheme.num_tail_samples:
+        return torch.zeros_like(log_tail_T, dtype=torch.long)
+    tail_T = log_tail_T.double().exp().clamp(max=1)
+    if scheme.kind == "random-sampling":
+        draws_T = torch.full_like(tail_T, scheme.draws)
+    else:
+        draws_T = (tail_T / scheme.theta).ceil().clamp(min=1)
+    return torch.where(tail_T.isnan() | log_tail_T.isneginf(), 0, draws_T).long()
+
+
+def draw_tail(
+    logits_TBI: torch.Tensor, others: BlockSums, draws_T: torch.Tensor, uniforms_TRN: torch.Tensor
+) -> torch.Tensor:
+    """Draws from each row by probability.
+
+    Args:
+        logits_TBI: -inf for ids that must not be drawn, in blocks.
+        others: Their block sums, [T, B].
+        draws_T: Draws of each row, int64 [T]; 0 where nothing can be drawn.
+        uniforms_TRN: One number for each independent draw, or a single one for systematic draws, float64 [T, R, N].
+
+    Returns:
+        The ids by row, ascending inside a row, int32 [M, R].
+    """
+    num_replicas, block_ids = uniforms_TRN.shape[1], logits_TBI.shape[-1]
+    if not num_replicas:
+        return torch.empty(0, 0, dtype=torch.int32, device=logits_TBI.device)
+    points_TRN = _points(draws_T, uniforms_TRN)
+    highest_TB = others.highest.clamp(min=torch.finfo(torch.float32).min)
+    scale_TB = (highest_TB - highest_TB.amax(dim=-1, keepdim=True)).double().exp()
+    sums_TB = (scale_TB * others.sums).cumsum(dim=-1)
+    points_TM = points_TRN.flatten(1) * sums_TB[:, -1:]
+    block_TM = _first_above(sums_TB, points_TM)
+    before_TM = torch.where(block_TM > 0, sums_TB.gather(1, (block_TM - 1).clamp(min=0)), 0.0)
+    rest_TM = (points_TM - before_TM) / scale_TB.gather(1, block_TM)
+    row_M, n_M = (torch.arange(points_TRN.shape[2], device=draws_T.device) < draws_T[:, None]).nonzero(as_tuple=True)
+    block_MR, rest_MR = (x.view(points_TRN.shape)[row_M, :, n_M] for x in (block_TM, rest_TM))
+    row_MR = row_M[:, None].expand(-1, num_replicas)
+    pieces = zip(*(x.split(max(1, _PIECE_POINTS // num_replicas)) for x in (row_MR, block_MR, rest_MR)), strict=True)
+    inside_MR = torch.cat([_place_inside(logits_TBI, highest_TB, *piece) for piece in pieces])
+    return (block_MR * block_ids + inside_MR).int()
+
+
+def _place_inside(
+    logits_TBI: torch.Tensor,
+    highest_TB: torch.Tensor,
+    row_MR: torch.Tensor,
+    block_MR: torch.Tensor,
+    rest_MR: torch.Tensor,
+) -> torch.Tensor:
+    """Where in their blocks the points fall, int64 [M, R]."""
+    below_MRI = logits_TBI[row_MR, block_MR] - highest_TB[row_MR, block_MR][..., None]
+    inside_MRI = below_MRI.exp().double().cumsum(dim=-1)
+    return _first_above(inside_MRI, rest_MR[..., None])[..., 0]
+
+
+def _points(draws_T: torch.Tensor, uniforms_TRN: torch.Tensor) -> torch.Tensor:
+    """Points in (0, 1), rising inside a row and replica: the first `draws_T` of each are meant, float64 [T, R, N]."""
+    num_uniforms, most = uniforms_TRN.shape[2], int(draws_T.max())
+    if num_uniforms > 1 or most <= 1:
+        return uniforms_TRN.sort(dim=-1).values
+    systematic_TRN = uniforms_TRN + torch.arange(most, dtype=torch.float64, device=draws_T.device)
+    return systematic_TRN / draws_T.clamp(min=1)[:, None, None]
+
+
+def _first_above(sums: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Index of the first sum above each point, else of the first that equals the last; sums rise along [..., N]."""
+    above = torch.searchsorted(sums, points.contiguous(), right=True)
+    last = torch.searchsorted(sums, sums[..., -1:].contiguous())
+    # NaN is found behind the end; nothing is drawn from its row.
+    return above.minimum(last).clamp(max=sums.shape[-1] - 1)

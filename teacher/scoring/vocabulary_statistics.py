@@ -1,0 +1,85 @@
+"""What a few rows are measured for over the whole vocabulary: mass of the k largest, different ids of N draws.
+
+Both are means over rows that no shard can give back (`schemas.stats.vocabulary_statistics`). The expected number of
+different ids, Σ_v 1 − (1 − p_v)^N, is summed term by term where p is large; below _SMALL the binomial series
+
+    1 − (1 − p)^N = N·p − C(N,2)·p² + C(N,3)·p³ − …
+
+is cut after the third term, and needs only the sums of p, p² and p³: for N = 200 the rest is below 4e-8 of N·p. Of p
+below _TINY the first term is enough.
+"""
+
+import math
+
+import torch
+from torch.nn.functional import pad, threshold
+
+from logitcask.schemas.stats.vocabulary_statistics import DRAWS, STEPS_PER_UNIT, WIDTHS, WideStatistics
+
+_SMALL = 2e-5
+_TINY = 1e-12
+_BLOCK_IDS = 32
+# Logits looked at together: 4 MB stay in a processor's cache; a GPU gets 64 MB, and takes four times that.
+_PIECE_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 24}
+
+
+def measure_widths(logits_TV: torch.Tensor, rows_M: torch.Tensor) -> WideStatistics:
+    """Sums over some rows of float32 logits, which are left as they are; rows that are not finite are left out.
+
+    Float64 is used from the probabilities of single ids on; each probability is as exact as float32 makes it.
+
+    Args:
+        logits_TV: [T, V].
+        rows_M: Which of them, indices in the host's memory, int64 [M].
+    """
+    piece = max(1, _PIECE_LOGITS.get(logits_TV.device.type, _PIECE_LOGITS["cpu"]) // logits_TV.shape[1])
+    parts = (logits_TV[rows.to(logits_TV.device)] for rows in rows_M.split(piece))
+    return sum((_measure(part_TV) for part_TV in parts), WideStatistics())
+
+
+def _measure(logits_TV: torch.Tensor) -> WideStatistics:
+    is_finite_T = logits_TV.amax(dim=-1).isfinite()
+    if not is_finite_T.all():
+        logits_TV = logits_TV[is_finite_T]
+    if not len(logits_TV):
+        return WideStatistics()
+    probs_TV = logits_TV.softmax(dim=-1)
+    if probs_TV.shape[1] % _BLOCK_IDS:
+        probs_TV = pad(probs_TV, (0, -probs_TV.shape[1] % _BLOCK_IDS))
+    probs_TBI = probs_TV.unflatten(1, (-1, _BLOCK_IDS))
+    largest_TK = _largest(probs_TBI, min(max(WIDTHS), logits_TV.shape[1])).double().cumsum(dim=-1)
+    is_large_TBI = probs_TBI > _SMALL
+    large = probs_TBI[is_large_TBI].double()
+    small_TBI = probs_TBI.masked_fill_(is_large_TBI, 0)
+    # The first term in float64 but for sums of one block; the others are a five-hundredth of it.
+    powers = [small_TBI.sum(dim=-1).sum(dtype=torch.float64)]
+    # Denormal numbers would take a hundred times as long.
+    small_TBI = threshold(small_TBI, _TINY, 0, inplace=True)
+    squares_TBI = small_TBI * small_TBI
+    powers.append(squares_TBI.sum(dim=-1).sum(dtype=torch.float64))
+    powers.append(squares_TBI.mul_(small_TBI).sum(dim=-1).sum(dtype=torch.float64))
+    masses = [largest_TK[:, min(k, largest_TK.shape[1]) - 1].sum() for k in WIDTHS]
+    unique = [_expected_different(large, n) + _series(powers, n) for n in DRAWS]
+    # One copy to the host for all of them.
+    steps = [round(total * STEPS_PER_UNIT) for total in torch.stack([*masses, *unique]).tolist()]
+    return WideStatistics(
+        rows=len(logits_TV),
+        mass_steps=dict(zip(WIDTHS, steps, strict=False)),
+        unique_steps=dict(zip(DRAWS, steps[len(WIDTHS) :], strict=True)),
+    )
+
+
+def _largest(values_TBI: torch.Tensor, k: int) -> torch.Tensor:
+    """The k largest values of each row in falling order: they lie in the k blocks whose maxima are largest, [T, k]."""
+    highest_TB = values_TBI.amax(dim=-1)
+    chosen_TK = highest_TB.topk(min(k, highest_TB.shape[1]), dim=-1, sorted=False).indices
+    return values_TBI.take_along_dim(chosen_TK[:, :, None], 1).flatten(1).topk(k, dim=-1).values
+
+
+def _expected_different(probs_N: torch.Tensor, num_draws: int) -> torch.Tensor:
+    return -torch.expm1(num_draws * torch.log1p(-probs_N.clamp(max=1))).sum()
+
+
+def _series(powers: list[torch.Tensor], num_draws: int) -> torch.Tensor:
+    first, second, third = powers
+    return num_draws * first - math.comb(num_draws, 2) * second + math.comb(num_draws, 3) * third

@@ -1,0 +1,295 @@
+"""Tokenizers: the model's own, or a bare SentencePiece model, behind one protocol and with fingerprints.
+
+Text is never read as control tokens: a document that contains the letters `<bos>` gets the ids of these letters, as
+SentencePiece does by itself, so that no text can end a document or open a chat turn. BOS and EOS are added by packing,
+not here. A tokenizer saved beside a student and loaded again has the same fingerprints.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from logitcask.schemas.errors import TokenizerError
+from logitcask.schemas.fingerprints import digest, fingerprint, vocabulary_fingerprint
+from logitcask.schemas.format.metadata import TokenizerInfo
+from logitcask.teacher.model.references import Resolved, resolve
+from logitcask.teacher.text.chat import Message, assistant_spans, mark_spans
+from logitcask.teacher.text.gguf_tokenizer import load_gguf_tokenizer
+
+# Raised whenever the same tokenizer files would give other ids.
+_ALGORITHM_VERSION = 1
+_SENTENCEPIECE_FILE = "tokenizer.model"
+# Files that only the model's own tokenizer has; a .model beside them is one of its parts.
+_OWN_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
+
+# How a vocabulary writes bytes: in GPT-2's alphabet, with SentencePiece's ▁ and <0x0A>, or as they are.
+PieceSpelling = Literal["byte-level", "sentencepiece", "plain"]
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back."""
+
+    @property
+    def info(self) -> TokenizerInfo:
+        """Who it is."""
+        ...
+
+    @property
+    def spelling(self) -> PieceSpelling:
+        """How `piece` spells."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without BOS and EOS.
+
+        Raises:
+            TokenizerError: The text holds half a surrogate pair, which no encoding of Unicode can express.
+        """
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, control tokens spelt out."""
+        ...
+
+    def piece(self, token_id: int) -> str:
+        """The vocabulary's spelling of an id."""
+        ...
+
+    def apply_chat(self, messages: Sequence[Message]) -> tuple[list[int], np.ndarray]:
+        """Ids of a conversation, without BOS, and which of them the assistant wrote, bool [L].
+
+        The token that ends the assistant's turn counts as the assistant's; what the template writes after it does not.
+
+        Raises:
+            TokenizerError: There is no chat template, or the template cannot render these messages, or it renders a
+                conversation's beginning differently from the same beginning alone.
+        """
+        ...
+
+    def save(self, directory: str | Path) -> None:
+        """Writes the files from which `load_tokenizer(directory)` makes the same tokenizer."""
+        ...
+
+
+def load_tokenizer(reference: str | Path) -> Tokenizer:
+    """The tokenizer of a teacher or a student.
+
+    Args:
+        reference: A SentencePiece `.model` file, or what `teacher.model.references.resolve` accepts. A directory that
+            holds only a `.model` is read with SentencePiece, any other with the model's own tokenizer.
+
+    Raises:
+        TeacherError: There is no such reference.
+        TokenizerError: There is no tokenizer, or none that can be read without running its own code.
+    """
+    path = Path(reference).expanduser()
+    if path.is_file() and path.suffix == ".model":
+        return SentencePieceTokenizer(path)
+    resolved = resolve(reference)
+    if resolved.kind == "directory" and not any((resolved.path / name).is_file() for name in _OWN_FILES):
+        return SentencePieceTokenizer(_only_model_file(resolved))
+    return HuggingFaceTokenizer(resolved)
+
+
+class SentencePieceTokenizer:
+    """A `.model` file, read by `sentencepiece`."""
+
+    def __init__(self, path: str | Path) -> None:
+        import sentencepiece
+
+        self._bytes = Path(path).read_bytes()
+        self._processor: Any = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(self._bytes)
+        except RuntimeError as e:
+            raise TokenizerError(f"{path} is no SentencePiece model: {e}") from e
+        self._info = self._describe(Path(path))
+
+    @property
+    def info(self) -> TokenizerInfo:
+        return self._info
+
+    @property
+    def spelling(self) -> PieceSpelling:
+        return "sentencepiece"
+
+    def encode(self, text: str) -> list[int]:
+        return self._processor.encode(_checked(text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._processor.decode([int(token_id) for token_id in ids])
+
+    def piece(self, token_id: int) -> str:
+        return self._processor.id_to_piece(int(token_id))
+
+    def apply_chat(self, messages: Sequence[Message]) -> tuple[list[int], np.ndarray]:
+        raise TokenizerError(
+            f"tokenizer {self.info.name!r} is a bare SentencePiece model without a chat template; name a directory "
+            "with the model's own tokenizer, or give the text of the conversations"
+        )
+
+    def save(self, directory: str | Path) -> None:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        (Path(directory) / _SENTENCEPIECE_FILE).write_bytes(self._bytes)
+
+    def _describe(self, path: Path) -> TokenizerInfo:
+        size = self._processor.get_piece_size()
+        pieces = {self._processor.id_to_piece(i): i for i in range(size)}
+        bos_id, eos_id = _defined(self._processor.bos_id()), _defined(self._processor.eos_id())
+        return TokenizerInfo(
+            name=path.parent.resolve().name if path.name == _SENTENCEPIECE_FILE else path.name,
+            fingerprint=fingerprint({"version": _ALGORITHM_VERSION, "sentencepiece": digest(self._bytes)}),
+            vocabulary_fingerprint=vocabulary_fingerprint(pieces, {"bos": bos_id, "eos": eos_id}),
+            vocab_size=size,
+            bos_id=bos_id,
+            eos_id=eos_id,
+        )
+
+
+class HuggingFaceTokenizer:
+    """The model's own tokenizer, read by `transformers` from its directory or from GGUF."""
+
+    def __init__(self, resolved: Resolved) -> None:
+        self._tokenizer = _load(resolved)
+        self._pieces: dict[str, int] = self._tokenizer.get_vocab()
+        self._info = self._describe(resolved.name)
+
+    @property
+    def info(self) -> TokenizerInfo:
+        return self._info
+
+    @property
+    def spelling(self) -> PieceSpelling:
+        decoder = str(json.loads(self._tokenizer.backend_tokenizer.to_str()).get("decoder"))
+        if "'ByteLevel'" in decoder:
+            return "byte-level"
+        return "sentencepiece" if "▁" in decoder else "plain"
+
+    def encode(self, text: str) -> list[int]:
+        return self._encode(text, special_tokens_are_text=True)["input_ids"]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(
+            [int(token_id) for token_id in ids],
+            skip_special_tokens=False,
+            clean_up_tokenization_spaces=False,
+        )
+
+    def piece(self, token_id: int) -> str:
+        return self._tokenizer.convert_ids_to_tokens(int(token_id))
+
+    def apply_chat(self, messages: Sequence[Message]) -> tuple[list[int], np.ndarray]:
+        if self.info.chat_template is None:
+            raise TokenizerError(
+                f"tokenizer {self.info.name!r} has no chat template; annotate conversations with a teacher that was "
+                "trained on them, or give plain text"
+            )
+        text, spans = assistant_spans(self._render, messages)
+        encoding = self._encode(text, special_tokens_are_text=False, return_offsets_mapping=True)
+        ids = encoding["input_ids"]
+        is_assistant = mark_spans(text, ids, encoding["offset_mapping"], spans, self._control_ids)
+        if ids and ids[0] == self.info.bos_id:
+            return ids[1:], is_assistant[1:]
+        return ids, is_assistant
+
+    def save(self, directory: str | Path) -> None:
+        self._tokenizer.save_pretrained(directory)
+        # Read back as it stands in tokenizer.json: a model's own class would build its rules anew, and a student of
+        # another architecture would get another class.
+        path = Path(directory) / "tokenizer_config.json"
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+        path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _encode(self, text: str, *, special_tokens_are_text: bool, **options: Any) -> Mapping[str, Any]:
+        return self._tokenizer(
+            _checked(text),
+            add_special_tokens=False,
+            split_special_tokens=special_tokens_are_text,
+            verbose=False,
+            **options,
+        )
+
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        return self._tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+
+    def _describe(self, name: str) -> TokenizerInfo:
+        tokenizer = self._tokenizer
+        self._control_ids = frozenset(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
+        bos_id, eos_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+        template = tokenizer.chat_template
+        rules = {
+            "version": _ALGORITHM_VERSION,
+            "tokenizer.json": digest(tokenizer.backend_tokenizer.to_str().encode()),
+            "bos": bos_id,
+            "eos": eos_id,
+            "chat_template": template,
+        }
+        return TokenizerInfo(
+            name=name,
+            fingerprint=fingerprint(rules),
+            vocabulary_fingerprint=vocabulary_fingerprint(self._pieces, {"bos": bos_id, "eos": eos_id}),
+            vocab_size=max(self._pieces.values()) + 1,
+            bos_id=bos_id,
+            eos_id=eos_id,
+            chat_template=template if isinstance(template, str) else None,
+        )
+
+
+def _load(resolved: Resolved) -> Any:
+    try:
+        if resolved.kind == "gguf":
+            tokenizer = load_gguf_tokenizer(resolved.path)
+        else:
+            from transformers import AutoTokenizer
+
+            tokenizer = AutoTokenizer.from_pretrained(resolved.path, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as e:
+        raise TokenizerError(
+            f"transformers finds no usable tokenizer in {resolved.name!r}: {_first_line(e)}. Put tokenizer.json or "
+            "a SentencePiece tokenizer.model there, or name another tokenizer"
+        ) from e
+    if not getattr(tokenizer, "is_fast", False) or not tokenizer.get_vocab():
+        raise TokenizerError(
+            f"the tokenizer of {resolved.name!r} ({type(tokenizer).__name__}) has no tokenizer.json form; name its "
+            "SentencePiece .model instead"
+        )
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    # Encoding switches it per call; a set value would be part of the fingerprint.
+    backend.encode_special_tokens = False
+    return tokenizer
+
+
+def _only_model_file(resolved: Resolved) -> Path:
+    models = sorted(resolved.path.glob("*.model"))
+    if len(models) != 1:
+        found = ", ".join(file.name for file in models) or "none"
+        raise TokenizerError(
+            f"{resolved.path} has no tokenizer: neither tokenizer.json nor a single SentencePiece .model ({found}); "
+            "copy the tokenizer's files there, or name another tokenizer"
+        )
+    return models[0]
+
+
+def _checked(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise TokenizerError(f"the text is not Unicode: half a surrogate pair at character {e.start}") from e
+    return text
+
+
+def _defined(token_id: int) -> int | None:
+    return token_id if token_id >= 0 else None
+
+
+def _first_line(error: Exception) -> str:
+    return re.split(r"\n", str(error), maxsplit=1)[0]

@@ -1,0 +1,44 @@
+"""The batch size that `auto` means."""
+
+import pytest
+
+from logitcask.pipeline.annotation.batch_size import (
+    CPU_BATCH_TOKENS,
+    GPU_BATCH_TOKENS,
+    find_batch_tokens,
+    largest_batch,
+)
+from logitcask.pipeline.annotation.scorers import ScorerSpec
+from logitcask.schemas.format.scheme import Scheme
+
+
+def spec(device: str) -> ScorerSpec:
+    return ScorerSpec(
+        reference="nowhere",
+        device=device,
+        dtype="float32",
+        attention="auto",
+        num_threads=1,
+        batch_tokens=0,
+        row_chunk=256,
+        scheme=Scheme(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "batch"),
+    [(10_000, 1024), (1_000_000, 1024), (2_570_000, 2048), (5_130_000, 4096), (5_100_000, 2048), (1 << 60, 131_072)],
+)
+def test_the_largest_batch_leaves_a_fifth_of_the_memory_free(free_bytes: int, batch: int) -> None:
+    # 1,000 bytes a position, 8,000 beside them: 4,104,000 bytes for 4,096 positions are 80 % of 5,130,000.
+    assert largest_batch(lambda tokens: 8_000 + 1_000 * tokens, free_bytes, 1024) == batch
+
+
+def test_a_window_larger_than_any_batch_goes_alone() -> None:
+    assert largest_batch(lambda tokens: tokens, 1 << 60, 262_144) == 262_144
+    assert find_batch_tokens(spec("cpu"), 32_768, in_process=True) == 32_768
+
+
+def test_nothing_is_loaded_where_nothing_is_to_be_tried() -> None:
+    assert find_batch_tokens(spec("cpu"), 64, in_process=True) == CPU_BATCH_TOKENS
+    assert find_batch_tokens(spec("cuda"), 64, in_process=False) == GPU_BATCH_TOKENS

@@ -1,0 +1,194 @@
+"""`verify --recompute`: what is stored against what the teacher says again."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from logitcask.pipeline.annotation.recompute import TOLERANCES_NATS, Difference, recompute
+from logitcask.pipeline.config import AnnotateConfig
+from logitcask.pipeline.job import annotate
+from logitcask.schemas import cli, storage
+from logitcask.schemas.dataset import snapshot_writer
+from logitcask.schemas.dataset.layout import record_path
+from logitcask.schemas.dataset.rules import Rule
+from logitcask.schemas.dataset.shard_view import stored_record
+from logitcask.schemas.dataset.snapshot import load_snapshot
+from logitcask.schemas.errors import FingerprintMismatchError, UsageError
+from logitcask.schemas.format.reader import ShardReader
+from logitcask.schemas.format.targets import Targets
+from logitcask.schemas.format.writer import encode_shard
+from logitcask.schemas.maintenance.compact import compact
+from logitcask.schemas.maintenance.select_forget import forget_documents, select_rows
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory, english: str, tiny_teacher: Path) -> Any:
+    """Annotates a few documents with the tiny teacher."""
+    corpus = tmp_path_factory.mktemp("corpus")
+    lines = [json.dumps({"text": english[start : start + 150]}) for start in range(0, 4000, 400)]
+    (corpus / "a.jsonl").write_text("\n".join(lines))
+
+    def annotated(**changes: Any) -> str:
+        small: dict[str, Any] = {"window": 64, "batch_tokens": 256, "threads": 1, "dtype": "float32", "device": "cpu"}
+        out = tmp_path_factory.mktemp("annotated") / "out"
+        config = AnnotateConfig(corpus=(str(corpus),), teacher=str(tiny_teacher), out=str(out), **(small | changes))
+        return annotate(config, quiet=True).out
+
+    return annotated
+
+
+@pytest.fixture(scope="module")
+def out(make: Any) -> str:
+    return make(held_out=0.0, temperatures=(2.0,))
+
+
+def test_what_was_stored_is_found_again(out: str, tiny_teacher: Path) -> None:
+    result = recompute(out, str(tiny_teacher), 1000)
+    total = load_snapshot(out).total()
+    assert (result.num_windows, result.num_positions) == (total.num_windows, total.num_positions)
+    assert result.head.count > 10 * result.tail.count > 1000
+    assert result.is_within_tolerance
+    assert result.id_difference_rate < 1e-4
+    assert max(one.mean_nats for one in (result.head, result.tail, result.next_token, result.entropy)) < 1e-5
+    assert result.head.beyond_step_nats == result.tail.beyond_step_nats == 0
+
+
+def test_a_seed_chooses_the_windows(out: str, tiny_teacher: Path) -> None:
+    first, again, other = (recompute(out, str(tiny_teacher), 3, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first.num_windows == other.num_windows == 3
+    assert (first.head, first.num_positions) != (other.head, other.num_positions)
+
+
+def altered(out: str, directory: Path, change: Any) -> str:
+    """A copy of a dataset, sound in every byte, of which some targets are not the teacher's."""
+    copy = str(shutil.copytree(out, directory / "altered"))
+    snapshot = load_snapshot(copy)
+    records = []
+    for entry in snapshot.shards():
+        record = stored_record(snapshot, entry)
+        with ShardReader(snapshot.shard_url(entry)) as reader:
+            block, metadata = reader.read(), reader.metadata
+        assert block.targets is not None
+        shard = encode_shard(block.windows, change(block.targets), metadata)
+        Path(snapshot.shard_url(entry)).write_bytes(shard.data)
+        record = dataclasses.replace(
+            record, digest=shard.digest, footer_digest=shard.footer_digest, size_bytes=len(shard.data)
+        )
+        path = Path(copy) / record_path("targets", entry.split, entry.name)
+        path.unlink()
+        storage.create_json(str(path), record.to_json())
+        records.append(record)
+    snapshot_writer.write_snapshot(
+        copy,
+        complete=True,
+        identity=snapshot.identity,
+        records=records,
+        num_documents_in=snapshot.num_documents_in,
+        rejected=snapshot.rejected,
+    )
+    return copy
+
+
+def shifted(targets: Targets) -> Targets:
+    """Every head a twentieth of a nat too sure."""
+    return dataclasses.replace(targets, head_log_probs=np.minimum(targets.head_log_probs + 0.05, 0))
+
+
+def other_label(targets: Targets) -> Targets:
+    """One label's log-probability is a tenth of a nat off."""
+    log_next = targets.log_next.copy()
+    log_next[np.flatnonzero(targets.has_label())[0]] -= 0.1
+    return dataclasses.replace(targets, log_next=log_next)
+
+
+def other_ids(targets: Targets) -> Targets:
+    """Every head's last id is the one after it."""
+    ids = targets.head_ids.copy()
+    last = targets.head_offsets[1:][np.diff(targets.head_offsets) > 0] - 1
+    ids[last] = np.minimum(ids[last] + 1, 999)
+    return dataclasses.replace(targets, head_ids=ids)
+
+
+@pytest.mark.parametrize("change", [shifted, other_label, other_ids])
+def test_targets_that_are_not_the_teacher_s_are_reported(
+    out: str, tiny_teacher: Path, tmp_path: Path, change: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = altered(out, tmp_path, change)
+    words = ["verify", copy, "--recompute", "1000", "--teacher", str(tiny_teacher)]
+    assert cli.main(["verify", copy]) == 0
+    assert cli.main(words) == 1
+    assert "BEYOND TOLERANCE" in capsys.readouterr().out
+    assert cli.main([*words, "--json"]) == 1
+    report = capsys.readouterr().out
+    assert json.loads(report[report.index("{") :])["recomputed"]["is_within_tolerance"] is False
+
+
+def test_other_weights_are_refused_by_their_fingerprint(out: str, tiny_teacher: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(tiny_teacher, tmp_path / "other"))
+    weights = load_file(other / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] + 0.001
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(FingerprintMismatchError, match="name the same weights"):
+        recompute(out, str(other), 1)
+
+
+def test_what_rules_leave_out_does_not_hinder(out: str, tiny_teacher: Path, tmp_path: Path) -> None:
+    copy = str(shutil.copytree(out, tmp_path / "copy"))
+    select_rows(copy, Rule(min_entropy=1.0))
+    forget_documents(copy, ["a.jsonl#2"])
+    assert recompute(copy, str(tiny_teacher), 1000).is_within_tolerance
+    compact(copy)
+    after = recompute(copy, str(tiny_teacher), 1000)
+    assert after.is_within_tolerance
+    assert after.num_positions < load_snapshot(out).total().num_positions
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"head": "random-sampling", "draws": 12}, {"head": "threshold-sampling"}])
+def test_draws_are_found_again_unless_their_window_was_rewritten(
+    make: Any, tiny_teacher: Path, changes: dict[str, Any]
+) -> None:
+    out = make(**changes, replicas=2)
+    result = recompute(out, str(tiny_teacher), 1000)
+    assert result.is_within_tolerance
+    forget_documents(out, ["a.jsonl#2"])
+    compact(out)
+    assert recompute(out, str(tiny_teacher), 1000).is_within_tolerance
+
+
+@pytest.mark.slow
+def test_bfloat16_in_other_batches_stays_within_its_tolerance(make: Any, tiny_teacher: Path) -> None:
+    torch.set_num_threads(1)
+    result = recompute(make(dtype="bfloat16"), str(tiny_teacher), 1000)
+    assert result.dtype == "bfloat16"
+    assert result.is_within_tolerance
+
+
+def test_a_difference_of_one_step_is_what_the_quantiser_does() -> None:
+    mean, single = TOLERANCES_NATS["float32"]
+    stored, found = np.zeros(1000, np.float32), np.zeros(1000, np.float32)
+    found[7] = -1 / 64
+    assert Difference.of(stored, found, step=1 / 64).is_within(mean, single)
+    found[7] = -1 / 32
+    assert not Difference.of(stored, found, step=1 / 64).is_within(mean, single)
+    assert not Difference.of(stored, np.full(1000, -1 / 64, np.float32), step=1 / 64).is_within(mean, single)
+    no_tail = np.full(2, -np.inf, np.float32)
+    assert Difference.of(no_tail, no_tail, step=0.0).max_nats == 0
+    assert Difference.of(no_tail, stored[:2], step=0.0).max_nats == np.inf
+
+
+def test_bad_usage_is_refused(out: str, tiny_teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match="at least one window"):
+        recompute(out, str(tiny_teacher), -1)
+    assert cli.main(["verify", out, "--recompute", "2"]) == 2
+    assert "--recompute needs --teacher" in capsys.readouterr().err

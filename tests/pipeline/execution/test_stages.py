@@ -1,0 +1,144 @@
+"""Finishing a stage: in waves, as often as it gets on, by what storage says and not the runner."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logitcask.pipeline.execution import stages
+from logitcask.pipeline.execution.stages import Stage, StageResult, UnitFailedError, finish_stage
+from logitcask.pipeline.runners.settings import RunnerSettings
+from logitcask.pipeline.units.heartbeats import Heartbeats
+from logitcask.pipeline.units.leases import UnitLimits
+from logitcask.schemas.errors import CorruptShardError
+
+SETTINGS = RunnerSettings()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unit:
+    name: str
+
+
+class Cluster:
+    """An exact fake of a runner and its storage: `work` decides what becomes of each unit of a try."""
+
+    def __init__(self, work: Callable[["Cluster", Unit], None]) -> None:
+        self.stored: set[str] = set()
+        self.tries: list[list[str]] = []
+        self._work = work
+
+    def run_stage(self, units: Sequence[Unit], *_: Any, **__: Any) -> None:
+        self.tries.append([unit.name for unit in units])
+        for unit in units:
+            self._work(self, unit)
+
+    def stage(self, num_units: int) -> Stage:
+        return Stage(
+            label="test",
+            measure="tokens",
+            units=[Unit(name=f"u{index}") for index in range(num_units)],
+            finished=lambda units: {unit.name for unit in units} & self.stored,
+            size=lambda _: 10,
+            transform=lambda heartbeats, _: self.remember(heartbeats),  # type: ignore[arg-type, return-value]
+        )
+
+    def remember(self, heartbeats: Heartbeats) -> None:
+        self.heartbeats = heartbeats
+
+
+@pytest.fixture
+def finish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., StageResult]:
+    """finish(cluster, num_units, attempts=3, wave_units=100)"""
+
+    def start(cluster: Cluster, num_units: int, attempts: int = 3, wave_units: int = 100) -> StageResult:
+        monkeypatch.setattr("logitcask.pipeline.runners.run_stage.run_stage", cluster.run_stage)
+        limits = UnitLimits(out=str(tmp_path), attempts=2)
+        stage = cluster.stage(num_units)
+        return finish_stage(stage, SETTINGS, limits, attempts, wave_units=wave_units, quiet=True)
+
+    return start
+
+
+def test_units_are_submitted_in_waves_and_those_that_stand_not_at_all(finish: Any) -> None:
+    cluster = Cluster(lambda cluster, unit: cluster.stored.add(unit.name))
+    cluster.stored = {"u1", "u2"}
+    assert finish(cluster, 7, wave_units=2) == StageResult(num_units=5, size=50, set_aside={})
+    assert cluster.tries == [["u0", "u3"], ["u4", "u5"], ["u6"]]
+    assert finish(cluster, 7).num_units == 0
+    assert len(cluster.tries) == 3
+
+
+def test_a_job_that_gets_on_is_tried_for_ever_and_one_that_does_not_so_many_times(finish: Any) -> None:
+    def one_a_try(cluster: Cluster, unit: Unit) -> None:
+        if cluster.stored.isdisjoint(cluster.tries[-1]) and unit.name != "u5":
+            cluster.stored.add(unit.name)
+            return
+        raise ConnectionError("lost")
+
+    cluster = Cluster(one_a_try)
+    with pytest.raises(UnitFailedError, match=r"lost.*run the same command again"):
+        finish(cluster, 6)
+    assert cluster.stored == {f"u{index}" for index in range(5)}
+    # Five tries that finished one each; the fifth and the two after it left u5 alone.
+    assert cluster.tries[-3:] == [["u4", "u5"], ["u5"], ["u5"]]
+
+
+def test_bad_data_is_not_tried_again(finish: Any) -> None:
+    def corrupt(cluster: Cluster, unit: Unit) -> None:
+        raise CorruptShardError("a.parquet: torn")
+
+    cluster = Cluster(corrupt)
+    with pytest.raises(CorruptShardError, match="torn"):
+        finish(cluster, 2)
+    assert len(cluster.tries) == 1
+
+
+def test_storage_is_believed_and_not_the_runner(finish: Any) -> None:
+    cluster = Cluster(lambda cluster, unit: cluster.stored.add(unit.name) if unit.name != "u1" else None)
+    with pytest.raises(UnitFailedError, match="the runner reported success, but 1 of 3 units have not arrived"):
+        finish(cluster, 3, attempts=2)
+
+
+def test_a_unit_of_which_workers_died_is_set_aside_and_the_rest_is_finished(finish: Any, leave_mark: Any) -> None:
+    def deadly(cluster: Cluster, unit: Unit) -> None:
+        if unit.name == "u1":
+            leave_mark("u1", f"elsewhere:{len(cluster.tries)}:1", len(cluster.tries))
+            raise ChildProcessError("return code -9")
+        cluster.stored.add(unit.name)
+
+    cluster = Cluster(deadly)
+    result = finish(cluster, 4)
+    assert cluster.tries == [["u0", "u1", "u2", "u3"], ["u1", "u2", "u3"], ["u2", "u3"]]
+    assert {unit: len(marks) for unit, marks in result.set_aside.items()} == {"u1": 2}
+    assert finish(cluster, 4).set_aside.keys() == {"u1"}
+    assert len(cluster.tries) == 3
+
+
+def test_where_every_unit_dies_the_machine_is_to_blame_and_the_job_fails(finish: Any, leave_mark: Any) -> None:
+    def deadly(cluster: Cluster, unit: Unit) -> None:
+        leave_mark(unit.name, f"elsewhere:{len(cluster.tries)}:1", len(cluster.tries))
+        raise ChildProcessError("return code -9")
+
+    cluster = Cluster(deadly)
+    with pytest.raises(UnitFailedError, match="return code -9"):
+        finish(cluster, 9)
+    assert len(cluster.tries) == 3
+
+
+def test_progress_counts_what_stands_once_however_often_it_was_tried(
+    finish: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[int] = []
+    monkeypatch.setattr(stages.ProgressDisplay, "update", lambda self, done, _share=None: shown.append(done))
+
+    def halting(cluster: Cluster, unit: Unit) -> None:
+        cluster.heartbeats.advance(10)
+        if len(cluster.tries) == 1 and unit.name == "u1":
+            raise ConnectionError("lost")
+        cluster.stored.add(unit.name)
+
+    finish(Cluster(halting), 3, wave_units=2)
+    assert max(shown) == 30

@@ -1,0 +1,173 @@
+"""Cleaning: what killed runs leave behind goes, what anything refers to stays, and nobody's work is disturbed."""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from logitcask.pipeline import clean as clean_module
+from logitcask.pipeline.clean import RunIsActiveError
+from logitcask.pipeline.commands import Clean
+from logitcask.pipeline.tokenization.token_shards import token_shard
+from logitcask.pipeline.units.commit import commit_shard
+from logitcask.pipeline.units.leases import this_process
+from logitcask.pipeline.units.token_unit_record import TokenizedUnit, unit_record_url
+from logitcask.pipeline.units.units import AnnotationUnit, annotation_unit
+from logitcask.schemas import storage
+from logitcask.schemas.dataset.identity import target_fingerprint
+from logitcask.schemas.dataset.layout import write_configuration
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.dataset.snapshot_writer import write_snapshot
+from logitcask.schemas.errors import ForeignOutputError, UsageError
+from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
+from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.targets import Part, Targets, Windows
+from logitcask.schemas.format.writer import EncodedShard, encode_shard
+
+IDENTITY = {"teacher": "t", "scheme": "s", "entropy": True, "algorithm_version": 1, "format_version": 1}
+TOKENIZER = TokenizerInfo(
+    name="t", fingerprint="f", vocabulary_fingerprint="v", vocab_size=100, bos_id=None, eos_id=None
+)
+TEACHER = TeacherInfo(
+    name="t", fingerprint="f", vocab_size=100, dtype="float32", architecture="a", num_parameters=1, licence=None
+)
+DAYS_AGO = 1_700_000_000
+
+
+def shard(kind: Any) -> EncodedShard:
+    windows = Windows(
+        token=np.arange(5, dtype=np.int32),
+        kind=np.zeros(5, np.uint8),
+        part=np.zeros(5, np.int32),
+        window_offsets=np.array([0, 5]),
+        parts=(Part(id="d", source="s", offset=0),),
+    )
+    has_targets = kind == "targets"
+    targets = Targets(
+        head_ids=np.zeros(5, np.int32),
+        head_log_probs=np.full(5, -0.1, np.float32),
+        head_offsets=np.arange(6),
+        log_tail=np.full(5, -2.35, np.float32),
+        log_next=np.where(windows.has_label(), -0.1, np.nan).astype(np.float32),
+        entropy=np.ones(5, np.float32),
+    )
+    metadata = ShardMetadata(
+        kind=kind,
+        split="train",
+        window_tokens=8,
+        tokenizer=TOKENIZER,
+        teacher=TEACHER if has_targets else None,
+        scheme=Scheme() if has_targets else None,
+        has_entropy=has_targets,
+    )
+    return encode_shard(windows, targets if has_targets else None, metadata)
+
+
+def commit(out: Path, kind: Any, name: str) -> UnitRecord:
+    record = UnitRecord(name=name, kind=kind, split="train", num_documents=1)
+    return commit_shard(str(out), shard(kind), record)
+
+
+def tokenize(out: Path, number: int) -> AnnotationUnit:
+    """A finished token unit of one shard; returns the unit that annotates it."""
+    tokens = token_shard(commit(out, "tokens", f"{number:06d}-0000-abc"))
+    unit = TokenizedUnit(name=f"{number:06d}-abc", num_documents=1, rejected={}, shards=(tokens,))
+    storage.create_json(unit_record_url(str(out), unit.name), unit.to_json())
+    return annotation_unit(tokens, target_fingerprint(IDENTITY))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A dataset whose first unit is in a snapshot, whose second is done since, and whose third is only tokenised."""
+    write_configuration(str(tmp_path), identity=IDENTITY, environment={})
+    units = [tokenize(tmp_path, number) for number in range(3)]
+    first = commit(tmp_path, "targets", units[0].name)
+    write_snapshot(str(tmp_path), complete=False, identity=IDENTITY, records=[first], num_documents_in=3, rejected={})
+    commit(tmp_path, "targets", units[1].name)
+    return tmp_path
+
+
+def age(out: Path) -> None:
+    for path in out.rglob("*"):
+        os.utime(path, (DAYS_AGO, DAYS_AGO))
+
+
+def files(out: Path) -> set[str]:
+    return {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+
+
+def clean(out: Path, **options: Any) -> dict[str, str]:
+    removals = clean_module.clean(str(out), older_than=timedelta(hours=1), **options)
+    return {removal.path: removal.what for removal in removals}
+
+
+def test_nothing_is_removed_that_a_snapshot_or_a_run_that_goes_on_needs(out: Path) -> None:
+    age(out)
+    before = files(out)
+    assert clean(out) == {}
+    assert files(out) == before
+
+
+def litter(out: Path, leave_mark: Callable[..., None]) -> dict[str, str]:
+    """Everything that killed runs may leave, and what it is called."""
+    (out / "targets/train/.tmp-abc").write_bytes(b"half")
+    commit(out, "tokens", "000009-0000-abc")
+    commit(out, "targets", "000000-0000-of-another-teacher")
+    (out / "snapshots/000002-lost-the-race.parquet").write_bytes(b"x")
+    leave_mark("000001-abc", "elsewhere:1:1")
+    return {
+        "targets/train/.tmp-abc": "temporary file",
+        "tokens/train/000009-0000-abc.parquet": "token shard",
+        "tokens/train/000009-0000-abc.json": "token shard",
+        "targets/train/000000-0000-of-another-teacher.parquet": "target shard",
+        "targets/train/000000-0000-of-another-teacher.json": "target shard",
+        "snapshots/000002-lost-the-race.parquet": "list of shards",
+        "attempts/000001-abc~00000000.json": "mark of an attempt",
+    }
+
+
+def test_what_killed_runs_left_is_removed_and_nothing_else(out: Path, leave_mark: Callable[..., None]) -> None:
+    before = files(out)
+    left = litter(out, leave_mark)
+    leave_mark("000002-0000-unfinished", "elsewhere:1:1")
+    age(out)
+    assert clean(out, dry_run=True) == left
+    assert files(out) == before | set(left) | {"attempts/000002-0000-unfinished~00000000.json"}
+    assert clean(out) == left
+    assert files(out) == before | {"attempts/000002-0000-unfinished~00000000.json"}
+
+
+def test_young_files_stay(out: Path, leave_mark: Callable[..., None]) -> None:
+    litter(out, leave_mark)
+    assert clean(out) == {}
+
+
+def test_a_running_job_is_not_disturbed(out: Path, leave_mark: Callable[..., None]) -> None:
+    leave_mark("000002-abc", this_process())
+    with pytest.raises(RunIsActiveError, match="is at work on unit 000002-abc"):
+        clean(out)
+
+
+def test_what_is_no_dataset_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-of-somebody").write_bytes(b"x")
+    with pytest.raises(ForeignOutputError, match="no dataset here"):
+        clean(tmp_path)
+    assert files(tmp_path) == {".tmp-of-somebody"}
+
+
+def test_the_command_says_what_and_how_much(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (out / "tokens/.tmp-x").write_bytes(b"12345")
+    age(out)
+    assert Clean(out=str(out), dry_run=True).run() == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "would remove tokens/.tmp-x (temporary file, 5 bytes)",
+        "would remove 1 files, 5 bytes (temporary file: 1)",
+    ]
+    assert Clean(out=str(out), json=True).run() == 0
+    assert '"path": "tokens/.tmp-x"' in capsys.readouterr().out
+    with pytest.raises(UsageError, match="--older-than"):
+        Clean(out=str(out), older_than=-1.0).run()

@@ -1,0 +1,92 @@
+"""Planning: pure, complete, about equal, with names that carry what they stand for."""
+
+import itertools
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logitcask.pipeline.corpus.files import Compression, CorpusFile, Format
+from logitcask.pipeline.units.annotation_units import plan_annotation_units
+from logitcask.pipeline.units.units import TokenShard, TokenUnit, plan_token_units, token_shard_name
+from logitcask.schemas.format.metadata import SPLITS
+
+MIB = 1 << 20
+
+
+def corpus_file(
+    name: str, size_bytes: int, format_: Format = "jsonl", compression: Compression | None = None
+) -> CorpusFile:
+    return CorpusFile(
+        url=f"/corpus/{name}", name=name, format=format_, compression=compression, size_bytes=size_bytes, etag="e"
+    )
+
+
+def plan(files: list[CorpusFile], settings: str = "s", unit_bytes: int = MIB) -> list[TokenUnit]:
+    return plan_token_units(files, settings, lambda file: [file.size_bytes // 4] * 4, unit_bytes)
+
+
+@given(st.lists(st.integers(0, 5 * MIB), min_size=1, max_size=30), st.integers(4096, 2 * MIB))
+def test_every_byte_of_every_file_is_in_exactly_one_unit(sizes: list[int], unit_bytes: int) -> None:
+    files = [corpus_file(f"{index:02}", size) for index, size in enumerate(sizes)]
+    pieces = [piece for unit in plan(files, unit_bytes=unit_bytes) for piece in unit.slices]
+    for file in files:
+        bounds = [(piece.start, piece.stop) for piece in pieces if piece.file == file]
+        assert bounds[0][0] == 0
+        assert bounds[-1][1] == file.size_bytes
+        assert all(before[1] == after[0] for before, after in itertools.pairwise(bounds))
+
+
+@given(st.lists(st.integers(1, 5 * MIB), min_size=1, max_size=30))
+def test_units_are_of_about_equal_size(sizes: list[int]) -> None:
+    units = plan([corpus_file(f"{index:02}", size) for index, size in enumerate(sizes)])
+    assert all(unit.size_bytes <= 1.5 * MIB for unit in units)
+    assert sum(unit.size_bytes for unit in units) == sum(sizes)
+
+
+def test_a_compressed_file_is_never_cut() -> None:
+    units = plan([corpus_file("a.jsonl.zst", 50 * MIB, compression="zstd"), corpus_file("b.txt", 9 * MIB, "text")])
+    assert [[piece.is_whole for piece in unit.slices] for unit in units] == [[True], [True]]
+
+
+def test_parquet_is_cut_between_row_groups() -> None:
+    units = plan([corpus_file("a.parquet", 4 * MIB, "parquet")])
+    assert [(piece.start, piece.stop) for unit in units for piece in unit.slices] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    units = plan([corpus_file("a.parquet", MIB // 4, "parquet")])
+    assert [(piece.start, piece.stop, piece.is_whole) for unit in units for piece in unit.slices] == [(0, 4, True)]
+
+
+def test_very_many_tiny_files_do_not_make_one_endless_unit() -> None:
+    units = plan([corpus_file(f"{index:05}.txt", 10, "text") for index in range(1000)])
+    assert max(len(unit.slices) for unit in units) == 256
+
+
+def test_the_same_inputs_give_the_same_names_and_any_change_gives_others() -> None:
+    files = [corpus_file("a", 10), corpus_file("b", 10)]
+    names = {unit.name for unit in plan(files)}
+    assert names == {unit.name for unit in plan(list(files))}
+    for changed in (replace(files[1], etag="f"), replace(files[1], size_bytes=11), replace(files[1], name="c")):
+        assert names.isdisjoint(unit.name for unit in plan([files[0], changed]))
+    assert names.isdisjoint(unit.name for unit in plan(files, settings="t"))
+
+
+def test_names_sort_in_the_order_of_the_plan() -> None:
+    units = plan([corpus_file(f"{index:02}", MIB) for index in range(30)])
+    names = [token_shard_name(unit, split, index) for unit in units for split in SPLITS for index in range(12)]
+    assert names == sorted(names)
+    assert len(set(names)) == len(names)
+
+
+def test_an_annotation_unit_is_named_by_its_token_shard_and_the_settings() -> None:
+    shard = TokenShard(
+        name="000003-0001-0123456789ab",
+        split="train",
+        num_windows=1,
+        num_positions=2,
+        num_documents=1,
+        footer_digest="d",
+    )
+    [one], [other] = plan_annotation_units([shard], "teacher"), plan_annotation_units([shard], "another teacher")
+    assert one.name.startswith("000003-0001-")
+    assert len({one.name, other.name, shard.name}) == 3
+    assert (one.tokens, one.split) == (shard, "train")

@@ -1,0 +1,138 @@
+"""Reading every row gives what a loop over rows would give, and notices a snapshot that says something else."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from logitcask.schemas import cli
+from logitcask.schemas.errors import CorruptShardError
+from logitcask.schemas.format.reader import ShardReader
+from logitcask.schemas.inspection.deep.deep import look_deep
+from logitcask.schemas.inspection.deep.parallel import sum_shards
+from logitcask.schemas.inspection.window import dataset_vocabulary
+
+
+@pytest.fixture
+def rows(seen):
+    """(label id or -1, loss, entropy, sorted head probabilities, hit or not) of every row with a target."""
+    found = []
+    for entry in seen.shards():
+        with ShardReader(seen.shard_url(entry)) as reader:
+            block, bytes_of_heads = reader.read(), reader.read_stored().targets.head_q
+        targets, labels = block.targets, block.windows.next_token()
+        for row in np.flatnonzero(targets.has_target()):
+            entries = slice(targets.head_offsets[row], targets.head_offsets[row + 1])
+            probs = np.exp(targets.head_log_probs[entries].astype(np.float64))
+            tops = set(targets.head_ids[entries][probs == probs.max()].tolist())
+            label = labels[row] if targets.has_label()[row] else -1
+            # Half a step of the next token's log-probability above the lower edge of the byte of the head's largest.
+            u = (bytes_of_heads[entries].min() + np.arange(2)) / 64
+            hit = bool(targets.log_next[row] + 1 / 4096 >= -(u * (1 + u)).mean())
+            assert hit or label not in tops
+            found.append((int(label), -targets.log_next[row], targets.entropy[row], np.sort(probs)[::-1], hit))
+    return found
+
+
+def test_the_mass_of_heads_cut_to_k_is_that_of_sorted_rows(seen, rows):
+    deep = look_deep(seen)
+    for k, mass in deep["mass_of_top_k_stored"].items():
+        assert mass == pytest.approx(np.mean([probs[: int(k)].sum() for *_, probs, _ in rows]), rel=1e-5)
+    wide_enough = np.mean([len(probs) >= 16 for *_, probs, _ in rows])
+    assert deep["share_of_heads_with_k"]["16"] == pytest.approx(wide_enough)
+
+
+def test_loss_is_laid_to_ids_and_entropy(seen, rows):
+    deep = look_deep(seen, dataset_vocabulary(seen))
+    labelled = [row for row in rows if row[0] >= 0]
+    losses, entropies = (np.array([row[i] for row in labelled], np.float64) for i in (1, 2))
+    assert deep["entropy_loss_correlation"] == pytest.approx(np.corrcoef(entropies, losses)[0, 1])
+    hardest = deep["hardest_ids"][0]
+    by_id = {}
+    for label, loss, *_ in labelled:
+        by_id[label] = by_id.get(label, 0) + float(loss)
+    assert hardest["id"] == max(by_id, key=by_id.__getitem__)
+    assert hardest["share_of_loss"] == pytest.approx(max(by_id.values()) / losses.sum())
+    ours = [row for row in labelled if row[0] == hardest["id"]]
+    assert (hardest["labels"], hardest["misses"]) == (len(ours), sum(not row[4] for row in ours))
+
+
+def test_calibration_counts_hits_by_the_largest_probability(seen, rows):
+    deep = look_deep(seen)
+    labelled = [row for row in rows if row[0] >= 0]
+    assert sum(bucket["rows"] for bucket in deep["calibration"]) == len(labelled)
+    for bucket in deep["calibration"]:
+        inside = [row for row in labelled if bucket["from"] <= row[3][0] < bucket["to"]]
+        assert bucket["rows"] == len(inside)
+        assert bucket["hit_rate"] == pytest.approx(np.mean([row[4] for row in inside]))
+
+
+def test_the_snapshot_s_figures_hold(seen):
+    checks = look_deep(seen)["checks"]
+    assert {check["what"] for check in checks} >= {"targets", "labels", "head entries", "mean entropy"}
+    assert all(check["holds"] for check in checks)
+
+
+def test_a_snapshot_that_says_something_else_is_noticed(seen, tmp_path, capsys):
+    file = tmp_path / "seen/snapshots/000001.json"
+    value = json.loads(file.read_text())
+    value["splits"]["train"]["statistics"]["head_entries"] += 1
+    file.write_text(json.dumps(value))
+    assert cli.main(["inspect", seen.url, "--deep"]) == 1
+    assert "head entries" in capsys.readouterr().out
+
+
+def test_every_row_is_reported_to_the_progress_bar(seen):
+    seen_rows = []
+    look_deep(seen, progress=seen_rows.append)
+    assert sum(seen_rows) == seen.total().num_positions
+
+
+def test_a_dataset_without_heads_has_no_mass_to_cut(tmp_path, write_dataset, shards):
+    name, split, windows, targets = shards[0]
+    empty = dataclasses.replace(
+        targets,
+        head_ids=np.zeros(0, np.int32),
+        head_log_probs=np.zeros(0, np.float32),
+        head_offsets=np.zeros_like(targets.head_offsets),
+    )
+    snapshot = write_dataset(str(tmp_path / "out"), [(name, split, windows, empty)])
+    deep = look_deep(snapshot)
+    assert (deep["mass_of_top_k_stored"], deep["calibration"], deep["expected_calibration_error"]) == ({}, [], None)
+
+
+def test_several_processes_find_to_the_last_bit_what_one_finds(seen):
+    rows_of_shards = []
+    one = sum_shards(seen, lambda _rows: None, num_processes=1)
+    two = sum_shards(seen, rows_of_shards.append, num_processes=2)
+    assert one.statistics == two.statistics
+    for name in ("mass_of_top_k", "moments", "buckets", "label_ids", "by_label"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    assert rows_of_shards == [entry.num_positions for entry in seen.shards()]
+
+
+def test_a_shard_that_another_process_finds_damaged_is_named(seen):
+    file = Path(seen.shard_url(seen.shards()[1]))
+    group = pq.read_metadata(file).row_group(0)
+    columns = [group.column(index) for index in range(group.num_columns)]
+    (masses,) = (column for column in columns if column.path_in_schema == "q.list.element")
+    data = bytearray(file.read_bytes())
+    # Ids are not read: `verify` looks at them.
+    data[masses.data_page_offset + masses.total_compressed_size // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CorruptShardError, match=file.name):
+        sum_shards(seen, lambda _rows: None, num_processes=2)
+
+
+def test_what_lots_of_rows_sum_to_does_not_depend_on_their_size(seen, monkeypatch):
+    whole = look_deep(seen)
+    monkeypatch.setattr("logitcask.schemas.inspection.deep.sums._LOT_ROWS", 1)
+    by_block = look_deep(seen)
+    assert len(by_block["calibration"]) == len(whole["calibration"])
+    for one, other in zip(by_block["calibration"], whole["calibration"], strict=True):
+        assert one == pytest.approx(other)
+    assert by_block["hardest_ids"] == whole["hardest_ids"]
+    assert by_block["mass_of_top_k_stored"] == pytest.approx(whole["mass_of_top_k_stored"])

@@ -1,0 +1,321 @@
+"""`compact`: what is left out leaves the disk, whatever happens on the way, and what is shown stays."""
+
+import dataclasses
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from logitcask.schemas import storage
+from logitcask.schemas.dataset import snapshot_writer
+from logitcask.schemas.dataset.appends import claim_append
+from logitcask.schemas.dataset.rules import Rule
+from logitcask.schemas.dataset.shard_view import open_shard
+from logitcask.schemas.dataset.snapshot import Snapshot, load_snapshot, snapshot_numbers
+from logitcask.schemas.errors import CorruptShardError, IncompleteDatasetError, MissingShardError
+from logitcask.schemas.format.reader import Block, ShardReader
+from logitcask.schemas.maintenance.compact import JOURNAL_NAME, compact
+from logitcask.schemas.maintenance.select_forget import forget_documents, select_rows
+from logitcask.schemas.maintenance.verify import verify
+
+
+@pytest.fixture
+def out(whole_copy) -> str:
+    return whole_copy
+
+
+def shown(out: str) -> list[Block]:
+    """Everything the latest snapshot shows, shard by shard."""
+    snapshot = load_snapshot(out)
+    found = []
+    for entry in snapshot.shards():
+        with open_shard(snapshot, entry) as shard:
+            found.append(shard.read())
+    return found
+
+
+def files(out: str) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(Path(out).rglob("*")) if path.is_file()}
+
+
+def tokens_of(out: str, document: str) -> np.ndarray:
+    """The longest stretch of a document's tokens in one window."""
+    stretches = [
+        block.windows.token[block.windows.part == index]
+        for block in shown(out)
+        for index, part in enumerate(block.windows.parts)
+        if part.id == document
+    ]
+    return max(stretches, key=len)
+
+
+def holds_tokens(path: Path, tokens: np.ndarray) -> bool:
+    """Whether a file has these tokens in a row, in plain bytes or in a Parquet column."""
+    if tokens.astype("<i4").tobytes() in path.read_bytes():
+        return True
+    if path.suffix != ".parquet" or "token" not in (table := pq.read_table(path)).column_names:
+        return False
+    return tokens.astype("<i4").tobytes() in table["token"].to_numpy().astype("<i4").tobytes()
+
+
+def test_nothing_of_a_forgotten_document_is_left_on_the_disk(out):
+    tokens = tokens_of(out, "a0-0")
+    assert len(tokens) > 4
+    (Path(out) / "targets/train/.tmp-killed").write_bytes(tokens.tobytes())
+    before = [path for path in Path(out).rglob("*") if path.is_file() and holds_tokens(path, tokens)]
+    assert len(before) == 3
+    forget_documents(out, ["a0-0"])
+    compact(out)
+    for path in (path for path in Path(out).rglob("*") if path.is_file()):
+        assert not holds_tokens(path, tokens), path
+        for trace in (b"a0-0", b"a0.txt#0"):
+            assert trace not in path.read_bytes(), path
+        if path.suffix == ".parquet":
+            assert b"a0-0" not in str(pq.read_metadata(path).metadata).encode(), path
+
+
+def test_what_the_snapshot_shows_stays_the_same(out, contents):
+    select_rows(out, Rule(min_entropy=1.8, sources=("*/a0.txt", "*/a1.txt")))
+    filtered = forget_documents(out, ["a0-0", "a1-4"]).snapshot
+    before = contents(shown(out))
+    result = compact(out)
+    compacted = load_snapshot(out)
+    assert compacted.number == result.snapshot == 4
+    assert contents(shown(out)) == before
+    assert compacted.selections == ()
+    assert verify(out).faults == ()
+    for split, summary in filtered.splits.items():
+        smaller = compacted.splits[split]
+        assert smaller.size_bytes < summary.size_bytes
+        sizes = {"size_bytes": 0, "column_bytes": {}, "extremes": {}}
+        assert dataclasses.replace(smaller, **sizes) == dataclasses.replace(summary, **sizes)
+    assert (compacted.removed, compacted.rejected) == (filtered.removed, filtered.rejected)
+    assert compacted.num_documents_in == filtered.num_documents_in
+
+
+def test_targets_that_stay_are_the_same_bytes(out):
+    """Stored numbers are moved, never decoded and encoded again."""
+    base = load_snapshot(out)
+    entry = base.shards("train")[0]
+    stored = pq.read_table(base.shard_url(entry))
+    with ShardReader(base.shard_url(entry)) as reader:
+        stays = np.array([part.id != "a0-0" for part in reader.parts])[reader.read_parts()]
+    forget_documents(out, ["a0-0"])
+    compact(out)
+    snapshot = load_snapshot(out)
+    table = pq.read_table(snapshot.shard_url(snapshot.shards("train")[0]))
+    for name in ("token", "kind", "ids", "q", "tail", "next_q", "entropy"):
+        assert table[name].to_pylist() == stored.filter(stays)[name].to_pylist()
+
+
+def test_snapshots_that_show_what_is_erased_go_and_others_stay(out, tmp_path):
+    records = [
+        json.loads((Path(out) / "targets" / split / f"{name}.json").read_text())["name"]
+        for split, name in (("train", "a1"), ("held-out", "a2"))
+    ]
+    first = load_snapshot(out)
+    part = snapshot_writer.write_snapshot(
+        out,
+        complete=True,
+        identity=first.identity,
+        records=[_record(first, name) for name in records],
+        num_documents_in=0,
+        rejected={},
+    )
+    whole = snapshot_writer.write_snapshot(
+        out,
+        complete=True,
+        identity=first.identity,
+        records=[_record(first, entry.name) for entry in first.shards()],
+        num_documents_in=first.num_documents_in,
+        rejected=first.rejected,
+    )
+    forget_documents(out, ["a0-0"])
+    assert compact(out).removed_snapshots == (first.number, whole.number, 4)
+    assert snapshot_numbers(out) == [part.number, 5]
+    assert load_snapshot(out, part.number) == part
+    for entry in part.shards():
+        open_shard(part, entry).close()
+
+
+def _record(snapshot: Snapshot, name: str):
+    from logitcask.schemas.dataset.shard_view import stored_record
+
+    return stored_record(snapshot, next(entry for entry in snapshot.shards() if entry.name == name))
+
+
+def test_lines_on_other_documents_stay_in_the_rejected_ones(out):
+    forget_documents(out, ["a0-0"])
+    compact(out)
+    (file,) = (Path(out) / "rejected").iterdir()
+    assert [json.loads(line)["raw"] for line in file.read_text().splitlines()] == ["rejected 99"]
+
+
+def test_token_shards_of_other_documents_stay(out):
+    forget_documents(out, ["a0-0"])
+    compact(out)
+    left = {path.name for path in Path(out).glob("tokens/*/*")}
+    assert left == {"a1-tokens.parquet", "a1-tokens.json", "a2-tokens.parquet", "a2-tokens.json"}
+
+
+def test_shards_that_no_snapshot_needs_go(out):
+    forget = Rule(sources=("*/a1.txt",))
+    select_rows(out, forget)
+    compact(out)
+    assert {path.stem for path in Path(out).glob("targets/*/*.parquet")} == {"a1"}
+    assert snapshot_numbers(out) == [2]
+
+
+def test_without_anything_left_out_nothing_is_touched(out):
+    before = files(out)
+    result = compact(out)
+    assert (result.removed_files, result.snapshot) == ((), 1)
+    assert files(out) == before
+    forget_documents(out, ["a0-0"])
+    compact(out)
+    before = files(out)
+    assert compact(out).removed_files == ()
+    assert files(out) == before
+
+
+class Killed(BaseException):
+    """What no code catches, as a process that is killed runs nothing more."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch) -> Callable[[int | None], None]:
+    """`kill_at(n)`: instead of creating or removing the n-th file from now on, the process is gone; None: never."""
+    left: list[int | None] = [None]
+
+    def counted(step):
+        def run(*arguments):
+            if left[0] is not None:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise Killed
+            return step(*arguments)
+
+        return run
+
+    monkeypatch.setattr(storage, "create", counted(storage.create))
+    monkeypatch.setattr(storage, "remove", counted(storage.remove))
+    return lambda step: left.__setitem__(0, step)
+
+
+@pytest.fixture
+def forgetful(out) -> str:
+    """With documents to forget in two shards."""
+    forget_documents(out, ["a0-0", "a1-1"])
+    return out
+
+
+NUM_STEPS = 22
+
+
+@pytest.mark.parametrize(
+    "step", [pytest.param(n, marks=() if n in (1, 7, 12) else pytest.mark.slow) for n in range(NUM_STEPS)]
+)
+def test_killed_at_any_step_it_is_finished_by_the_next_run(forgetful, tmp_path, kill_at, contents, step):
+    undisturbed = str(shutil.copytree(forgetful, tmp_path / "undisturbed"))
+    compact(undisturbed)
+    kill_at(step)
+    with pytest.raises(Killed):
+        compact(forgetful)
+    kill_at(None)
+    # Whoever reads meanwhile finds a whole snapshot.
+    assert contents(shown(forgetful)) == contents(shown(undisturbed))
+    compact(forgetful)
+    assert files(forgetful) == files(undisturbed)
+
+
+@pytest.mark.slow
+def test_those_were_all_steps(forgetful, kill_at):
+    kill_at(NUM_STEPS)
+    compact(forgetful)
+    kill_at(0)
+    with pytest.raises(Killed):
+        compact(forgetful)
+
+
+@pytest.mark.parametrize(
+    "step", [pytest.param(n, marks=() if n in (2, 7, 12) else pytest.mark.slow) for n in range(NUM_STEPS)]
+)
+def test_two_at_once_do_what_one_does(forgetful, tmp_path, monkeypatch, step):
+    """A second run begins and ends before any step of the first."""
+    undisturbed = str(shutil.copytree(forgetful, tmp_path / "undisturbed"))
+    compact(undisturbed)
+    steps = itertools.count()
+
+    def overtaken(change):
+        def run(*arguments):
+            if next(steps) == step:
+                compact(forgetful)
+            return change(*arguments)
+
+        return run
+
+    monkeypatch.setattr(storage, "create", overtaken(storage.create))
+    monkeypatch.setattr(storage, "remove", overtaken(storage.remove))
+    compact(forgetful)
+    assert files(forgetful) == files(undisturbed)
+
+
+def test_a_shard_that_is_missing_stops_it(out):
+    snapshot = forget_documents(out, ["a0-0"]).snapshot
+    (entry,) = [one for one in snapshot.shards() if one.selection is not None]
+    (Path(out) / entry.path).unlink()
+    with pytest.raises(MissingShardError, match="a0"):
+        compact(out)
+
+
+def test_a_journal_whose_snapshot_never_came_is_begun_again(out):
+    forget_documents(out, ["a0-0"])
+    stale = {
+        "shards_digest": "sha256:0",
+        "compaction": {"snapshot": 3, "rewritten": [], "removed_snapshots": [], "removed_files": ["logitcask.json"]},
+    }
+    (Path(out) / JOURNAL_NAME).write_text(json.dumps(stale))
+    compact(out)
+    assert (Path(out) / "logitcask.json").exists()
+    assert verify(out).faults == ()
+
+
+def test_a_snapshot_written_meanwhile_is_not_lost(out, monkeypatch):
+    publish = snapshot_writer.publish
+    forget_documents(out, ["a0-0"])
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(snapshot_writer, "publish", publish)
+        forget_documents(out, ["a1-0"])
+        return publish(*arguments)
+
+    monkeypatch.setattr(snapshot_writer, "publish", overtaken)
+    compact(out)
+    ids = {part.id for block in shown(out) for part in block.windows.parts}
+    assert not {"a0-0", "a1-0"} & ids
+    assert len(list(Path(out).glob("targets/*/*.parquet"))) == 3
+
+
+def test_an_append_must_have_finished(out):
+    claim_append(out, {"corpus": {"fingerprint": "more"}})
+    forget_documents(out, ["a0-0"])
+    before = files(out)
+    with pytest.raises(IncompleteDatasetError, match="an append has not finished"):
+        compact(out)
+    assert files(out) == before
+
+
+def test_a_damaged_shard_stops_it_before_anything_is_removed(out):
+    snapshot = forget_documents(out, ["a0-0"]).snapshot
+    (entry,) = [one for one in snapshot.shards() if one.selection is not None]
+    path = Path(out) / entry.path
+    path.write_bytes(path.read_bytes()[:100] + b"?" + path.read_bytes()[101:])
+    before = files(out)
+    with pytest.raises(CorruptShardError, match="a0"):
+        compact(out)
+    assert files(out) == before

@@ -1,0 +1,108 @@
+"""Settings of the loss: combinations without a meaning, and shards that lack what one needs, are refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from logitcask.schemas.errors import UsageError
+from logitcask.schemas.format.targets import TailSample, Targets
+from logitcask.student.losses.divergences import SampledCrossEntropy, forward_kl
+from logitcask.student.losses.loss_settings import LossSettings
+from logitcask.student.losses.targets import NO_LABEL, RaggedTargets
+
+
+def stored(num_head: int = 2, sampled: bool = False, temperatures: tuple[float, ...] = ()) -> Targets:
+    """One row: head ids 0, 1 of probability 0.4 each, or no head; the rest in the tail."""
+    tail = 1 - 0.4 * num_head
+    return Targets(
+        head_ids=np.arange(num_head, dtype=np.int32),
+        head_log_probs=np.full(num_head, np.log(0.4), np.float32),
+        head_offsets=np.array([0, num_head]),
+        log_tail=np.array([np.log(tail)], np.float32),
+        log_next=np.array([np.log(0.1)], np.float32),
+        entropy=None,
+        tail_samples=(TailSample(ids=np.array([4, 5], np.int32), offsets=np.array([0, 2])),) if sampled else (),
+        tempered_log_tails={t: np.array([np.log(0.5)], np.float32) for t in temperatures},
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.0}, "above 0"),
+        ({"jsd_beta": 1.0}, "jsd_beta"),
+        ({"sample_share": 0.0}, "sample_share"),
+        ({"tail": "renormalise", "divergence": "reverse"}, "choose forward or jsd"),
+        ({"tail": "sample", "divergence": "jsd"}, "choose forward"),
+        ({"tail": "sample", "temperature": 2.0}, "drawn at temperature 1"),
+        ({"tail": "blend", "temperature": 2.0, "tempering": "head"}, "drawn at temperature 1"),
+        ({"divergence": "jsd", "temperature": 2.0, "tempering": "head"}, "inside the head"),
+    ],
+)
+def test_combinations_without_a_meaning_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        LossSettings(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "shards", "message"),
+    [
+        ({"tail": "sample"}, stored(), "--head threshold-sampling"),
+        ({"tail": "blend"}, stored(), "--head threshold-sampling"),
+        ({"tail": "other"}, stored(num_head=0, sampled=True), "train with tail 'sample'"),
+        ({"tail": "residual"}, stored(num_head=0, sampled=True), "train with tail 'sample'"),
+        ({"tail": "blend"}, stored(num_head=0, sampled=True), "train with tail 'sample'"),
+        ({"temperature": 2.0}, stored(temperatures=(4.0,)), r"stored: 4\); annotate with --temperatures 2"),
+    ],
+)
+def test_shards_that_lack_what_the_loss_needs_are_refused_with_what_to_do(options, shards, message):
+    with pytest.raises(UsageError, match=message):
+        LossSettings(**options).check_shards(shards)
+
+
+@pytest.mark.parametrize(
+    ("options", "shards"),
+    [
+        ({}, stored(sampled=True)),
+        ({"tail": "sample"}, stored(num_head=0, sampled=True)),
+        ({"tail": "blend"}, stored(sampled=True)),
+        ({"temperature": 2.0}, stored(temperatures=(2.0,))),
+        ({"temperature": 2.0, "tempering": "head"}, stored()),
+    ],
+)
+def test_shards_that_hold_what_the_loss_needs_are_taken(options, shards):
+    LossSettings(**options).check_shards(shards)
+
+
+def test_the_default_leaves_the_targets_as_they_are_but_for_the_sample():
+    targets, labels = RaggedTargets.from_arrays(stored(sampled=True), 9), torch.tensor([3])
+    aimed = LossSettings().aim(targets, labels)
+    assert aimed.head_ids is targets.head_ids
+    assert aimed.log_tail is targets.log_tail
+    assert aimed.sample_ids is None
+    assert LossSettings().divergence_function() is forward_kl
+
+
+def test_a_blend_carries_its_share():
+    settings = LossSettings(tail="blend", sample_share=0.25)
+    assert settings.divergence_function() == SampledCrossEntropy(share=0.25)
+    targets = RaggedTargets.from_arrays(stored(sampled=True), 9)
+    assert settings.aim(targets, torch.tensor([NO_LABEL])).sample_ids is targets.sample_ids
+
+
+def test_an_exact_temperature_divides_the_logits_and_one_inside_the_head_does_not():
+    exact = LossSettings(temperature=2.0)
+    assert exact.logits_temperature == 2.0
+    assert replace(exact, tempering="head").logits_temperature == 1.0
+    targets = RaggedTargets.from_arrays(stored(temperatures=(2.0,)), 9)
+    assert exact.aim(targets, torch.tensor([3])).log_tail.exp().item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "metric"),
+    [({}, "kl_nats"), ({"tail": "sample"}, "teacher_cross_entropy_nats"), ({"divergence": "jsd"}, "jsd_nats")],
+)
+def test_logs_name_what_is_measured(options, metric):
+    assert LossSettings(**options).metric == metric

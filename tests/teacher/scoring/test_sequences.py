@@ -1,0 +1,81 @@
+"""How windows are cut into sequences, and what long windows of small parts cost."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.targets import Part, Windows
+from logitcask.teacher.scoring.huggingface import HuggingFaceScorer
+from logitcask.teacher.scoring.sequences import Sequences, sequence_offsets
+
+
+def window_of(lengths: list[int]) -> Windows:
+    num_rows = sum(lengths)
+    return Windows(
+        token=(np.arange(num_rows, dtype=np.int32) * 31 + 7) % 97,
+        kind=np.zeros(num_rows, np.uint8),
+        part=np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
+        window_offsets=np.array([0, num_rows], np.int64),
+        parts=tuple(Part(id=str(n), source="s", offset=0) for n in range(len(lengths))),
+    )
+
+
+def test_windows_up_to_4096_rows_stay_whole() -> None:
+    assert sequence_offsets(window_of([4000, 96])).tolist() == [0, 4096]
+
+
+def test_longer_windows_are_cut_between_parts_only() -> None:
+    assert sequence_offsets(window_of([3000, 1000, 97, 9000, 10])).tolist() == [0, 4000, 4097, 13097, 13107]
+
+
+def test_a_model_that_does_not_pack_gets_each_part_alone() -> None:
+    assert sequence_offsets(window_of([5, 6, 7]), packs=False).tolist() == [0, 5, 11, 18]
+
+
+def test_rows_find_their_places_in_the_rectangle() -> None:
+    windows = window_of([2, 3, 1])
+    run = Sequences(windows, np.array([2, 5, 6]))
+    assert run.token_BS.shape == (2, 3)
+    assert run.token_BS.flat[run.places(np.array([0, 2, 4, 5]))].tolist() == windows.token[[2, 4, 5]].tolist()
+    assert run.position_BS.tolist() == [[0, 1, 2], [0, 0, 1]]
+
+
+class LargestTensor(TorchDispatchMode):
+    """Bytes of the largest tensor that any operation returned."""
+
+    num_bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        returned = func(*args, **(kwargs or {}))
+        for value in returned if isinstance(returned, tuple) else (returned,):
+            if isinstance(value, torch.Tensor):
+                self.num_bytes = max(self.num_bytes, value.untyped_storage().nbytes())
+        return returned
+
+
+@pytest.mark.parametrize(
+    ("window", "part", "sequence"),
+    [(4096, 128, 512), pytest.param(32_768, 512, 4096, marks=pytest.mark.slow)],
+)
+def test_a_long_window_of_small_parts_needs_no_mask_of_its_size(
+    monkeypatch: pytest.MonkeyPatch, window: int, part: int, sequence: int
+) -> None:
+    monkeypatch.setattr("logitcask.teacher.scoring.sequences._SEQUENCE_TOKENS", sequence)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=97,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=window,
+    )
+    scorer = HuggingFaceScorer(LlamaForCausalLM(config).eval(), Scheme(k=4), batch_tokens=sequence)
+    with LargestTensor() as largest:
+        targets = scorer.score(window_of([part] * (window // part)))
+    assert targets.num_positions == window
+    # A mask in bool would be S² bytes; what there is are masks of the sequences in float32.
+    assert largest.num_bytes <= 4 * sequence**2 < window**2 / 8
