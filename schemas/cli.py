@@ -3,6 +3,9 @@
 A subcommand is a frozen dataclass with a `run() -> int`, registered by the package that owns it under the entry-point
 group `logitcask.commands`; its fields are its flags. Only the module of the subcommand that is called is imported.
 Options come from defaults, then the TOML file named by `--config`, then flags.
+
+A renamed option or option value keeps its old form as a hidden alias, on the command line and in the file. The command
+lists it in a class attribute: `old_names: ClassVar = {"old_option": "new_option", "option=old": "option=new"}`.
 """
 
 import atexit
@@ -117,8 +120,29 @@ def parse_command(command: type, name: str, words: Sequence[str]) -> Command:
     words, file = _take_config(words)
     settings = _read_config(file, command) if file else {}
     default, flags = _apply_settings(command, settings)
+    current = _with_current_names([*flags, *words], _old_names(command))
     description = cleandoc(command.__doc__ or "")
-    return tyro.cli(command, prog=f"logitcask {name}", description=description, args=[*flags, *words], default=default)
+    return tyro.cli(command, prog=f"logitcask {name}", description=description, args=current, default=default)
+
+
+def _old_names(command: type) -> dict[str, str]:
+    return getattr(command, "old_names", {})
+
+
+def _with_current_names(words: Sequence[str], old_names: dict[str, str]) -> list[str]:
+    """`words` with the old names of options and of their values replaced."""
+    current, option = [], ""
+    for word in words:
+        flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if flag:
+            dashes = "--no-" if flag.startswith(("--no-", "--no_")) else "--"
+            name = flag[len(dashes) :].replace("-", "_")
+            option = old_names.get(name, name)
+            if option != name:
+                flag = dashes + option.replace("_", "-")
+        setting = f"{option}={value}"
+        current.append(flag + equals + old_names.get(setting, setting).removeprefix(f"{option}="))
+    return current
 
 
 def _take_config(words: Sequence[str]) -> tuple[list[str], str | None]:
@@ -142,7 +166,8 @@ def _read_config(file: str, command: type) -> dict[str, Any]:
         settings = tomllib.loads(Path(file).read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"--config {file}: {error}") from error
-    settings = {key.replace("-", "_"): value for key, value in settings.items()}
+    old_names = _old_names(command)
+    settings = {old_names.get(name := key.replace("-", "_"), name): value for key, value in settings.items()}
     known = option_fields(command)
     unknown = sorted(settings.keys() - known)
     if unknown:

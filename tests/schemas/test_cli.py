@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import pytest
 import tyro
@@ -63,6 +64,64 @@ def test_dashes_and_underscores_are_one_in_a_config_file(config):
             return 0
 
     assert cli.parse_command(Dashed, "dashed", ["--config", config("batch-windows = 4")]) == Dashed(batch_windows=4)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Renamed:
+    """A command with an option and a value that had other names before."""
+
+    files: tyro.conf.Positional[tuple[str, ...]] = ()
+    retry_quarantined: bool = True
+    corpus_license: str = ""
+    tail: Literal["other", "renormalize"] = "other"
+    old_names: ClassVar[dict[str, str]] = {
+        "retry_set_aside": "retry_quarantined",
+        "corpus_licence": "corpus_license",
+        "tail=renormalise": "tail=renormalize",
+    }
+
+    def run(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--corpus-licence", "CC0"], Renamed(corpus_license="CC0")),
+        (["--corpus_licence=a=b"], Renamed(corpus_license="a=b")),
+        (["--retry-set-aside"], Renamed(retry_quarantined=True)),
+        (["--no-retry-set-aside"], Renamed(retry_quarantined=False)),
+        (["--tail", "renormalise"], Renamed(tail="renormalize")),
+        (["--tail=renormalise"], Renamed(tail="renormalize")),
+        (
+            ["renormalise", "--corpus-license", "renormalise"],
+            Renamed(files=("renormalise",), corpus_license="renormalise"),
+        ),
+    ],
+)
+def test_old_names_of_options_and_values_still_work(words, expected):
+    assert cli.parse_command(Renamed, "renamed", words) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('corpus-licence = "CC0"', Renamed(corpus_license="CC0")),
+        ('corpus_licence = "CC0"', Renamed(corpus_license="CC0")),
+        ("retry-set-aside = false", Renamed(retry_quarantined=False)),
+        ('tail = "renormalise"', Renamed(tail="renormalize")),
+    ],
+)
+def test_old_names_still_work_in_a_config_file(config, text, expected):
+    assert cli.parse_command(Renamed, "renamed", ["--config", config(text)]) == expected
+
+
+def test_help_hides_old_names(capsys):
+    with pytest.raises(SystemExit):
+        cli.parse_command(Renamed, "renamed", ["--help"])
+    shown = capsys.readouterr().out
+    assert "--retry-quarantined" in shown
+    assert not [old for old in ("set-aside", "licence", "renormalise", "old-names") if old in shown]
 
 
 @pytest.mark.parametrize(
