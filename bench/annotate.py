@@ -52,7 +52,7 @@ WINDOW_TOKENS = 1024
 RANDOM = "gemma2-2b-random"
 # The eager chain holds two float32 tensors of all logits: 34 GB at so many windows of a vocabulary of 256,000.
 _EAGER_WINDOWS = 16
-_wide_windows = score_windows.wide_windows
+_measured_rows = score_windows.measured_rows
 _HEAD_SCHEMES = {"adaptive, τ = 0.001": Scheme(), "k = 128": Scheme(kind="topk", k=128)}
 
 
@@ -144,7 +144,7 @@ def measure(problem: Problem, rounds: int) -> dict[str, Any]:
         for name in list(columns)[:: -1 if index % 2 else 1]:
             seconds[name].append(columns[name]())
     one, one_measured = (np.array(seconds.pop(name)) for name in ("one window", "one window, measured"))
-    more = (one_measured - one) * problem.windows.num_windows / score_windows.WIDE_INTERVAL_WINDOWS
+    more = (one_measured - one) * problem.windows.num_windows / score_windows.MEASURED_WINDOW_INTERVAL
     seconds["annotate, every 64th window measured"] = (np.array(seconds["annotate"]) + more).tolist()
     bare, tokens = seconds["bare forward"], problem.windows.num_positions
     return {
@@ -176,7 +176,7 @@ def fastest_batch(problem: Problem) -> int:
 
 def peak_bytes(problem: Problem) -> int:
     """Most memory that annotating takes above the loaded model, with windows measured at full width as in a job."""
-    score_windows.wide_windows = _wide_windows
+    score_windows.measured_rows = _measured_rows
     if problem.scorer.model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -239,7 +239,7 @@ def load_problem(options: argparse.Namespace) -> Problem:
     """The teacher and the windows that were asked for."""
     torch.set_num_threads(options.threads)
     # Until memory is measured.
-    score_windows.wide_windows = lambda windows: np.zeros(windows.num_positions, dtype=bool)
+    score_windows.measured_rows = lambda windows: np.zeros(windows.num_positions, dtype=bool)
     model, teacher, tokenizer, windows = _random(options) if options.teacher == RANDOM else _real(options)
     spec = ScorerSpec(
         reference=options.teacher,

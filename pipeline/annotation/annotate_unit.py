@@ -28,7 +28,7 @@ from logitcask.schemas.format.scheme import Layout
 from logitcask.schemas.format.targets import Targets, Windows
 from logitcask.schemas.format.writer import EncodedShard
 from logitcask.schemas.stats.by_source import SourceGroups, summarize_by_source
-from logitcask.schemas.stats.outlier_windows import find_extremes
+from logitcask.schemas.stats.outlier_windows import find_outliers
 from logitcask.schemas.stats.target_statistics import Statistics
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def annotate_unit(
         num_documents=windows.num_documents(),
         statistics=statistics,
         by_source=summarize_by_source(windows, targets, spec.sources),
-        extremes=find_extremes(unit.name, windows, targets),
+        extremes=find_outliers(unit.name, windows, targets),
         environment=scorer.environment | scoring.environment(),
         timings={
             "forward_seconds": round(scoring.forward_seconds, 4),

@@ -10,7 +10,7 @@ from logitcask.schemas.format.metadata import ShardMetadata
 from logitcask.schemas.format.targets import Targets, Windows
 from logitcask.schemas.format.writer import EncodedShard, ShardStream
 from logitcask.schemas.stats.target_statistics import Statistics
-from logitcask.schemas.stats.vocabulary_statistics import WideStatistics
+from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
 
 if TYPE_CHECKING:
     pass
@@ -48,7 +48,7 @@ class UnitEncoder:
         # What waits is of no use after an error; what runs ends within one row group.
         self._pool.shutdown(cancel_futures=True)
 
-    def add(self, windows: Windows, targets: Targets, wide: WideStatistics) -> None:
+    def add(self, windows: Windows, targets: Targets, vocabulary: VocabularyStatistics) -> None:
         """Takes the next batch; waits while two are waiting already.
 
         Raises:
@@ -56,7 +56,7 @@ class UnitEncoder:
         """
         while len(self._waiting) >= _WAITING_BATCHES:
             self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(self._encode, windows, targets, wide))
+        self._waiting.append(self._pool.submit(self._encode, windows, targets, vocabulary))
 
     def finish(self) -> tuple[EncodedShard, Targets, Statistics]:
         """The shard, all targets, and their statistics, once everything is encoded.
@@ -68,9 +68,9 @@ class UnitEncoder:
             self._waiting.popleft().result()
         return self._pool.submit(self._stream.finish).result(), Targets.concatenate(self._pieces), self._statistics
 
-    def _encode(self, windows: Windows, targets: Targets, wide: WideStatistics) -> None:
+    def _encode(self, windows: Windows, targets: Targets, vocabulary: VocabularyStatistics) -> None:
         started_seconds = time.perf_counter()
         self._pieces.append(targets)
-        self._statistics += Statistics.of(windows, targets, wide=wide)
+        self._statistics += Statistics.of(windows, targets, vocabulary=vocabulary)
         self._stream.add(targets)
         self.seconds += time.perf_counter() - started_seconds

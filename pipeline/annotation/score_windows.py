@@ -15,7 +15,7 @@ from logitcask.pipeline.annotation.encoder import UnitEncoder
 from logitcask.pipeline.units.heartbeats import Heartbeats
 from logitcask.schemas.errors import MemoryExhaustedError
 from logitcask.schemas.format.targets import Targets, Windows
-from logitcask.schemas.stats.vocabulary_statistics import WideStatistics
+from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
 from logitcask.teacher.text.packing import batches
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 # Every so many windows of a shard, from its first on, are measured over the whole vocabulary.
-WIDE_INTERVAL_WINDOWS = 64
+MEASURED_WINDOW_INTERVAL = 64
 
 
 # What one window takes is halved so often: from sequences of 4,096 positions and 512 rows of logits to 128 and 16.
@@ -70,16 +70,16 @@ def score_windows(
         MemoryExhaustedError: A single window is too much.
     """
     scoring = Scoring(batch_tokens=batch_tokens)
-    measured = wide_windows(windows)
+    measured = measured_rows(windows)
     start = 0
     last_seconds = time.perf_counter()
     scorer.num_halvings = 0
     while start < windows.num_windows:
         stop = start + next(batches(windows.window_offsets[start:], scoring.batch_tokens))[1]
         batch = windows.select(start, stop)
-        wide_T = measured[windows.window_offsets[start] : windows.window_offsets[stop]]
+        measured_T = measured[windows.window_offsets[start] : windows.window_offsets[stop]]
         forward_seconds = scoring.forward_seconds
-        found = _try_to_score(scorer, batch, wide_T, scoring)
+        found = _try_to_score(scorer, batch, measured_T, scoring)
         if found is None:
             continue
         encoder.add(batch, *found)
@@ -90,20 +90,20 @@ def score_windows(
     return scoring
 
 
-def wide_windows(windows: Windows) -> np.ndarray:
+def measured_rows(windows: Windows) -> np.ndarray:
     """Which rows are measured over the whole vocabulary, bool [T]."""
-    return windows.window_index() % WIDE_INTERVAL_WINDOWS == 0
+    return windows.window_index() % MEASURED_WINDOW_INTERVAL == 0
 
 
 def _try_to_score(
-    scorer: "Scorer", batch: Windows, wide_T: np.ndarray, scoring: Scoring
-) -> tuple[Targets, WideStatistics] | None:
+    scorer: "Scorer", batch: Windows, measured_T: np.ndarray, scoring: Scoring
+) -> tuple[Targets, VocabularyStatistics] | None:
     """The batch's targets; None where memory ran out and smaller batches are to be tried."""
     import torch
 
     started_seconds = time.perf_counter()
     try:
-        return scorer.score_and_measure(batch, wide_T)
+        return scorer.score_and_measure(batch, measured_T)
     except torch.OutOfMemoryError as error:
         _take_less(scorer, batch, scoring, error)
     finally:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from logitcask.schemas import storage
 from logitcask.schemas.errors import CorruptShardError, UnknownFormatVersionError
 from logitcask.schemas.stats.by_source import SourceSummary, sources_from_json
-from logitcask.schemas.stats.outlier_windows import Extremes, extremes_from_json
+from logitcask.schemas.stats.outlier_windows import OutlierWindows, outliers_from_json
 from logitcask.schemas.stats.target_statistics import Statistics
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class UnitRecord:
     column_bytes: dict[str, int] = field(default_factory=dict)
     statistics: Statistics | None = None
     by_source: dict[str, SourceSummary] = field(default_factory=dict)
-    extremes: Extremes = field(default_factory=dict)
+    extremes: OutlierWindows = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, Any] = field(default_factory=dict)
 
@@ -91,7 +91,7 @@ class UnitRecord:
             fields["statistics"] = Statistics.from_json(fields["statistics"])
         # Records of the first release lack these.
         fields["by_source"] = sources_from_json(fields.get("by_source", {}))
-        fields["extremes"] = extremes_from_json(fields.get("extremes", {}))
+        fields["extremes"] = outliers_from_json(fields.get("extremes", {}))
         return cls(**fields)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.stats.by_source import SourceSummary, sources_from_json
 from logitcask.schemas.stats.compute_cost import RunningCost, cost_of_unit, costs_from_json
-from logitcask.schemas.stats.outlier_windows import Extremes, extremes_from_json, merge_extremes
+from logitcask.schemas.stats.outlier_windows import OutlierWindows, merge_outliers, outliers_from_json
 from logitcask.schemas.stats.sum_by_key import sum_by_key
 from logitcask.schemas.stats.target_statistics import Statistics
 
@@ -25,7 +25,7 @@ class SplitSummary:
     column_bytes: dict[str, int] = field(default_factory=dict)
     statistics: Statistics = field(default_factory=Statistics)
     by_source: dict[str, SourceSummary] = field(default_factory=dict)
-    extremes: Extremes = field(default_factory=dict)
+    extremes: OutlierWindows = field(default_factory=dict)
     costs: dict[str, RunningCost] = field(default_factory=dict)
 
     @classmethod
@@ -49,7 +49,7 @@ class SplitSummary:
         parsed = {
             "statistics": Statistics.from_json(value["statistics"]),
             "by_source": sources_from_json(value.get("by_source", {})),
-            "extremes": extremes_from_json(value.get("extremes", {})),
+            "extremes": outliers_from_json(value.get("extremes", {})),
             "costs": costs_from_json(value.get("costs", {})),
         }
         return cls(**{**value, **parsed})
@@ -67,7 +67,7 @@ def sum_summaries(summaries: Iterable[SplitSummary]) -> SplitSummary:
         column_bytes=sum_by_key(part.column_bytes for part in parts),
         statistics=Statistics.merge(part.statistics for part in parts),
         by_source=sum_by_key(part.by_source for part in parts),
-        extremes=merge_extremes(part.extremes for part in parts),
+        extremes=merge_outliers(part.extremes for part in parts),
         costs=sum_by_key(part.costs for part in parts),
     )
 

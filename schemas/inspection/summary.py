@@ -12,7 +12,7 @@ from logitcask.schemas.dataset.split_summary import SplitSummary
 from logitcask.schemas.stats import expected_bytes
 from logitcask.schemas.stats.by_source import SourceSummary
 from logitcask.schemas.stats.compute_cost import RunningCost
-from logitcask.schemas.stats.outlier_windows import Extremes
+from logitcask.schemas.stats.outlier_windows import OutlierWindows
 from logitcask.schemas.stats.target_statistics import BINS_PER_NAT, Histogram, Statistics
 
 SCHEMA = "logitcask.inspect/1"
@@ -56,7 +56,7 @@ def describe(snapshot: Snapshot) -> dict[str, Any]:
         "sources": {
             name: _describe_source(source, total) for name, source in sorted(total.by_source.items(), key=_largest)
         },
-        "outliers": _describe_extremes(total.extremes),
+        "outliers": _describe_outliers(total.extremes),
         "cost": _describe_costs(total, identity),
         "accuracy": ACCURACY,
     }
@@ -112,7 +112,7 @@ def _unit_of(column: str) -> str:
     return "entries" if column in ("ids", "id_gaps", "q") else "rows"
 
 
-def _describe_extremes(extremes: Extremes) -> dict[str, Any]:
+def _describe_outliers(extremes: OutlierWindows) -> dict[str, Any]:
     return {
         measure: [{"shard": one.shard, "window": one.window, "mean_nats": one.mean_nats} for one in found]
         for measure, found in extremes.items()

@@ -163,8 +163,8 @@ def _distributions(total: Mapping[str, Any]) -> Table:
     return table
 
 
-def _whole_vocabulary(wide: Mapping[str, Any]) -> Table | Text:
-    if not wide["rows"]:
+def _whole_vocabulary(vocabulary: Mapping[str, Any]) -> Table | Text:
+    if not vocabulary["rows"]:
         return Text.assemble(
             ("whole vocabulary  ", _LABEL), ("not measured by the release that annotated this dataset", "dim")
         )
@@ -175,8 +175,8 @@ def _whole_vocabulary(wide: Mapping[str, Any]) -> Table | Text:
         table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True, style=_SHAPE)
     for letter, name, values, digits in [
-        ("k", "mass, k largest", wide["mass_of_top_k"], 3),
-        ("N", "ids in N draws", wide["unique_ids_of_n_draws"], 1),
+        ("k", "mass, k largest", vocabulary["mass_of_top_k"], 3),
+        ("N", "ids in N draws", vocabulary["unique_ids_of_n_draws"], 1),
     ]:
         blanks = [""] * (10 - len(values))
         table.add_row(*(Text(word, style="dim") for word in [f"{letter} =", *map(str, values), *blanks, ""]))

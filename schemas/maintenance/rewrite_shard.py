@@ -26,7 +26,7 @@ from logitcask.schemas.format.ragged import offsets_from_lengths
 from logitcask.schemas.format.reader import Block, ShardReader
 from logitcask.schemas.format.writer import EncodedShard
 from logitcask.schemas.stats.by_source import SourceSummary
-from logitcask.schemas.stats.outlier_windows import Extremes, find_extremes, merge_extremes
+from logitcask.schemas.stats.outlier_windows import OutlierWindows, find_outliers, merge_outliers
 from logitcask.schemas.stats.target_statistics import Statistics
 
 
@@ -35,13 +35,13 @@ def describe_view(record: UnitRecord, reader: ShardReader, rules: Rules) -> Unit
 
     Reads the whole shard. Timings go: they are the cost of rows that are no longer counted.
     """
-    statistics, extremes = Statistics(), Extremes()
+    statistics, extremes = Statistics(), OutlierWindows()
     num_windows = num_positions = 0
     for block in blocks_of(SnapshotShard(reader, rules)):
         assert block.targets is not None, "target shards only"
         statistics += Statistics.of(block.windows, block.targets)
-        found = find_extremes(record.name, block.windows, block.targets)
-        extremes = merge_extremes([extremes, _shift(found, num_windows)])
+        found = find_outliers(record.name, block.windows, block.targets)
+        extremes = merge_outliers([extremes, _shift(found, num_windows)])
         num_windows += block.windows.num_windows
         num_positions += block.windows.num_positions
     stays = parts_taken(reader.parts, rules)
@@ -59,7 +59,7 @@ def describe_view(record: UnitRecord, reader: ShardReader, rules: Rules) -> Unit
     )
 
 
-def _shift(extremes: Extremes, num_windows: int) -> Extremes:
+def _shift(extremes: OutlierWindows, num_windows: int) -> OutlierWindows:
     """Windows counted in the shard, not in the block that starts at window `num_windows`."""
     return {
         measure: tuple(replace(one, window=one.window + num_windows) for one in found)

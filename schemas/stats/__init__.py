@@ -1,1 +1,1 @@
-"""What is summed over the rows of shards. Every statistic is mergeable: sums of parts are the sum of the whole."""
+"""Statistics over the rows of shards. Every statistic is mergeable: the sum of the parts equals that of the whole."""

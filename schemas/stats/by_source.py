@@ -1,8 +1,8 @@
-"""Where text came from, in few groups: what the corpus's sources look like to the teacher, each on its own.
+"""Statistics by group of corpus sources: how the teacher sees each source.
 
-A group is a name for some of the corpus's files: a path that was given, or what lies directly below the only path
-that was given. Groups are few and chosen before the first unit runs, so that counts by group add up exactly however the
-work is cut.
+A group is a named set of corpus files: one input path, or, if there is only one input path, one entry directly below
+it. There are few groups, and they are chosen before the first unit runs, so counts by group add up exactly however the
+work is divided into units.
 """
 
 import re
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 MAX_GROUPS = 64
 OTHER_SOURCES = "other sources"
-# A document's place in its file, as `Part.source` states it: row or byte offset.
+# The row or byte offset at the end of `Part.source`.
 _PLACE = re.compile(r"[#@]\d+$")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceGroups:
-    """Which group a document belongs to.
+    """Maps a document's source to its group.
 
     Attributes:
-        prefixes: What the URLs of a group's files begin with, to the group's name. The longest prefix decides.
+        prefixes: URL prefix to group name. The longest prefix that matches wins.
     """
 
     prefixes: Mapping[str, str] = field(default_factory=dict)
@@ -40,12 +40,12 @@ class SourceGroups:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceSummary:
-    """What came from one group of sources. All counts are exact, and add up over shards in any order.
+    """Counts and statistics of one group of sources. They are exact and add up over shards in any order.
 
     Attributes:
-        num_documents: Documents that begin here.
-        num_positions: Rows.
-        statistics: Of their targets; without wide statistics, which are measured for whole windows.
+        num_documents: Documents whose first part is among these rows.
+        num_positions: Number of rows.
+        statistics: Statistics of the rows' targets, without vocabulary statistics, which cover whole windows.
     """
 
     num_documents: int = 0
@@ -65,7 +65,7 @@ class SourceSummary:
 
 
 def summarize_by_source(windows: "Windows", targets: "Targets", groups: SourceGroups) -> dict[str, SourceSummary]:
-    """A summary for each group that has rows here, by the group's name."""
+    """Group name to summary, for each group that has rows in these windows."""
     import numpy as np
 
     group_of_part = [groups.of_source(part.source) for part in windows.parts]
@@ -85,5 +85,5 @@ def summarize_by_source(windows: "Windows", targets: "Targets", groups: SourceGr
 
 
 def sources_from_json(value: Mapping[str, Any]) -> dict[str, SourceSummary]:
-    """What `dataclasses.asdict` made of summaries by group."""
+    """Restores summaries by group from the output of `dataclasses.asdict`."""
     return {name: SourceSummary.from_json(one) for name, one in value.items()}

@@ -1,4 +1,4 @@
-"""What an annotation really cost: seconds of the workers' phases by device, as their records say, added up exactly."""
+"""The measured cost of an annotation: exact sums, by device, of the seconds that unit records state for each phase."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ _CONSECUTIVE = ("read", "load", "score", "finish")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunningCost:
-    """What units cost on one model of device.
+    """The cost of units on one device model.
 
     Attributes:
-        num_units: Units whose timings are known.
+        num_units: Units with known timings.
         num_positions: Rows of their shards.
-        milliseconds: Phase to the workers' time in it, added up over workers. "read", "load", "score" and "finish"
-            follow one another; "forward" and "encode" run within "score", at the same time.
+        milliseconds: Phase to time, summed over workers. The phases "read", "load", "score" and "finish" are
+            consecutive; "forward" and "encode" run inside "score", concurrently.
     """
 
     num_units: int = 0
@@ -37,21 +37,21 @@ class RunningCost:
 
     @property
     def worker_seconds(self) -> float:
-        """What the workers were busy with these units, waiting for another phase included."""
+        """Time that workers spent on these units, including waits for another phase."""
         return sum(self.seconds(phase) for phase in _CONSECUTIVE)
 
 
 def cost_of_unit(
     num_positions: int, environment: Mapping[str, Any], timings: Mapping[str, Any]
 ) -> dict[str, RunningCost]:
-    """A unit's cost by the model of its device; empty where its record was rebuilt and the timings are lost."""
+    """A unit's cost by device model; empty if its record was rebuilt, which loses the timings."""
     milliseconds = {
         name.removesuffix(_SUFFIX): round(1000 * value)
         for name, value in timings.items()
         if name.endswith(_SUFFIX) and isinstance(value, int | float)
     }
     if "forward" not in milliseconds and "score" in milliseconds:
-        # The first release scored a unit and then encoded it, and called the forward pass by the name of the phase.
+        # The first release encoded a unit after scoring it, and recorded the forward pass as "score".
         milliseconds |= {"forward": milliseconds["score"], "finish": milliseconds.get("encode", 0)}
     device = environment.get("device")
     if not milliseconds or not isinstance(device, Mapping):
@@ -61,5 +61,5 @@ def cost_of_unit(
 
 
 def costs_from_json(value: Mapping[str, Any]) -> dict[str, RunningCost]:
-    """What `dataclasses.asdict` made of costs by device."""
+    """Restores costs by device from the output of `dataclasses.asdict`."""
     return {device: RunningCost(**cost) for device, cost in value.items()}

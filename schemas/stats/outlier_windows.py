@@ -1,7 +1,7 @@
-"""The most unusual windows of a dataset: found while annotating, kept by name, so that somebody looks at them.
+"""The most unusual windows of a dataset. The annotation records where they are, so that a person can read them.
 
-Of each measure the few largest are kept. The largest of two shards are among the largest of each, so merging loses
-nothing and its order does not matter.
+Each measure keeps its few most outlying windows. Those of two shards together are among those of each shard, so merging
+loses nothing and its order does not matter.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
     from logitcask.schemas.format.targets import Targets, Windows
 
-NUM_EXTREMES = 4
-# Means over fewer rows say little of a window.
+MAX_OUTLIERS = 4
+# A mean over fewer rows says little about a window.
 MIN_ROWS = 32
 HIGHEST_LOSS, LOWEST_LOSS, HIGHEST_ENTROPY = "highest_loss", "lowest_loss", "highest_entropy"
-# Whether the largest values of a measure are kept, or the smallest.
+# Whether a measure keeps its largest values (else its smallest).
 MEASURES: Mapping[str, bool] = {HIGHEST_LOSS: True, LOWEST_LOSS: False, HIGHEST_ENTROPY: True}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Extreme:
-    """A window whose mean of something is far out.
+class OutlierWindow:
+    """A window whose mean of a measured quantity is among the most extreme of its dataset.
 
     Attributes:
         shard: The target shard's name.
@@ -42,42 +42,43 @@ class Extreme:
         return self.mean_steps / STEPS_PER_NAT
 
 
-Extremes = dict[str, tuple[Extreme, ...]]
+OutlierWindows = dict[str, tuple[OutlierWindow, ...]]
+"""Measure to its outlier windows, the most extreme first."""
 
 
-def find_extremes(shard: str, windows: "Windows", targets: "Targets") -> Extremes:
-    """The extremes of one shard, by measure; a measure that no window has is left out."""
+def find_outliers(shard: str, windows: "Windows", targets: "Targets") -> OutlierWindows:
+    """The outlier windows of one shard, without the measures that no window has."""
     columns = {HIGHEST_LOSS: -targets.log_next, LOWEST_LOSS: -targets.log_next}
     if targets.entropy is not None:
         columns[HIGHEST_ENTROPY] = targets.entropy
     found = {measure: _window_means(shard, windows, column) for measure, column in columns.items()}
-    return merge_extremes([found])
+    return merge_outliers([found])
 
 
-def merge_extremes(pieces: Iterable[Mapping[str, Iterable[Extreme]]]) -> Extremes:
-    """The extremes of all pieces together; among equals the first by shard and window stay."""
-    gathered: dict[str, list[Extreme]] = {}
+def merge_outliers(pieces: Iterable[Mapping[str, Iterable[OutlierWindow]]]) -> OutlierWindows:
+    """The outlier windows of all pieces together; equal means are ordered by shard and window."""
+    gathered: dict[str, list[OutlierWindow]] = {}
     for piece in pieces:
-        for measure, extremes in piece.items():
-            gathered.setdefault(measure, []).extend(extremes)
+        for measure, outliers in piece.items():
+            gathered.setdefault(measure, []).extend(outliers)
     return {
-        measure: tuple(sorted(extremes, key=lambda one: _order(measure, one))[:NUM_EXTREMES])
-        for measure, extremes in sorted(gathered.items())
-        if extremes
+        measure: tuple(sorted(outliers, key=lambda one: _order(measure, one))[:MAX_OUTLIERS])
+        for measure, outliers in sorted(gathered.items())
+        if outliers
     }
 
 
-def extremes_from_json(value: Mapping[str, Any]) -> Extremes:
-    """What `dataclasses.asdict` made of extremes by measure."""
-    return {measure: tuple(Extreme(**one) for one in extremes) for measure, extremes in value.items()}
+def outliers_from_json(value: Mapping[str, Any]) -> OutlierWindows:
+    """Restores outlier windows from the output of `dataclasses.asdict`."""
+    return {measure: tuple(OutlierWindow(**one) for one in outliers) for measure, outliers in value.items()}
 
 
-def _order(measure: str, extreme: Extreme) -> tuple[int, str, int]:
-    return (-extreme.mean_steps if MEASURES[measure] else extreme.mean_steps, extreme.shard, extreme.window)
+def _order(measure: str, outlier: OutlierWindow) -> tuple[int, str, int]:
+    return (-outlier.mean_steps if MEASURES[measure] else outlier.mean_steps, outlier.shard, outlier.window)
 
 
-def _window_means(shard: str, windows: "Windows", values_T: "np.ndarray") -> list[Extreme]:
-    """The means of all windows with enough rows that have a finite value."""
+def _window_means(shard: str, windows: "Windows", values_T: "np.ndarray") -> list[OutlierWindow]:
+    """The means of all windows that have enough rows with a finite value."""
     import numpy as np
 
     has_value = np.isfinite(values_T)
@@ -85,7 +86,7 @@ def _window_means(shard: str, windows: "Windows", values_T: "np.ndarray") -> lis
     sums, counts = (np.concatenate([[0], np.cumsum(column)]) for column in (steps, has_value.astype(np.int64)))
     starts, stops = windows.window_offsets[:-1], windows.window_offsets[1:]
     return [
-        Extreme(shard=shard, window=window, mean_steps=total // count)
+        OutlierWindow(shard=shard, window=window, mean_steps=total // count)
         for window, (total, count) in enumerate(
             zip((sums[stops] - sums[starts]).tolist(), (counts[stops] - counts[starts]).tolist(), strict=True)
         )

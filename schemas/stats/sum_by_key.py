@@ -1,4 +1,4 @@
-"""Values that belong to keys, added up key by key: counts by reason, bytes by column, summaries by source."""
+"""Sums key by key: counts by reason, bytes by column, summaries by source."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -8,7 +8,7 @@ V = TypeVar("V", bound=Any)
 
 
 def sum_by_key(pieces: Iterable[Mapping[K, V]]) -> dict[K, V]:
-    """The sum of the values of each key, whatever `+` means for them, by rising key."""
+    """The sum (`+`) of the values of each key, in ascending order of the keys."""
     sums: dict[K, V] = {}
     for piece in pieces:
         for key, value in piece.items():

@@ -1,27 +1,28 @@
-"""What a shard's targets look like, in numbers that merge exactly.
+"""Statistics of a shard's targets that merge exactly.
 
-Counts, sums in integer steps, and histograms with fixed bins: adding the statistics of two shards gives, to the last
-bit, the statistics of both, in any order. Quantiles come from the histograms, within one bin.
+They are counts, sums of integer steps, and histograms with fixed bins. So the sum of two shards' statistics equals, to
+the last bit, the statistics of both shards, in any order. Quantiles come from the histograms and are exact to one bin.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from logitcask.schemas.stats.sum_by_key import sum_by_key
-from logitcask.schemas.stats.vocabulary_statistics import WideStatistics
+from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
 
 if TYPE_CHECKING:
-    # Only `of` computes with arrays; reading statistics must not cost the import.
+    # Only `of` computes with arrays; code that only reads statistics must not pay for the import.
     import numpy as np
 
     from logitcask.schemas.format.targets import TargetRows, Windows
 
 BINS_PER_NAT = 16
 NUM_BINS = 32 * BINS_PER_NAT
-# Sums are kept in these fractions of a nat, and of the unit mass.
+# Resolution of the integer sums: fractions of a nat, and of the unit mass.
 STEPS_PER_NAT = 1 << 20
 STEPS_PER_MASS = 1 << 32
+_QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,10 +30,11 @@ class Histogram:
     """Counts of a non-negative quantity in nats.
 
     Attributes:
-        count: Values seen.
-        sum_steps: Their sum, in 1/STEPS_PER_NAT nat.
-        bins: Bin index to count; bin i covers [i, i + 1) / BINS_PER_NAT; the last also all beyond.
-        infinite: Values that were infinite; neither in `sum_steps` nor in `bins`, but in `count`.
+        count: Number of values, infinite ones included.
+        sum_steps: Sum of the finite values, in 1/STEPS_PER_NAT nat.
+        bins: Bin index to count of finite values. Bin i covers [i, i + 1) / BINS_PER_NAT; the last bin also holds all
+            larger values.
+        infinite: Number of infinite values.
     """
 
     count: int = 0
@@ -62,19 +64,19 @@ class Histogram:
         )
 
     def mean(self) -> float | None:
-        """Mean of the finite values in nats; None without any."""
+        """Mean of the finite values in nats; None if there are none."""
         finite = self.count - self.infinite
         return self.sum_steps / STEPS_PER_NAT / finite if finite else None
 
     def quantile(self, share: float) -> float | None:
-        """The value in nats below which `share` of all values lie, interpolated within a bin; None without any."""
+        """The value in nats below which `share` of all values are, interpolated within a bin; None without values."""
         if self.count == 0:
             return None
-        wanted = share * self.count
+        remaining = share * self.count
         for index in sorted(self.bins):
-            if wanted <= self.bins[index]:
-                return (index + wanted / self.bins[index]) / BINS_PER_NAT
-            wanted -= self.bins[index]
+            if remaining <= self.bins[index]:
+                return (index + remaining / self.bins[index]) / BINS_PER_NAT
+            remaining -= self.bins[index]
         return float("inf") if self.infinite else NUM_BINS / BINS_PER_NAT
 
 
@@ -83,19 +85,20 @@ class Statistics:
     """Statistics of windows and targets.
 
     Attributes:
-        positions_by_kind: `Kind` value to rows.
+        positions_by_kind: `Kind` value to number of rows.
         targets: Rows with a target.
-        head_entries: Stored entries over all rows.
-        head_widths: Width to rows that have it.
-        sample_entries: Different drawn ids over all rows and replicas; what repeats is counted once.
-        sample_draws: Draws over all rows and replicas.
+        head_entries: Stored head entries of all rows.
+        head_widths: Head width to number of rows.
+        sample_entries: Distinct drawn ids, summed over all rows and replicas.
+        sample_draws: Draws of all rows and replicas.
         tail_mass_steps: Sum of tail masses, in 1/STEPS_PER_MASS.
-        entropy: Of the full distribution.
+        entropy: Entropy of the full distribution.
         tail: −log of the tail mass; infinite where the tail is empty.
         loss: −log p of the actual next token, over rows with a label: the teacher's loss on the corpus.
         top1_known: Rows with a label for which the teacher's most probable id is known.
-        top1_hits: Those of them where it is the actual next token.
-        wide: Of a share of the windows, over the whole vocabulary; empty where nobody measured it.
+        top1_hits: Rows of `top1_known` where that id is the actual next token.
+        wide: Vocabulary statistics of a share of the windows; empty where they were not measured. (The field has the
+            name of its stored key.)
     """
 
     positions_by_kind: dict[int, int] = field(default_factory=dict)
@@ -110,7 +113,7 @@ class Statistics:
     loss: Histogram = field(default_factory=Histogram)
     top1_known: int = 0
     top1_hits: int = 0
-    wide: WideStatistics = field(default_factory=WideStatistics)
+    wide: VocabularyStatistics = field(default_factory=VocabularyStatistics)
 
     @classmethod
     def of(
@@ -119,35 +122,35 @@ class Statistics:
         targets: "TargetRows",
         *,
         rows: "np.ndarray | None" = None,
-        wide: WideStatistics | None = None,
+        vocabulary: VocabularyStatistics | None = None,
     ) -> "Statistics":
-        """Statistics of exact targets (from the scorer) or decoded ones (from a shard; top-1 is then unknown).
+        """Statistics of exact targets (from the scorer) or of decoded ones (from a shard; top-1 is then unknown).
 
         Args:
             windows, targets: T rows.
-            rows: Which of them count, bool [T]; all by default.
-            wide: Measured by whoever held all logits.
+            rows: Which rows to count, bool [T]; all by default.
+            vocabulary: What the scorer measured over the full vocabulary.
         """
         found = cls.of_rows(windows.kind, targets, rows=rows)
         if targets.top1_ids is not None:
-            labelled = targets.has_label() if rows is None else rows & targets.has_label()
-            hits = (targets.top1_ids == windows.next_token())[labelled]
+            labeled = targets.has_label() if rows is None else rows & targets.has_label()
+            hits = (targets.top1_ids == windows.next_token())[labeled]
             found = replace(found, top1_known=len(hits), top1_hits=int(hits.sum()))
-        return found if wide is None else replace(found, wide=wide)
+        return found if vocabulary is None else replace(found, wide=vocabulary)
 
     @classmethod
     def of_rows(cls, kind: "np.ndarray", targets: "TargetRows", *, rows: "np.ndarray | None" = None) -> "Statistics":
-        """All that needs no tokens: neither top-1 nor wide statistics.
+        """Statistics that need no tokens: all except top-1 and vocabulary statistics.
 
         Args:
             kind: `Kind` of each row, uint8 [T].
-            targets: T rows; the entries of their heads are not looked at.
-            rows: Which of them count, bool [T]; all by default.
+            targets: T rows. The values of head entries are not used.
+            rows: Which rows to count, bool [T]; all by default.
         """
         import numpy as np
 
         counted = np.ones(targets.num_positions, dtype=bool) if rows is None else rows
-        with_target, labelled = counted & targets.has_target(), counted & targets.has_label()
+        with_target, labeled = counted & targets.has_target(), counted & targets.has_label()
         widths = targets.head_widths()[with_target]
         log_tail = targets.log_tail[with_target].astype(np.float64)
         drawn = [np.repeat(counted, np.diff(sample.offsets)) for sample in targets.tail_samples]
@@ -164,28 +167,23 @@ class Statistics:
             tail_mass_steps=int(np.rint(np.exp(log_tail) * STEPS_PER_MASS).astype(np.int64).sum()),
             entropy=Histogram() if targets.entropy is None else Histogram.of(targets.entropy[with_target]),
             tail=Histogram.of(-log_tail),
-            loss=Histogram.of(-targets.log_next[labelled]),
+            loss=Histogram.of(-targets.log_next[labeled]),
         )
 
     def __add__(self, other: "Statistics") -> "Statistics":
-        merged = {
-            one.name: _ADD.get(type(getattr(self, one.name)), lambda a, b: a + b)(
-                getattr(self, one.name), getattr(other, one.name)
-            )
-            for one in fields(self)
-        }
-        return Statistics(**merged)
+        pairs = {one.name: (getattr(self, one.name), getattr(other, one.name)) for one in fields(self)}
+        return Statistics(**{name: _sum(*pair) for name, pair in pairs.items()})
 
     @classmethod
     def merge(cls, parts: Iterable["Statistics"]) -> "Statistics":
-        """The statistics of all parts together."""
+        """The sum of all parts."""
         total = cls()
         for part in parts:
             total += part
         return total
 
     def summary(self) -> dict[str, Any]:
-        """Means and quantiles for people: nats, except where the name says otherwise; None where unknown."""
+        """Human-readable means and quantiles, in nats unless the name says otherwise; None where unknown."""
         per_target = (lambda value: value / self.targets) if self.targets else (lambda _value: None)
         return {
             "positions_by_kind": {_kind_name(kind): n for kind, n in sorted(self.positions_by_kind.items())},
@@ -205,11 +203,11 @@ class Statistics:
         }
 
     def _head_width_quantiles(self) -> dict[str, int | None]:
-        return {name: _count_quantile(self.head_widths, share) for name, share in QUANTILES.items()}
+        return {name: _count_quantile(self.head_widths, share) for name, share in _QUANTILES.items()}
 
     def _tail_quantiles(self) -> dict[str, float | None]:
-        # −log mass falls as mass rises: the p90 of mass is the p10 of its −log.
-        quantiles = {name: self.tail.quantile(1 - share) for name, share in QUANTILES.items()}
+        # −log mass falls as mass rises, so the p90 of the mass is the p10 of −log mass.
+        quantiles = {name: self.tail.quantile(1 - share) for name, share in _QUANTILES.items()}
         return {name: None if nats is None else 2.718281828459045**-nats for name, nats in quantiles.items()}
 
     def to_json(self) -> dict[str, Any]:
@@ -222,26 +220,23 @@ class Statistics:
             for name in ("entropy", "tail", "loss")
         }
         counts = {name: _int_keys(value[name]) for name in ("positions_by_kind", "head_widths")}
-        # Records written before there were wide statistics lack them.
-        wide = WideStatistics.from_json(value["wide"]) if "wide" in value else WideStatistics()
-        return cls(**{**value, **histograms, **counts, "wide": wide})
-
-
-QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9, "p99": 0.99}
+        # Records written before vocabulary statistics existed lack the key.
+        vocabulary = VocabularyStatistics.from_json(value["wide"]) if "wide" in value else VocabularyStatistics()
+        return cls(**{**value, **histograms, **counts, "wide": vocabulary})
 
 
 def _mean_and_quantiles(histogram: Histogram) -> dict[str, float | None]:
     return {
         "mean": histogram.mean(),
-        **{name: histogram.quantile(share) for name, share in QUANTILES.items()},
+        **{name: histogram.quantile(share) for name, share in _QUANTILES.items()},
     }
 
 
 def _count_quantile(counts: dict[int, int], share: float) -> int | None:
-    wanted = share * sum(counts.values())
+    remaining = share * sum(counts.values())
     for value in sorted(counts):
-        wanted -= counts[value]
-        if wanted <= 0:
+        remaining -= counts[value]
+        if remaining <= 0:
             return value
     return None
 
@@ -251,7 +246,7 @@ def _kind_name(kind: int) -> str:
 
 
 def _counts(values: "np.ndarray") -> dict[int, int]:
-    """How often each of some small non-negative integers occurs."""
+    """How often each of the small non-negative integers occurs."""
     import numpy as np
 
     counts = np.bincount(values)
@@ -263,4 +258,5 @@ def _int_keys(counts: dict[str, int]) -> dict[int, int]:
     return {int(key): count for key, count in counts.items()}
 
 
-_ADD: dict[type, Callable[[Any, Any], Any]] = {dict: lambda a, b: sum_by_key([a, b])}
+def _sum(a: Any, b: Any) -> Any:
+    return sum_by_key([a, b]) if isinstance(a, dict) else a + b

@@ -1,9 +1,9 @@
-"""What shards cannot give back: how wide the teacher's distributions are beyond any head.
+"""Vocabulary statistics: figures over the teacher's full distributions, which no shard can reproduce.
 
-Computed from all logits while a teacher runs, on a fixed share of the windows: the mass that the k largest
-probabilities hold, and how many different ids N independent draws would give, Σ_v 1 − (1 − p_v)^N. They answer "what
-would another k, or sampling, have kept?" without annotating again. Sums are integers, so that adding the figures of two
-shards gives, to the last bit, the figures of both, in any order.
+They are computed from all logits while the teacher runs, on a fixed share of the windows: the mass that the k largest
+probabilities hold, and the expected number of distinct ids in N independent draws, Σ_v 1 − (1 − p_v)^N. They answer
+"what would another k, or sampling, have kept?" without a second annotation. All sums are integers, so the sum of two
+shards' figures equals, to the last bit, the figures of both shards, in any order.
 """
 
 from dataclasses import dataclass, field
@@ -11,36 +11,36 @@ from typing import Any
 
 from logitcask.schemas.stats.sum_by_key import sum_by_key
 
-# Head widths and numbers of draws at which the figures are known.
+# The head widths and numbers of draws that are measured.
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 DRAWS = (1, 2, 5, 12, 25, 50, 100, 200)
-# Sums are kept in these fractions of the unit mass, and of one id.
+# Resolution of the integer sums: fractions of the unit mass, and of one id.
 STEPS_PER_UNIT = 1 << 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WideStatistics:
-    """Sums over rows; all of them zero where nothing was measured.
+class VocabularyStatistics:
+    """Sums over rows; all zero if nothing was measured.
 
     Attributes:
-        rows: Rows measured.
-        mass_steps: Each of `WIDTHS` to the sum of the masses of so many largest probabilities, in 1/STEPS_PER_UNIT.
-        unique_steps: Each of `DRAWS` to the sum of expected different ids, in 1/STEPS_PER_UNIT.
+        rows: Number of measured rows.
+        mass_steps: Each k of `WIDTHS` to the sum of the masses of the k largest probabilities, in 1/STEPS_PER_UNIT.
+        unique_steps: Each N of `DRAWS` to the sum of the expected numbers of distinct ids, in 1/STEPS_PER_UNIT.
     """
 
     rows: int = 0
     mass_steps: dict[int, int] = field(default_factory=dict)
     unique_steps: dict[int, int] = field(default_factory=dict)
 
-    def __add__(self, other: "WideStatistics") -> "WideStatistics":
-        return WideStatistics(
+    def __add__(self, other: "VocabularyStatistics") -> "VocabularyStatistics":
+        return VocabularyStatistics(
             rows=self.rows + other.rows,
             mass_steps=sum_by_key([self.mass_steps, other.mass_steps]),
             unique_steps=sum_by_key([self.unique_steps, other.unique_steps]),
         )
 
     def summary(self) -> dict[str, Any]:
-        """Means over rows for people; empty where nothing was measured."""
+        """Human-readable means over rows; empty if nothing was measured."""
         return {
             "rows": self.rows,
             "mass_of_top_k": self._means(self.mass_steps),
@@ -54,7 +54,7 @@ class WideStatistics:
         return {"rows": self.rows, "mass_steps": self.mass_steps, "unique_steps": self.unique_steps}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "WideStatistics":
+    def from_json(cls, value: dict[str, Any]) -> "VocabularyStatistics":
         return cls(
             rows=value["rows"],
             mass_steps={int(key): steps for key, steps in value["mass_steps"].items()},

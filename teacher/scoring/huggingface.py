@@ -20,7 +20,7 @@ from logitcask.schemas.format.draws import window_uniforms
 from logitcask.schemas.format.ragged import offsets_from_lengths
 from logitcask.schemas.format.scheme import Scheme, further_temperatures
 from logitcask.schemas.format.targets import TailSample, Targets, Windows
-from logitcask.schemas.stats.vocabulary_statistics import WideStatistics
+from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
 from logitcask.teacher.model.environment import numeric_environment
 from logitcask.teacher.scoring.block_sums import Kernel, choose_kernel
 from logitcask.teacher.scoring.head_entries import block_size
@@ -28,7 +28,7 @@ from logitcask.teacher.scoring.heads import Heads, select_heads
 from logitcask.teacher.scoring.projection import LinearHead, linear_head, rows_of_chunk
 from logitcask.teacher.scoring.sequences import Sequences, sequence_offsets
 from logitcask.teacher.scoring.transfers import to_device
-from logitcask.teacher.scoring.vocabulary_statistics import measure_widths
+from logitcask.teacher.scoring.vocabulary_statistics import measure_vocabulary
 from logitcask.teacher.text.packing import batches
 
 _logger = logging.getLogger(__name__)
@@ -104,28 +104,28 @@ class HuggingFaceScorer:
     def score(self, windows: Windows) -> Targets:
         return self.score_and_measure(windows, np.zeros(windows.num_positions, dtype=bool))[0]
 
-    def score_and_measure(self, windows: Windows, wide_T: np.ndarray) -> tuple[Targets, WideStatistics]:
+    def score_and_measure(self, windows: Windows, measured_T: np.ndarray) -> tuple[Targets, VocabularyStatistics]:
         self._check(windows)
-        pieces, wide = [], WideStatistics()
+        pieces, vocabulary = [], VocabularyStatistics()
         with torch.inference_mode():
             for start, stop in batches(windows.window_offsets, self.batch_tokens):
                 batch = slice(windows.window_offsets[start], windows.window_offsets[stop])
-                targets, measured = self._score_batch(windows.select(start, stop), wide_T[batch])
+                targets, measured = self._score_batch(windows.select(start, stop), measured_T[batch])
                 pieces.append(targets)
-                wide += measured
-        return (Targets.concatenate(pieces) if pieces else self._silent(0)), wide
+                vocabulary += measured
+        return (Targets.concatenate(pieces) if pieces else self._silent(0)), vocabulary
 
-    def _score_batch(self, windows: Windows, wide_T: np.ndarray) -> tuple[Targets, WideStatistics]:
+    def _score_batch(self, windows: Windows, measured_T: np.ndarray) -> tuple[Targets, VocabularyStatistics]:
         rows = np.flatnonzero(windows.has_target())
         if not len(rows):
-            return self._silent(windows.num_positions), WideStatistics()
+            return self._silent(windows.num_positions), VocabularyStatistics()
         states_TD = self._states(windows, rows)
         next_ids = to_device(windows.next_token()[rows], states_TD.device)
         uniforms = to_device(window_uniforms(windows, self.scheme)[rows], states_TD.device)
-        heads, wide = self._heads(states_TD, next_ids, uniforms, torch.from_numpy(wide_T[rows]))
+        heads, vocabulary = self._heads(states_TD, next_ids, uniforms, torch.from_numpy(measured_T[rows]))
         heads = heads.to_host()
         _check_finite(heads, windows, rows)
-        return self._assemble(rows, heads, windows.num_positions), wide
+        return self._assemble(rows, heads, windows.num_positions), vocabulary
 
     def _states(self, windows: Windows, rows: np.ndarray) -> torch.Tensor:
         """What `_logits` turns into logits, of some rows: hidden states, or the logits themselves."""
@@ -151,20 +151,20 @@ class HuggingFaceScorer:
         return states_TD.to(self._head.weight.device)
 
     def _heads(
-        self, states_TD: torch.Tensor, next_ids: torch.Tensor, uniforms_TRN: torch.Tensor, wide_T: torch.Tensor
-    ) -> tuple[Heads, WideStatistics]:
+        self, states_TD: torch.Tensor, next_ids: torch.Tensor, uniforms_TRN: torch.Tensor, measured_T: torch.Tensor
+    ) -> tuple[Heads, VocabularyStatistics]:
         row_chunk = max(1, self.row_chunk >> self.num_halvings)
         buffer_TV = self._logits_buffer(min(row_chunk, len(states_TD)), states_TD.device)
         compiled = self._kernel.kind == "compiled"
-        blocks, wide = [], WideStatistics()
+        blocks, vocabulary = [], VocabularyStatistics()
         for start in range(0, len(states_TD), row_chunk):
             chunk = slice(start, start + row_chunk)
             logits_TV = buffer_TV[: len(states_TD[chunk])]
             self._logits(states_TD[chunk], logits_TV[:, : self._vocab_size], compiled=compiled)
             logits_TV[:, self._num_ids :] = -torch.inf
-            measured = wide_T[chunk].nonzero()[:, 0]
+            measured = measured_T[chunk].nonzero()[:, 0]
             if len(measured):
-                wide += measure_widths(logits_TV, measured)
+                vocabulary += measure_vocabulary(logits_TV, measured)
             heads = select_heads(
                 logits_TV,
                 self.scheme,
@@ -174,7 +174,7 @@ class HuggingFaceScorer:
                 kernel=self._kernel,
             )
             blocks.append(heads)
-        return Heads.concatenate(blocks), wide
+        return Heads.concatenate(blocks), vocabulary
 
     def _logits_buffer(self, num_rows: int, device: torch.device) -> torch.Tensor:
         """Where the logits of a chunk go: select_heads uses them up, the next chunk overwrites them.

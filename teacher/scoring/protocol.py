@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from logitcask.schemas.format.targets import Targets, Windows
-from logitcask.schemas.stats.vocabulary_statistics import WideStatistics
+from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
 
 
 class Scorer(Protocol):
@@ -38,7 +38,7 @@ class Scorer(Protocol):
         """
         ...
 
-    def score_and_measure(self, windows: Windows, wide_T: np.ndarray) -> tuple[Targets, WideStatistics]:
+    def score_and_measure(self, windows: Windows, measured_T: np.ndarray) -> tuple[Targets, VocabularyStatistics]:
         """The same, and what the marked rows (bool [T]) look like over the whole vocabulary, where they have targets.
 
         Raises:

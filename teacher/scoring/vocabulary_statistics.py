@@ -14,7 +14,7 @@ import math
 import torch
 from torch.nn.functional import pad, threshold
 
-from logitcask.schemas.stats.vocabulary_statistics import DRAWS, STEPS_PER_UNIT, WIDTHS, WideStatistics
+from logitcask.schemas.stats.vocabulary_statistics import DRAWS, STEPS_PER_UNIT, WIDTHS, VocabularyStatistics
 
 _SMALL = 2e-5
 _TINY = 1e-12
@@ -23,7 +23,7 @@ _BLOCK_IDS = 32
 _PIECE_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 24}
 
 
-def measure_widths(logits_TV: torch.Tensor, rows_M: torch.Tensor) -> WideStatistics:
+def measure_vocabulary(logits_TV: torch.Tensor, rows_M: torch.Tensor) -> VocabularyStatistics:
     """Sums over some rows of float32 logits, which are left as they are; rows that are not finite are left out.
 
     Float64 is used from the probabilities of single ids on; each probability is as exact as float32 makes it.
@@ -34,15 +34,15 @@ def measure_widths(logits_TV: torch.Tensor, rows_M: torch.Tensor) -> WideStatist
     """
     piece = max(1, _PIECE_LOGITS.get(logits_TV.device.type, _PIECE_LOGITS["cpu"]) // logits_TV.shape[1])
     parts = (logits_TV[rows.to(logits_TV.device)] for rows in rows_M.split(piece))
-    return sum((_measure(part_TV) for part_TV in parts), WideStatistics())
+    return sum((_measure(part_TV) for part_TV in parts), VocabularyStatistics())
 
 
-def _measure(logits_TV: torch.Tensor) -> WideStatistics:
+def _measure(logits_TV: torch.Tensor) -> VocabularyStatistics:
     is_finite_T = logits_TV.amax(dim=-1).isfinite()
     if not is_finite_T.all():
         logits_TV = logits_TV[is_finite_T]
     if not len(logits_TV):
-        return WideStatistics()
+        return VocabularyStatistics()
     probs_TV = logits_TV.softmax(dim=-1)
     if probs_TV.shape[1] % _BLOCK_IDS:
         probs_TV = pad(probs_TV, (0, -probs_TV.shape[1] % _BLOCK_IDS))
@@ -62,7 +62,7 @@ def _measure(logits_TV: torch.Tensor) -> WideStatistics:
     unique = [_expected_different(large, n) + _series(powers, n) for n in DRAWS]
     # One copy to the host for all of them.
     steps = [round(total * STEPS_PER_UNIT) for total in torch.stack([*masses, *unique]).tolist()]
-    return WideStatistics(
+    return VocabularyStatistics(
         rows=len(logits_TV),
         mass_steps=dict(zip(WIDTHS, steps, strict=False)),
         unique_steps=dict(zip(DRAWS, steps[len(WIDTHS) :], strict=True)),

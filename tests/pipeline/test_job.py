@@ -39,8 +39,8 @@ from logitcask.schemas.inspection.summary import describe
 from logitcask.schemas.inspection.summary_view import print_summary
 from logitcask.schemas.maintenance.verify import verify
 from logitcask.schemas.stats.by_source import SourceSummary
-from logitcask.schemas.stats.outlier_windows import MIN_ROWS, NUM_EXTREMES
-from logitcask.schemas.stats.vocabulary_statistics import WideStatistics
+from logitcask.schemas.stats.outlier_windows import MAX_OUTLIERS, MIN_ROWS
+from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")
 
@@ -179,7 +179,7 @@ def test_what_each_source_holds_travels_to_inspect_and_adds_up_to_the_whole(
         assert all(source[count] > 0 for source in sources.values())
     whole = finished.snapshot.total()
     merged = sum(whole.by_source.values(), SourceSummary())
-    assert merged.statistics == dataclasses.replace(whole.statistics, wide=WideStatistics())
+    assert merged.statistics == dataclasses.replace(whole.statistics, wide=VocabularyStatistics())
 
 
 def test_the_most_unusual_windows_travel_to_inspect(finished: JobResult, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,9 +191,9 @@ def test_the_most_unusual_windows_travel_to_inspect(finished: JobResult, capsys:
         ("highest_entropy", entropies, -1),
     ):
         found = [(one["shard"], one["window"]) for one in shown[measure]]
-        assert len(found) == len(set(found)) == NUM_EXTREMES
+        assert len(found) == len(set(found)) == MAX_OUTLIERS
         # What is stored is rounded to 1/2048 nat.
-        expected = sorted(means.values(), key=lambda mean: sign * mean)[:NUM_EXTREMES]
+        expected = sorted(means.values(), key=lambda mean: sign * mean)[:MAX_OUTLIERS]
         assert [means[window] for window in found] == pytest.approx(expected, abs=1e-3)
         assert [one["mean_nats"] for one in shown[measure]] == pytest.approx(expected, abs=1e-3)
 
@@ -395,10 +395,10 @@ class FailingScorer:
         self.environment = scorer.environment
         self.batch_tokens = scorer.batch_tokens
 
-    def score_and_measure(self, windows: Windows, wide_T: np.ndarray) -> tuple[Targets, WideStatistics]:
+    def score_and_measure(self, windows: Windows, measured_T: np.ndarray) -> tuple[Targets, VocabularyStatistics]:
         if (windows.token == self._token).any():
             raise self._error
-        return self._scorer.score_and_measure(windows, wide_T)
+        return self._scorer.score_and_measure(windows, measured_T)
 
 
 @pytest.fixture

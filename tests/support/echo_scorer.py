@@ -13,7 +13,7 @@ import pytest
 
 from logitcask.pipeline.annotation import scorers
 from logitcask.schemas.format.targets import Targets, Windows
-from logitcask.schemas.stats.vocabulary_statistics import WideStatistics
+from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
 
 _SAME_PROBABILITY = 0.75
 
@@ -33,7 +33,7 @@ class EchoScorer:
     def score(self, windows: Windows) -> Targets:
         return self.score_and_measure(windows, np.zeros(windows.num_positions, dtype=bool))[0]
 
-    def score_and_measure(self, windows: Windows, wide_T: np.ndarray) -> tuple[Targets, WideStatistics]:
+    def score_and_measure(self, windows: Windows, measured_T: np.ndarray) -> tuple[Targets, VocabularyStatistics]:
         assert windows.has_target().all(), "a corpus of plain documents"
         rows = windows.num_positions
         log_same, log_others = math.log(_SAME_PROBABILITY), math.log(1 - _SAME_PROBABILITY)
@@ -50,7 +50,7 @@ class EchoScorer:
             ),
             top1_ids=windows.token,
         )
-        return targets, WideStatistics(rows=int(wide_T.sum()))
+        return targets, VocabularyStatistics(rows=int(measured_T.sum()))
 
 
 def install() -> None:

@@ -13,9 +13,9 @@ from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, Tokeni
 from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.format.targets import Kind, Part, Targets, Windows
 from logitcask.schemas.stats.by_source import SourceGroups, summarize_by_source
-from logitcask.schemas.stats.outlier_windows import find_extremes
+from logitcask.schemas.stats.outlier_windows import find_outliers
 from logitcask.schemas.stats.target_statistics import Statistics
-from logitcask.schemas.stats.vocabulary_statistics import STEPS_PER_UNIT, WideStatistics
+from logitcask.schemas.stats.vocabulary_statistics import STEPS_PER_UNIT, VocabularyStatistics
 
 VOCAB_SIZE = 120
 HOSTILE = "</script><img src=x onerror=alert(1)><!--"
@@ -120,7 +120,7 @@ def _write_shard(rng: np.random.Generator, out: str, split: str, num_windows: in
     windows = random_windows(rng, num_windows, split)
     targets = random_targets(rng, windows)
     groups = SourceGroups(prefixes={f"corpus/{split}": split})
-    wide = WideStatistics(
+    vocabulary = VocabularyStatistics(
         rows=100,
         mass_steps={k: STEPS_PER_UNIT * (30 + 10 * i) for i, k in enumerate((1, 4, 16, 64))},
         unique_steps={n: int(STEPS_PER_UNIT * 100 * n**0.8) for n in (1, 5, 25, 100)},
@@ -131,7 +131,7 @@ def _write_shard(rng: np.random.Generator, out: str, split: str, num_windows: in
         f"shard-{split}",
         windows,
         targets,
-        statistics=Statistics.of(windows, targets, wide=wide),
+        statistics=Statistics.of(windows, targets, vocabulary=vocabulary),
         by_source=summarize_by_source(windows, targets, groups),
-        extremes=find_extremes(f"shard-{split}", windows, targets),
+        extremes=find_outliers(f"shard-{split}", windows, targets),
     )

@@ -16,7 +16,7 @@ from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.format.targets import Part, Targets, Windows
 from logitcask.schemas.format.writer import encode_shard
 from logitcask.schemas.stats.target_statistics import Statistics
-from logitcask.schemas.stats.vocabulary_statistics import WideStatistics
+from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
 
 NUM_WINDOWS, WINDOW = 70, 10
 WINDOWS = Windows(
@@ -78,8 +78,8 @@ class CertainScorer:
             top1_ids=windows.token,
         )
 
-    def score_and_measure(self, windows: Windows, wide_T: np.ndarray) -> tuple[Targets, WideStatistics]:
-        return self.score(windows), WideStatistics(rows=int(wide_T.sum()))
+    def score_and_measure(self, windows: Windows, measured_T: np.ndarray) -> tuple[Targets, VocabularyStatistics]:
+        return self.score(windows), VocabularyStatistics(rows=int(measured_T.sum()))
 
 
 def test_bytes_and_statistics_are_those_of_scoring_first_and_encoding_then() -> None:
@@ -89,7 +89,7 @@ def test_bytes_and_statistics_are_those_of_scoring_first_and_encoding_then() -> 
         shard, targets, statistics = encoder.finish()
     assert shard == encode_shard(WINDOWS, whole, METADATA)
     assert targets.head_ids.tolist() == whole.head_ids.tolist()
-    assert statistics == Statistics.of(WINDOWS, whole, wide=WideStatistics(rows=2 * WINDOW))
+    assert statistics == Statistics.of(WINDOWS, whole, vocabulary=VocabularyStatistics(rows=2 * WINDOW))
 
 
 @pytest.mark.parametrize(("memory_tokens", "sizes"), [(50, [50] * 14), (12, [10] * 70), (30, [20] * 35)])

@@ -1,4 +1,4 @@
-"""A dataset with all that `inspect` shows: sources, outliers, timings, wide statistics, a vocabulary."""
+"""A dataset with all that `inspect` shows: sources, outliers, timings, vocabulary statistics, a vocabulary."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from logitcask.schemas.format.metadata import ShardMetadata
 from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.format.targets import Targets, Windows
 from logitcask.schemas.stats.by_source import SourceGroups, summarize_by_source
-from logitcask.schemas.stats.outlier_windows import find_extremes
+from logitcask.schemas.stats.outlier_windows import find_outliers
 from logitcask.schemas.stats.target_statistics import Statistics
-from logitcask.schemas.stats.vocabulary_statistics import STEPS_PER_UNIT, WideStatistics
+from logitcask.schemas.stats.vocabulary_statistics import STEPS_PER_UNIT, VocabularyStatistics
 
 ESCAPE_ID, BROKEN_ID = 7, 8
 GROUPS = SourceGroups(prefixes={"corpus/": "corpus", "news/": "news"})
@@ -65,16 +65,16 @@ def write_shard(
     out: str, metadata: ShardMetadata, name: str, split: str, windows: Windows, targets: Targets
 ) -> UnitRecord:
     steps = {1: STEPS_PER_UNIT * 100, 512: STEPS_PER_UNIT * 180}
-    wide = WideStatistics(rows=200, mass_steps=steps, unique_steps={1: STEPS_PER_UNIT * 200})
+    vocabulary = VocabularyStatistics(rows=200, mass_steps=steps, unique_steps={1: STEPS_PER_UNIT * 200})
     return commit(
         out,
         dataclasses.replace(metadata, split=split),
         name,
         windows,
         targets,
-        statistics=Statistics.of(windows, targets, wide=wide),
+        statistics=Statistics.of(windows, targets, vocabulary=vocabulary),
         by_source=summarize_by_source(windows, targets, GROUPS),
-        extremes=find_extremes(name, windows, targets),
+        extremes=find_outliers(name, windows, targets),
         environment={"device": {"kind": "cpu", "model": "a core"}},
         timings={
             "score_seconds": 2.0,

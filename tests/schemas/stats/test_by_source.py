@@ -19,7 +19,7 @@ GROUPS = SourceGroups(prefixes={"/data/a/": "a", "/data/a/b.txt": "b", "corpus/"
         ("/data/c.txt#1", OTHER_SOURCES),
     ],
 )
-def test_the_longest_prefix_decides_whatever_the_row(source, group):
+def test_the_longest_matching_prefix_gives_the_group(source, group):
     assert GROUPS.of_source(source) == group
 
 
@@ -34,7 +34,7 @@ def test_groups_add_up_to_the_whole(windows, targets):
     assert sum(one.num_documents for one in summaries.values()) == windows.num_documents()
 
 
-def test_summaries_of_shards_add_up_in_any_order_and_survive_json(windows, targets):
+def test_summaries_add_up_in_any_order_and_survive_json(windows, targets):
     rows = windows.window_offsets[2]
     pieces = [
         summarize_by_source(windows.select(0, 2), targets.select_rows(0, rows), GROUPS),

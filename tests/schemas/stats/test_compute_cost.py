@@ -14,7 +14,7 @@ def test_costs_add_up_by_device_to_the_millisecond():
     assert (merged["x"].num_units, merged["x"].num_positions, merged["y"].seconds("score")) == (2, 30, 4.0)
 
 
-def test_a_rebuilt_record_tells_no_cost():
+def test_a_rebuilt_record_has_no_cost():
     assert cost_of_unit(10, {"note": "rebuilt"}, {}) == {}
     assert cost_of_unit(10, {}, {"score_seconds": 1.0}) == {}
 
@@ -25,6 +25,6 @@ def test_time_within_a_phase_is_not_counted_twice():
     assert (cost.worker_seconds, cost.seconds("forward")) == (9.5, 6.0)
 
 
-def test_the_first_release_s_timings_are_read_as_what_they_were():
+def test_timings_of_the_first_release_keep_their_meaning():
     (cost,) = cost_of_unit(10, {"device": {"model": "x"}}, {"score_seconds": 8.0, "encode_seconds": 1.0}).values()
     assert (cost.worker_seconds, cost.seconds("forward")) == (9.0, 8.0)

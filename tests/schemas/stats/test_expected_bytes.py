@@ -23,7 +23,7 @@ from logitcask.schemas.stats.expected_bytes import bytes_per_token, entries_per_
         (Scheme(kind="random-sampling", draws=100), 23.7),
     ],
 )
-def test_measured_numbers_of_entries_come_out(scheme, entries):
+def test_measured_numbers_of_entries_are_reproduced(scheme, entries):
     assert entries_per_token(scheme.to_json()) == pytest.approx(entries)
 
 
@@ -42,14 +42,14 @@ def test_finer_thresholds_never_cost_less():
     assert sizes == sorted(sizes)
 
 
-def test_more_mass_and_more_room_never_cost_less():
+def test_more_mass_or_a_larger_maximum_never_costs_less():
     by_mass = [entries_per_token(Scheme(kind="topp", p=p).to_json()) for p in (0.01, 0.5, 0.8, 0.93, 0.95, 0.999, 1.0)]
     by_room = [entries_per_token(Scheme(kind="topp", k=k).to_json()) for k in (1, 2, 16, 32, 100, 128, 500, 5000)]
     assert by_mass == sorted(by_mass)
     assert by_room == sorted(by_room)
 
 
-def test_what_a_mass_takes_between_the_measured_points_is_within_7_percent_of_measured():
-    """p = 0.98 was measured too, and is not among the points."""
+def test_interpolated_entries_of_top_p_are_within_7_percent():
+    """p = 0.98 was also measured and is not one of the interpolated points."""
     for k, measured in ((32, 21.3), (128, 70.5), (512, 214.4)):
         assert entries_per_token(Scheme(kind="topp", p=0.98, k=k).to_json()) == pytest.approx(measured, rel=0.07)

@@ -12,7 +12,7 @@ nats = hnp.arrays(np.float64, st.integers(0, 30), elements=st.one_of(st.floats(0
 
 
 @given(nats, nats)
-def test_histograms_of_parts_add_up_to_that_of_the_whole(a, b):
+def test_histograms_of_parts_add_up_to_the_whole(a, b):
     assert Histogram.of(a) + Histogram.of(b) == Histogram.of(np.concatenate([a, b]))
 
 
@@ -24,7 +24,7 @@ def test_quantiles_are_within_a_bin_of_the_exact_ones():
     assert histogram.mean() == pytest.approx(values.mean(), abs=1e-6)
 
 
-def test_statistics_of_parts_add_up_to_those_of_the_whole(windows, targets):
+def test_statistics_of_parts_add_up_to_the_whole(windows, targets):
     rows = windows.window_offsets[2]
     parts = [
         Statistics.of(windows.select(0, 2), targets.select_rows(0, rows)),
@@ -34,7 +34,7 @@ def test_statistics_of_parts_add_up_to_those_of_the_whole(windows, targets):
     assert Statistics.merge(reversed(parts)) == Statistics.of(windows, targets)
 
 
-def test_the_summary_says_what_the_arrays_say(windows, targets):
+def test_the_summary_agrees_with_the_arrays(windows, targets):
     summary = Statistics.of(windows, targets).summary()
     rows, labels = targets.has_target(), targets.has_label()
     assert summary["targets"] == rows.sum()
@@ -54,7 +54,7 @@ def test_statistics_survive_json(windows, targets):
     assert Statistics.from_json(json.loads(json.dumps(statistics.to_json()))) == statistics
 
 
-def test_nothing_is_said_of_nothing():
+def test_empty_statistics_have_no_means_or_quantiles():
     summary = Statistics().summary()
     assert summary["teacher_loss_nats"] is None
     assert summary["entropy_nats"]["p50"] is None

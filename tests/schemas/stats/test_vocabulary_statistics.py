@@ -1,33 +1,33 @@
-"""Wide statistics merge exactly and survive their JSON."""
+"""Vocabulary statistics merge exactly and survive JSON."""
 
 import json
 
 from logitcask.schemas.stats.target_statistics import Statistics
-from logitcask.schemas.stats.vocabulary_statistics import STEPS_PER_UNIT, WideStatistics
+from logitcask.schemas.stats.vocabulary_statistics import STEPS_PER_UNIT, VocabularyStatistics
 
 HALF, ONE = STEPS_PER_UNIT // 2, STEPS_PER_UNIT
-FIRST = WideStatistics(rows=1, mass_steps={1: HALF, 2: ONE}, unique_steps={1: ONE})
-SECOND = WideStatistics(rows=3, mass_steps={1: 3 * ONE, 2: 3 * ONE}, unique_steps={1: 3 * ONE})
+FIRST = VocabularyStatistics(rows=1, mass_steps={1: HALF, 2: ONE}, unique_steps={1: ONE})
+SECOND = VocabularyStatistics(rows=3, mass_steps={1: 3 * ONE, 2: 3 * ONE}, unique_steps={1: 3 * ONE})
 
 
-def test_means_are_over_the_rows_of_both() -> None:
+def test_means_are_over_the_rows_of_both_shards() -> None:
     summary = (FIRST + SECOND).summary()
     assert summary == {"rows": 4, "mass_of_top_k": {1: 0.875, 2: 1.0}, "unique_ids_of_n_draws": {1: 1.0}}
 
 
-def test_order_and_empty_statistics_change_nothing() -> None:
+def test_order_and_empty_statistics_do_not_change_the_sum() -> None:
     assert FIRST + SECOND == SECOND + FIRST
-    assert FIRST + WideStatistics() == FIRST
-    assert WideStatistics().summary() == {"rows": 0, "mass_of_top_k": {}, "unique_ids_of_n_draws": {}}
+    assert FIRST + VocabularyStatistics() == FIRST
+    assert VocabularyStatistics().summary() == {"rows": 0, "mass_of_top_k": {}, "unique_ids_of_n_draws": {}}
 
 
-def test_json_gives_the_same_back_also_inside_statistics() -> None:
-    assert WideStatistics.from_json(json.loads(json.dumps(FIRST.to_json()))) == FIRST
+def test_vocabulary_statistics_survive_json_alone_and_in_statistics() -> None:
+    assert VocabularyStatistics.from_json(json.loads(json.dumps(FIRST.to_json()))) == FIRST
     statistics = Statistics(wide=FIRST)
     assert Statistics.from_json(json.loads(json.dumps(statistics.to_json()))) == statistics
 
 
-def test_records_from_before_they_existed_have_none() -> None:
+def test_an_old_record_has_empty_vocabulary_statistics() -> None:
     old = Statistics().to_json()
     del old["wide"]
-    assert Statistics.from_json(json.loads(json.dumps(old))).wide == WideStatistics()
+    assert Statistics.from_json(json.loads(json.dumps(old))).wide == VocabularyStatistics()

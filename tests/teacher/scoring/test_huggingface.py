@@ -291,7 +291,7 @@ def test_padding_of_the_vocabulary_gets_no_probability():
 
 def test_measuring_rows_changes_no_target_and_counts_those_with_one():
     scorer = HuggingFaceScorer(random_model("llama"), Scheme(), row_chunk=7)
-    wide = PACKED.window_index() == 1
-    targets, measured = scorer.score_and_measure(PACKED, wide)
-    assert measured.rows == (wide & PACKED.has_target()).sum()
+    measured_T = PACKED.window_index() == 1
+    targets, measured = scorer.score_and_measure(PACKED, measured_T)
+    assert measured.rows == (measured_T & PACKED.has_target()).sum()
     assert scorer.score(PACKED).head_log_probs.tobytes() == targets.head_log_probs.tobytes()

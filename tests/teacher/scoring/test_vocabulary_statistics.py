@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from logitcask.schemas.stats.vocabulary_statistics import DRAWS, STEPS_PER_UNIT, WIDTHS, WideStatistics
-from logitcask.teacher.scoring.vocabulary_statistics import measure_widths
+from logitcask.schemas.stats.vocabulary_statistics import DRAWS, STEPS_PER_UNIT, WIDTHS, VocabularyStatistics
+from logitcask.teacher.scoring.vocabulary_statistics import measure_vocabulary
 
 
 def random_logits(vocab_size: int, scale: float) -> torch.Tensor:
@@ -17,7 +17,7 @@ def random_logits(vocab_size: int, scale: float) -> torch.Tensor:
 @pytest.mark.parametrize("scale", [0.1, 3.0])
 def test_masses_and_different_ids_equal_their_definitions(vocab_size: int, scale: float) -> None:
     logits = random_logits(vocab_size, scale)
-    found = measure_widths(logits, torch.arange(len(logits)))
+    found = measure_vocabulary(logits, torch.arange(len(logits)))
     probs = logits.double().softmax(-1).sort(dim=-1, descending=True).values
     assert found.rows == 3
     for k in WIDTHS:
@@ -30,12 +30,14 @@ def test_masses_and_different_ids_equal_their_definitions(vocab_size: int, scale
 def test_a_certain_row_gives_one_id_however_often_it_is_drawn() -> None:
     logits = torch.full((1, 400), -math.inf)
     logits[0, 7] = 0.0
-    found = measure_widths(logits, torch.arange(len(logits)))
+    found = measure_vocabulary(logits, torch.arange(len(logits)))
     assert set(found.mass_steps.values()) == set(found.unique_steps.values()) == {STEPS_PER_UNIT}
 
 
 def test_rows_that_are_not_finite_are_left_out() -> None:
     logits = random_logits(300, 1.0)
     logits[0, 5], logits[1, 6] = math.nan, math.inf
-    assert measure_widths(logits, torch.arange(len(logits))) == measure_widths(logits, torch.arange(2, len(logits)))
-    assert measure_widths(logits, torch.arange(2)) == WideStatistics()
+    assert measure_vocabulary(logits, torch.arange(len(logits))) == measure_vocabulary(
+        logits, torch.arange(2, len(logits))
+    )
+    assert measure_vocabulary(logits, torch.arange(2)) == VocabularyStatistics()
