@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Everything is installed into $(VENV), at the versions of constraints.txt.
+# Main targets: `make demo` and `make test`. Everything is installed into $(VENV), at the versions of constraints.txt.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -33,26 +33,26 @@ bench-loss: $(VENV)/.bench
 bench-train: $(VENV)/.runtime
 	$(BIN)/python bench/train.py
 
-# Hours on a core (the pruned student) and half an hour; an interrupted experiment goes on where it was.
+# The first takes hours on one core (pruned student), the second half an hour. Both resume after an interruption.
 experiment-quality: $(VENV)/.bench
 	$(BIN)/python bench/experiment_quality.py --teacher $(EXPERIMENT_TEACHER)
 
 experiment-replay: $(VENV)/.bench
 	$(BIN)/python bench/experiment_replay.py --teacher $(EXPERIMENT_TEACHER) --plot docs/replay.svg
 
-# Hundreds of kills at random: half an hour on two cores. Goes on where it was cut off; without .cache/soak it begins anew.
+# 200 kills at random moments: half an hour on two cores. Resumes after an interruption; delete .cache/soak to start over.
 soak: $(VENV)/.dev
 	$(BIN)/python bench/soak.py --kills 200 --units 200 --directory .cache/soak
 
-# A million units, stubbed: plan, resume, snapshot, in memory that is measured.
+# A million stubbed units: measures the memory of making units, resuming, and writing the snapshot.
 bench-scale: $(VENV)/.runtime
 	$(BIN)/python bench/scale.py --units 1000000
 
-# Shards of a demo that `make demo` has finished, repeated.
+# Needs a finished `make demo`; repeats its shards.
 bench-deep: $(VENV)/.runtime
 	$(BIN)/python bench/deep.py $(DEMO)/$(TEACHER)/shards
 
-# Of a demo that `make demo` has finished, for the README.
+# Pictures for the README. Needs a finished `make demo`.
 screenshots: $(VENV)/.dev
 	mkdir -p .cache
 	$(BIN)/logitcask report $(DEMO)/$(TEACHER)/shards --run $(DEMO)/$(TEACHER)/run --html .cache/report.html
