@@ -8,8 +8,7 @@ import sys
 
 from transformers import AutoModelForCausalLM, TrainingArguments
 
-from logitcask.student.data.dataset import SoftTargetDataset
-from logitcask.student.training.trainer import SoftTargetTrainer
+from logitcask import SoftTargetDataset, SoftTargetTrainer
 
 dataset, student, run = sys.argv[1:]
 trainer = SoftTargetTrainer(
