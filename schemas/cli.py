@@ -1,8 +1,8 @@
-"""The command `logitcask`: finds a subcommand among the registered ones, parses its options, runs it.
+"""The command `logitcask`: finds the subcommand, parses its options and runs it.
 
-A subcommand is a frozen dataclass with a `run() -> int`, registered by the package that owns it under the entry-point
-group `logitcask.commands`; its fields are its flags. Only the module of the subcommand that is called is imported.
-Options come from defaults, then the TOML file named by `--config`, then flags.
+A subcommand is a frozen dataclass with a method `run() -> int`; its fields are its options. The package that owns it
+registers it under the entry-point group `logitcask.commands`. Only the module of the called subcommand is imported.
+Flags override the TOML file named by `--config`, which overrides the defaults.
 
 A renamed option or option value keeps its old form as a hidden alias, on the command line and in the file. The command
 lists it in a class attribute: `old_names: ClassVar = {"old_option": "new_option", "option=old": "option=new"}`.
@@ -31,15 +31,15 @@ class Command(Protocol):
     """What an entry point names: a dataclass whose fields are options."""
 
     def run(self) -> int:
-        """Does the work; returns the exit status."""
+        """Runs the command; returns the exit status."""
         ...
 
 
 def console(arguments: Sequence[str] | None = None) -> NoReturn:
-    """The program `logitcask`: runs the command line and ends the process."""
+    """The program `logitcask`: runs the command line and exits."""
     status = main(arguments)
     if status == INTERRUPTED:
-        # A runner's threads may still be inside libraries, where the end of the interpreter would abort the process.
+        # A runner's threads may still be inside libraries; a normal interpreter exit would then abort the process.
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -48,7 +48,7 @@ def console(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0 well, 1 bad data, 2 bad usage, 130 interrupted."""
+    """Runs the command line; returns the exit status: 0 success, 1 bad data, 2 bad usage, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _dispatch(words)
@@ -59,17 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("logitcask: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away (`| head`); keep the interpreter from complaining at exit.
+        # The reader of our output is gone (`| head`). This prevents the interpreter's complaint at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception:
-        # A mistake of ours: the trace helps whoever mends it, and may quote URLs with credentials.
+        # A bug: the traceback helps to fix it, but it may quote URLs with credentials.
         print(printable(scrub(traceback.format_exc())), file=sys.stderr)
         return 1
 
 
 def registered_commands() -> dict[str, EntryPoint]:
-    """Subcommands by the words that call them ("student init"), sorted."""
+    """Subcommands by the words that call them ("student init"), sorted by name."""
     points = entry_points(group=COMMAND_GROUP)
     return {point.name.replace(".", " "): point for point in sorted(points, key=lambda point: point.name)}
 
@@ -88,8 +88,8 @@ def _dispatch(words: list[str]) -> int:
             return parse_command(commands[name].load(), name, words[length:]).run()
     group = [name for name in commands if name.startswith(f"{words[0]} ")]
     if group:
-        raise UsageError(f"{words[0]!r} needs a word after it: {', '.join(group)}")
-    raise UsageError(f"no command {words[0]!r}; commands: {', '.join(commands)} (see `logitcask --help`)")
+        raise UsageError(f"incomplete command {words[0]!r}: use one of {', '.join(group)}")
+    raise UsageError(f"unknown command {words[0]!r}; commands: {', '.join(commands)} (see `logitcask --help`)")
 
 
 def _overview(commands: dict[str, EntryPoint]) -> str:
@@ -114,7 +114,7 @@ def _first_line(command: type) -> str:
 
 
 def parse_command(command: type, name: str, words: Sequence[str]) -> Command:
-    """Options of a command from `words`; on `--help` or bad options it prints and exits (status 0 or 2)."""
+    """The command with the options in `words`. `--help` and bad options print and exit, with status 0 and 2."""
     import tyro
 
     words, file = _take_config(words)
@@ -146,14 +146,14 @@ def _with_current_names(words: Sequence[str], old_names: dict[str, str]) -> list
 
 
 def _take_config(words: Sequence[str]) -> tuple[list[str], str | None]:
-    """Splits `--config FILE` off."""
+    """The words without `--config FILE`, and FILE."""
     rest, file = [], None
     remaining = iter(words)
     for word in remaining:
         if word == "--config":
             file = next(remaining, None)
             if file is None:
-                raise UsageError("--config needs the name of a TOML file")
+                raise UsageError("--config requires the name of a TOML file")
         elif word.startswith("--config="):
             file = word.removeprefix("--config=")
         else:
@@ -171,13 +171,15 @@ def _read_config(file: str, command: type) -> dict[str, Any]:
     known = option_fields(command)
     unknown = sorted(settings.keys() - known)
     if unknown:
-        raise UsageError(f"--config {file}: no option {unknown[0]!r}; options: {', '.join(sorted(known))}")
+        raise UsageError(f"--config {file}: unknown option {unknown[0]!r}; options: {', '.join(sorted(known))}")
     return settings
 
 
 def option_fields(command: type) -> dict[str, str]:
-    """A command's options, with `_` for `-`, and the fields that they set: of the same name, but where a field's
-    annotation gives its option another one (`run` is the method of every command, so no field can be called so).
+    """A command's options, with `_` for `-`, and the fields that they set.
+
+    A field may give its option another name in its annotation: a field cannot be named `run`, as the method of every
+    command is.
     """
     hints = get_type_hints(command, include_extras=True)
     return {_option_name(hints[field.name]) or field.name: field.name for field in fields(command)}
@@ -189,7 +191,7 @@ def _option_name(hint: Any) -> str | None:
 
 
 def _apply_settings(command: type, settings: dict[str, Any]) -> tuple[Any, list[str]]:
-    """Settings of positional arguments become defaults; all others become flags, so that one parser checks both."""
+    """Settings of positional arguments as defaults, and all others as flags: one parser then checks both."""
     import tyro
 
     by_field = get_type_hints(command, include_extras=True)
@@ -227,14 +229,14 @@ def _flags(name: str, value: Any, hint: Any) -> list[str]:
 
 
 def _is_repeated(hint: Any) -> bool:
-    """Whether an option is given once for each of its values."""
+    """Whether an option is repeated for each of its values."""
     import tyro
 
     return tyro.conf.UseAppendAction[tuple[str]].__metadata__[0] in getattr(hint, "__metadata__", ())  # pyright: ignore
 
 
 def _is_one_word(hint: Any) -> bool:
-    """Whether an option has a way of its own to read its value: lists then have commas between."""
+    """Whether an option parses its own value; a list is then one word with commas."""
     import tyro
 
     return any(isinstance(one, tyro.constructors.PrimitiveConstructorSpec) for one in getattr(hint, "__metadata__", ()))

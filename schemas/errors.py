@@ -1,24 +1,24 @@
-"""Every error a user can cause, by name.
+"""Every error that a user can cause, by name.
 
-The message says what is wrong, where (file, row, offset), what was found, and what to do. The command line prints
-it without a traceback and ends with `exit_status`.
+The message says what is wrong, where (file, row, offset), what was found, and what to do. The command line prints the
+message without a traceback and exits with `exit_status`.
 """
 
 
 class LogitcaskError(ValueError):
-    """Bad data or bad state; the command ends with status 1."""
+    """Bad data or bad state; the command exits with status 1."""
 
     exit_status = 1
 
 
 class UsageError(LogitcaskError):
-    """Options that cannot be meant; the command ends with status 2."""
+    """Invalid options; the command exits with status 2."""
 
     exit_status = 2
 
 
 class CorpusError(LogitcaskError):
-    """The corpus as a whole cannot be read: missing, empty, or changed under the job."""
+    """The corpus as a whole cannot be read: it is missing or empty, or it changed during the job."""
 
 
 class TeacherError(LogitcaskError):
@@ -26,15 +26,15 @@ class TeacherError(LogitcaskError):
 
 
 class MemoryExhaustedError(LogitcaskError):
-    """The smallest step of the work does not fit into memory."""
+    """Even the smallest step of the work does not fit into memory."""
 
 
 class TokenizerError(LogitcaskError):
-    """There is no tokenizer, or it cannot do what is asked of it."""
+    """There is no tokenizer, or it lacks a required feature."""
 
 
 class VocabularyError(LogitcaskError):
-    """A token id lies outside a vocabulary."""
+    """A token id is outside the vocabulary."""
 
 
 class NonFiniteError(LogitcaskError):
@@ -42,15 +42,15 @@ class NonFiniteError(LogitcaskError):
 
 
 class UnknownFormatVersionError(LogitcaskError):
-    """Written in a format version that this release does not know."""
+    """A file has a format version that this release does not know."""
 
 
 class CorruptShardError(LogitcaskError):
-    """A shard or a record does not hold what was written into it."""
+    """A shard or a record is damaged: it does not hold what was written into it."""
 
 
 class MissingShardError(LogitcaskError):
-    """A file that a snapshot names is not there."""
+    """A file that a snapshot names does not exist."""
 
 
 class IncompleteDatasetError(LogitcaskError):
@@ -58,15 +58,15 @@ class IncompleteDatasetError(LogitcaskError):
 
 
 class UnknownDocumentError(LogitcaskError):
-    """A snapshot holds no document of that id."""
+    """A snapshot has no document with that id."""
 
 
 class FingerprintMismatchError(LogitcaskError):
-    """Two things that must belong together (tokenizer, vocabulary, teacher) do not."""
+    """Two things that must match (tokenizer, vocabulary, teacher) do not."""
 
 
 class ConfigurationMismatchError(LogitcaskError):
-    """An output directory was begun under another configuration."""
+    """An output directory was started with another configuration."""
 
 
 class ForeignOutputError(LogitcaskError):
@@ -74,8 +74,8 @@ class ForeignOutputError(LogitcaskError):
 
 
 class StorageError(LogitcaskError):
-    """A store refused, failed or could not be reached, also after its library had tried again."""
+    """A store refused, failed or could not be reached, even after the retries of its library."""
 
 
 class ClusterError(LogitcaskError):
-    """A cluster cannot be reached, or a worker of it is not set up as the job needs it."""
+    """A cluster cannot be reached, or one of its workers lacks what the job needs."""

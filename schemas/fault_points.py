@@ -1,15 +1,15 @@
-"""Places where a test can make a process die, fail or hang, exactly there.
+"""Fault points: places in the code where a test can make a process die, fail or hang.
 
-Nothing happens unless `LOGITCASK_FAULTS` names a directory when the process starts. A file in it named after a point
-is an order for whoever reaches that point next: `ACTION [PATTERN] [always]`, where the action is
+Nothing happens unless `LOGITCASK_FAULTS` names a directory when the process starts. A file in that directory, named
+after a point, is an order for the next process that reaches the point: `ACTION [PATTERN] [always]`. The actions are
 
     kill    the process dies of SIGKILL
     full    the disk is full (ENOSPC)
-    hang    the thread never goes on
+    hang    the thread blocks forever
 
-and the pattern (as in a shell) says for which units or files. An order is carried out once, by the first to take its
-file away, unless it says `always`. So a test gives orders to workers that are running already. What is reached is
-also written down, one line each, in the directory's `log`.
+The pattern (as in a shell) selects units or files. The first process that removes the order's file executes the order,
+once, unless it says `always`; a test can therefore give orders to workers that are already running. Every point that
+is reached adds one line to the directory's `log`.
 """
 
 import errno
@@ -26,17 +26,17 @@ _DIRECTORY = os.environ.get("LOGITCASK_FAULTS")
 
 
 def reach(point: Point, name: str) -> None:
-    """Says that this process has got so far with a unit or a file; usually does nothing at all.
+    """Reports that this process has reached a point with a unit or a file; does nothing outside of tests.
 
     Raises:
         OSError: ENOSPC, if a test ordered it.
     """
     if _DIRECTORY is not None:
-        _carry_out(Path(_DIRECTORY), point, name)
+        _execute_order(Path(_DIRECTORY), point, name)
 
 
-def _carry_out(directory: Path, point: Point, name: str) -> None:
-    _write_down(directory / "log", f"{point} {name} {os.getpid()}\n")
+def _execute_order(directory: Path, point: Point, name: str) -> None:
+    _append_line(directory / "log", f"{point} {name} {os.getpid()}\n")
     order = directory / point
     try:
         action, *rest = order.read_text().split()
@@ -54,8 +54,8 @@ def _carry_out(directory: Path, point: Point, name: str) -> None:
     threading.Event().wait()
 
 
-def _write_down(log: Path, line: str) -> None:
-    # Appending a short line is atomic; unlike a buffered file it survives the SIGKILL that may follow.
+def _append_line(log: Path, line: str) -> None:
+    # Appending a short line is atomic and, unlike a buffered write, survives the SIGKILL that may follow.
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(descriptor, line.encode())

@@ -1,4 +1,4 @@
-"""Digests of bytes and fingerprints of settings: how shards, tokenizers and teachers are told apart."""
+"""Digests of bytes and fingerprints of settings; they identify shards, tokenizers and teachers."""
 
 import hashlib
 import json
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def digest(data: bytes) -> str:
-    """SHA-256 of whole contents, as "sha256:<64 hex digits>"."""
+    """SHA-256 of `data`, as "sha256:<64 hex digits>"."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no spaces, no NaN. Equal values give equal text."""
+    """The canonical JSON text of a value: sorted keys, no spaces, no NaN. Equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -22,7 +22,7 @@ def fingerprint(value: Any) -> str:
 
 
 def vocabulary_fingerprint(pieces: Mapping[str, int], special_ids: Mapping[str, int | None]) -> str:
-    """What ids mean: equal for two tokenizers exactly if every id stands for the same piece.
+    """Fingerprint of what ids mean: equal for two tokenizers exactly if every id has the same piece.
 
     Args:
         pieces: Piece to id, added tokens included.

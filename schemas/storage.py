@@ -1,10 +1,10 @@
-"""Files under any fsspec URL: listing, whole reads, and the one atomic, create-only way to write.
+"""Files under any fsspec URL: listing, reading, and one atomic, create-only way to write.
 
-A file appears whole or not at all, and the first writer wins: that is what makes a unit of work exactly-once by
-effect, however often it is tried. Nothing here overwrites, but for `replace` (progress, never data).
+A file appears whole or not at all, and the first writer wins: each unit of work therefore takes effect exactly once,
+however often it is retried. Nothing here overwrites a file, except `replace` (for progress, never for data).
 
-What a store refuses, or still fails at after its own library has tried again, is one named error without credentials;
-only "not there" and "there already" stay what they are. Local disks keep their OSError.
+When a store refuses a request, or still fails after the retries of its library, that is a StorageError without
+credentials. Only FileNotFoundError and FileExistsError keep their type. Local disks keep their OSError.
 """
 
 import errno
@@ -25,26 +25,26 @@ from logitcask.schemas.errors import LogitcaskError, StorageError
 from logitcask.schemas.redaction import redact, scrub
 
 if TYPE_CHECKING:
-    # Imported where it is used: `logitcask inspect` of a local dataset does without, and starts 0.1 s sooner.
+    # Imported only where it is used: `logitcask inspect` of a local dataset does not need it, and starts 0.1 s sooner.
     from fsspec import AbstractFileSystem
 
-# What a file is called while it is being written on a local disk; never listed as data.
+# Names of files that are being written on a local disk begin with it; such files are never listed as data.
 TEMPORARY_PREFIX = ".tmp-"
 
-# S3 answers so where two writers create one key in the same moment and neither has won yet.
+# The answer of S3 while two writers create the same key and neither has won yet.
 _CONFLICT = "ConditionalRequestConflict"
 _CONFLICT_RETRY_SECONDS = (0.1, 0.4, 1.6, 6.4)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredFile:
-    """A file as a listing shows it.
+    """An entry of a listing.
 
     Attributes:
         url: Full fsspec URL (a plain path on local disks).
-        size_bytes: Its length.
-        etag: Changes whenever the content does: the store's own ETag, checksum or generation where it gives one,
-            else the time of the last change in nanoseconds. Empty where the store tells nothing.
+        size_bytes: Length of the file.
+        etag: Changes whenever the content does: the store's ETag, checksum or generation if there is one, else the
+            modification time in nanoseconds. Empty if the store gives none of these.
     """
 
     url: str
@@ -53,7 +53,7 @@ class StoredFile:
 
 
 def filesystem(url: str) -> "tuple[AbstractFileSystem, str]":
-    """The file system behind a URL and the path inside it. Listings are never cached: other processes write too."""
+    """The file system of a URL and the path in it. Listings are never cached, since other processes write too."""
     import fsspec
 
     options = {"use_listings_cache": False} if not is_local(url) else {}
@@ -61,7 +61,7 @@ def filesystem(url: str) -> "tuple[AbstractFileSystem, str]":
 
 
 def is_local(url: str) -> bool:
-    """Whether a URL names a file of this machine."""
+    """Whether a URL names a file on this machine."""
     return "://" not in url or url.startswith(("file://", "local://"))
 
 
@@ -77,18 +77,19 @@ def file_name(url: str) -> str:
     link = url.split("::", 1)[0]
     if "?" in link or "#" in link:
         return PurePosixPath(urlsplit(link).path or link).name
-    # Listings ask for millions of them.
+    # A fast path: listings need this for millions of files.
     return link.rstrip("/").rpartition("/")[2]
 
 
 def exists(url: str) -> bool:
+    """Whether a file or a directory exists."""
     with _named_errors(url):
         fs, path = filesystem(url)
         return bool(fs.exists(path))
 
 
 def read_bytes(url: str, start: int | None = None, stop: int | None = None) -> bytes:
-    """Contents, whole or of bytes start..stop (negative: from the end).
+    """The contents of a file, whole or only bytes start..stop (negative: from the end).
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -104,7 +105,7 @@ def read_bytes(url: str, start: int | None = None, stop: int | None = None) -> b
 
 
 def open_reader(url: str) -> IO[bytes]:
-    """A seekable binary stream; what fails while it is read is a StorageError too.
+    """A seekable binary stream; a failure while it is read is a StorageError too.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -117,11 +118,11 @@ def open_reader(url: str) -> IO[bytes]:
 
 
 def read_json(url: str) -> Any:
-    """Parsed contents.
+    """The parsed contents of a JSON file.
 
     Raises:
         FileNotFoundError: There is no such file.
-        json.JSONDecodeError: It is not JSON.
+        json.JSONDecodeError: The file is not JSON.
     """
     return json.loads(read_bytes(url))
 
@@ -138,17 +139,17 @@ def describe_file(url: str) -> StoredFile:
 
 
 def list_files(url: str, prefix: str = "") -> list[StoredFile]:
-    """All files below a directory, sorted by URL; empty where there is no such directory.
+    """All files below a directory, sorted by URL; empty if the directory does not exist.
 
     Args:
         url: The directory.
-        prefix: Leave out what does not begin with it, relative to the directory. Object stores then list no more.
+        prefix: List only files whose path relative to the directory begins with it. Object stores apply it themselves.
     """
     if is_local(url):
         found = [file for file in _walk(_local_path(url)) if file.url.startswith(f"{_local_path(url)}/{prefix}")]
     else:
         found = _list_remote(url, prefix)
-    # Files that are still being written come and go while we look.
+    # Files that are being written appear and vanish during a listing.
     whole = (file for file in found if not file_name(file.url).startswith(TEMPORARY_PREFIX))
     return sorted(whole, key=lambda file: file.url)
 
@@ -157,7 +158,7 @@ def _list_remote(url: str, prefix: str) -> list[StoredFile]:
     try:
         with _named_errors(url):
             fs, path = filesystem(url)
-            # Only file systems with flat listings know the argument; others would pass it on to `ls`.
+            # Only file systems with flat listings know `prefix`; others would pass it to `ls`.
             found = fs.find(path, detail=True, prefix=prefix) if prefix else fs.find(path, detail=True)
     except FileNotFoundError:
         return []
@@ -166,12 +167,12 @@ def _list_remote(url: str, prefix: str) -> list[StoredFile]:
 
 
 def _walk(directory: Path) -> Iterator[StoredFile]:
-    """All files below a directory, or the one file that it is."""
+    """All files below a directory; a path of a file gives that file."""
     if directory.is_file():
         yield _local_file(directory)
     for folder, _, names in os.walk(directory, followlinks=True):
         for name in names:
-            # Gone since it was listed, or a link to nowhere: not there.
+            # Removed since it was listed, or a dangling link.
             with suppress(FileNotFoundError):
                 yield _local_file(Path(folder, name))
 
@@ -182,13 +183,13 @@ def _local_file(path: Path) -> StoredFile:
 
 
 def _local_path(url: str) -> Path:
-    """As fsspec understands it: absolute, `~` expanded."""
+    """The path as fsspec resolves it: absolute, with `~` expanded."""
     path = url.split("://", 1)[1] if "://" in url else url
     return Path(path).expanduser().absolute()
 
 
 def expand(pattern: str) -> list[StoredFile]:
-    """What a user means by a file, a directory (all files below it) or a glob; empty where nothing is there."""
+    """The files that a file name, a directory (all files below it) or a glob stands for; empty if there are none."""
     with _named_errors(pattern):
         fs, path = filesystem(pattern)
         if any(character in path for character in "*?[") and not fs.exists(path):
@@ -200,14 +201,14 @@ def expand(pattern: str) -> list[StoredFile]:
 
 
 def create(url: str, data: bytes) -> bool:
-    """Writes a file that was not there, whole and durably, or leaves the one that was.
+    """Creates a file, whole and durably; an existing file stays unchanged.
 
     Returns:
-        True if this call made the file; False if there was one already, which stays as it is. (Or if the store had
-        made it and its answer was lost: then the one that stands is this one.)
+        True if this call created the file; False if a file existed. (False also if the store created this file and its
+        answer was lost.)
 
     Raises:
-        StorageError: The store failed; there is no file then, or a whole one.
+        StorageError: The store failed; the file then does not exist, or is whole.
     """
     with _named_errors(url):
         fs, path = filesystem(url)
@@ -217,7 +218,7 @@ def create(url: str, data: bytes) -> bool:
 
 
 def _create_remote(fs: "AbstractFileSystem", path: str, data: bytes) -> bool:
-    """A conditional put. (Never an opened file: leaving it by an exception would publish what it has got so far.)"""
+    """A conditional put. (Not an opened file: an exception while it is open would publish the part written so far.)"""
     for wait_seconds in (*_CONFLICT_RETRY_SECONDS, None):
         try:
             fs.pipe_file(path, data, mode="create")
@@ -229,16 +230,16 @@ def _create_remote(fs: "AbstractFileSystem", path: str, data: bytes) -> bool:
             time.sleep(wait_seconds)
         else:
             return True
-    raise AssertionError("the last try returns or raises")
+    raise AssertionError("the last attempt returns or raises")
 
 
 def create_json(url: str, value: Any) -> bool:
-    """`create` with readable JSON: sorted keys, one line each."""
+    """`create` with readable JSON: sorted keys, one per line."""
     return create(url, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n")
 
 
 def replace(url: str, data: bytes) -> None:
-    """Writes a file whole, over an older one if need be: for progress reports, never for data."""
+    """Writes a whole file, replacing an existing one: for progress reports, never for data."""
     with _named_errors(url):
         fs, path = filesystem(url)
         if is_local(url):
@@ -249,7 +250,7 @@ def replace(url: str, data: bytes) -> None:
 
 
 def remove(url: str) -> None:
-    """Removes a file, if it is there: temporaries and marks, never what a snapshot names."""
+    """Removes a file if it exists: for temporary files and leases, never for files that a snapshot names."""
     with _named_errors(url), suppress(FileNotFoundError):
         fs, path = filesystem(url)
         fs.rm_file(path)
@@ -263,7 +264,7 @@ def _create_local(path: Path, data: bytes) -> bool:
         except FileExistsError:
             return False
         except OSError:
-            # File systems without hard links (exFAT, some network mounts): not create-only, but still whole.
+            # No hard links (exFAT, some network mounts): the file is still whole, but two writers may both succeed.
             if path.exists():
                 return False
             temporary.replace(path)
@@ -273,9 +274,9 @@ def _create_local(path: Path, data: bytes) -> bool:
 
 @contextmanager
 def _temporary_file(path: Path, data: bytes) -> Iterator[Path]:
-    """`data`, durably, under a temporary name beside `path`; the name is gone afterwards.
+    """Writes `data` durably under a temporary name next to `path`; removes that name afterwards.
 
-    Who may read it is decided by the umask, as for any file: `tempfile` would let nobody else.
+    The umask decides who may read the file, as for any other; a file of `tempfile` would be readable by its owner only.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
@@ -300,13 +301,13 @@ def _sync_directory(directory: Path) -> None:
 
 @contextmanager
 def _named_errors(url: str) -> Iterator[None]:
-    """Makes one named error, without credentials, of whatever a store's library raises."""
+    """Turns all that a store's library raises into named errors without credentials."""
     try:
         yield
     except LogitcaskError:
         raise
     except (FileNotFoundError, FileExistsError) as error:
-        # Some libraries put the whole URL into it.
+        # Some libraries put the whole URL into the message.
         if is_local(url):
             raise
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else FileExistsError
@@ -317,12 +318,12 @@ def _named_errors(url: str) -> Iterator[None]:
             raise
         raise StorageError(
             f"{redact(url)}: the store failed or refused ({type(error).__name__}: {scrub(str(error))}). Check the "
-            "address, the credentials and the network, and run the same command again: what is finished is kept"
+            "address, the credentials and the network, then run the same command again: finished work is kept"
         ) from error
 
 
 class _NamedErrorReader(io.RawIOBase):
-    """A remote file whose failures are named."""
+    """A remote file whose failures are StorageErrors."""
 
     def __init__(self, file: Any, url: str) -> None:
         super().__init__()
@@ -362,7 +363,7 @@ def _stored_file(fs: "AbstractFileSystem", info: dict, asked: str) -> StoredFile
 
 
 def _url(fs: "AbstractFileSystem", name: str, asked: str) -> str:
-    """The URL of a file that was found under `asked`, with host and chained file systems as they stand there."""
+    """The URL of a file found under `asked`, with the host and the chained file systems of `asked`."""
     path = str(fs._strip_protocol(asked.split("::", 1)[0]))
     before, found, after = asked.partition(path)
     if not path or not found or "://" not in before:

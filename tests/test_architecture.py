@@ -1,13 +1,19 @@
 """The arrows of the design: pipeline → teacher → schemas, student → schemas."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from repository import ROOT
 
-# Who reads shards as they were written: what checks, copies and makes them, and what applies a snapshot's rules.
+PACKAGES = ("pipeline", "teacher", "student", "schemas")
+# An import by a bare name, at the start of a line or of a statement in a string of code.
+_BARE = rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)*"
+BARE_IMPORT = re.compile(rf"""(?:^|[;"']|\\n)\s*(?:from {_BARE} import|import {_BARE})\b""", re.MULTILINE)
+# Modules that read whole shards: those that check, copy or make them, and the one that applies a snapshot's rules.
 READ_SHARDS_WITHOUT_RULES = {
     "pipeline/annotation/annotate_unit.py",
     "pipeline/annotation/recompute.py",
@@ -23,11 +29,11 @@ READ_SHARDS_WITHOUT_RULES = {
 }
 
 
-def test_whoever_reads_a_snapshot_s_targets_is_shown_what_it_selects():
-    """`ShardReader` knows no rules; everybody else opens shards with `shard_view.open_shard`."""
+def test_readers_of_a_snapshot_get_only_what_it_selects():
+    """`ShardReader` knows no rules; all other modules open shards with `shard_view.open_shard`."""
     found = {
         str(path.relative_to(ROOT))
-        for package in ("pipeline", "teacher", "student", "schemas")
+        for package in PACKAGES
         for path in (ROOT / package).rglob("*.py")
         if any(
             isinstance(node, ast.ImportFrom)
@@ -44,3 +50,18 @@ def test_no_package_imports_against_the_arrows():
     done = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "9 kept, 0 broken" in done.stdout
+
+
+def test_packages_are_imported_by_their_full_names():
+    """The bare names `schemas`, `teacher`, … would clash with a user's own modules."""
+    files = [file for folder in (*PACKAGES, "tests", "bench", "examples") for file in (ROOT / folder).rglob("*.py")]
+    found = {str(file.relative_to(ROOT)) for file in files if BARE_IMPORT.search(file.read_text())}
+    assert found == set()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_an_import_by_a_bare_name_is_found(package):
+    assert BARE_IMPORT.search(f"import sys; import {package}")
+    assert BARE_IMPORT.search(f"program = 'import {package}.a as a'")
+    assert BARE_IMPORT.search(f"    from {package}.a.b import c\n")
+    assert not BARE_IMPORT.search(f"from logitcask.{package} import a\nfrom logitcask import {package}\n")

@@ -1,4 +1,4 @@
-"""Orders to fail: carried out once, by whoever they are for; without a directory nothing happens at all."""
+"""A fault ordered by a test happens once, in the unit that it names; without a directory nothing happens."""
 
 import errno
 from pathlib import Path
@@ -16,7 +16,7 @@ def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-def test_an_order_is_carried_out_once_unless_it_says_always(faults: Path) -> None:
+def test_an_order_is_executed_once_unless_it_says_always(faults: Path) -> None:
     (faults / "encode").write_text("full")
     with pytest.raises(OSError, match="No space left"):
         fault_points.reach("encode", "u")
@@ -40,7 +40,7 @@ def test_an_order_waits_for_the_unit_and_the_point_it_names(faults: Path) -> Non
     ]
 
 
-def test_a_file_that_finds_no_room_leaves_neither_itself_nor_a_temporary(faults: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_neither_the_file_nor_a_temporary_file(faults: Path, tmp_path: Path) -> None:
     (faults / "written").write_text("full")
     with pytest.raises(OSError, match="No space left") as caught:
         storage.create(str(tmp_path / "out/a"), b"x")
@@ -49,7 +49,7 @@ def test_a_file_that_finds_no_room_leaves_neither_itself_nor_a_temporary(faults:
     assert storage.create(str(tmp_path / "out/a"), b"x")
 
 
-def test_nothing_is_looked_for_unless_the_environment_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_environment_variable_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fault_points._DIRECTORY is None
     (tmp_path / "encode").write_text("full")
     monkeypatch.chdir(tmp_path)

@@ -20,13 +20,13 @@ from logitcask.schemas.redaction import has_credentials, printable, printable_li
         ("/local/user:name@host", "/local/user:name@host"),
     ],
 )
-def test_credentials_are_not_shown(url: str, shown: str) -> None:
+def test_credentials_in_urls_are_hidden(url: str, shown: str) -> None:
     assert redact(url) == shown
     assert has_credentials(url) == (shown != url)
     assert redact(shown) == shown
 
 
-def test_credentials_in_messages_of_libraries_are_not_shown() -> None:
+def test_credentials_in_messages_of_libraries_are_hidden() -> None:
     message = "GET <https://user:hush@host/x?sig=hush> failed, url='ftp://u:hush@h/y' (see s3://bucket/z)"
     assert scrub(message) == "GET <https://host/x> failed, url='ftp://h/y' (see s3://bucket/z)"
 
@@ -40,9 +40,9 @@ def test_credentials_in_messages_of_libraries_are_not_shown() -> None:
         ("half \ud800", "half \\ud800"),
     ],
 )
-def test_nothing_shown_controls_the_terminal(text: str, shown: str) -> None:
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-def test_on_one_line_new_lines_and_tabs_are_marks():
+def test_on_one_line_newlines_and_tabs_are_visible_marks():
     assert printable_line("a\nb\tc\r\x1bö") == "a⏎b⇥c\\r\\x1bö"

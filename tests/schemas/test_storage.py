@@ -22,12 +22,12 @@ def test_the_first_writer_wins(root):
     assert storage.read_bytes(url) == b"first"
 
 
-def test_a_file_may_be_read_in_part(root):
+def test_part_of_a_file_can_be_read(root):
     storage.create(storage.join(root, "x"), b"0123456789")
     assert storage.read_bytes(storage.join(root, "x"), 2, 5) == b"234"
 
 
-def test_listing_is_recursive_and_sorted_and_knows_sizes(root):
+def test_a_listing_is_recursive_and_sorted_and_has_sizes(root):
     for name in ("b/2", "a/1", "c"):
         storage.create(storage.join(root, *name.split("/")), name.encode())
     files = storage.list_files(root)
@@ -35,11 +35,11 @@ def test_listing_is_recursive_and_sorted_and_knows_sizes(root):
     assert files[2].url.endswith("/c")
 
 
-def test_a_directory_that_does_not_exist_lists_as_empty(root):
-    assert storage.list_files(storage.join(root, "nowhere")) == []
+def test_a_missing_directory_is_listed_as_empty(root):
+    assert storage.list_files(storage.join(root, "missing")) == []
 
 
-def test_a_pattern_is_a_file_a_directory_or_a_glob(root):
+def test_a_pattern_is_a_file_or_a_directory_or_a_glob(root):
     for name in ("x.txt", "y.txt", "z.md"):
         storage.create(storage.join(root, "d", name), b"text")
     assert len(storage.expand(storage.join(root, "d"))) == 3
@@ -59,7 +59,7 @@ def test_the_etag_changes_with_the_content(tmp_path):
 
 @pytest.mark.parametrize("write", [storage.create, storage.replace])
 @pytest.mark.parametrize(("umask", "permissions"), [(0o022, 0o644), (0o027, 0o640)])
-def test_who_may_read_a_file_is_decided_by_the_umask(tmp_path, write, umask, permissions):
+def test_the_umask_decides_who_may_read_a_file(tmp_path, write, umask, permissions):
     before = os.umask(umask)
     try:
         write(str(tmp_path / "x"), b"data")
@@ -87,7 +87,7 @@ def test_files_inside_an_archive_keep_the_archive_in_their_url(tmp_path):
 
 
 class BrokenFileSystem(MemoryFileSystem):
-    """Fails as libraries do: with classes of their own, quoting the whole URL."""
+    """Fails as libraries do: with their own error classes and the whole URL in the message."""
 
     protocol = "broken"
 
@@ -100,7 +100,7 @@ def broken(monkeypatch):
     monkeypatch.setattr(fsspec, "url_to_fs", lambda url, **_: (BrokenFileSystem(), "x"))
 
 
-def test_what_a_store_raises_is_one_named_error_without_credentials(broken):
+def test_an_error_of_a_store_is_a_storage_error_without_credentials(broken):
     with pytest.raises(StorageError, match=r"broken://host/x: .*RuntimeError: GET https://host/x") as caught:
         storage.read_bytes("broken://user:hush@host/x")
     assert "hush" not in str(caught.value)
@@ -116,7 +116,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_hard_links_a_file_still_appears_whole_and_once(tmp_path, monkeypatch):
+def test_without_hard_links_a_file_is_still_whole_and_created_once(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError("links are not supported here")
 
@@ -130,7 +130,7 @@ def _race(args: tuple[str, int]) -> bool:
     return storage.create(args[0], str(args[1]).encode() * 1000)
 
 
-def test_of_many_processes_exactly_one_creates_a_file(tmp_path):
+def test_exactly_one_of_many_processes_creates_a_file(tmp_path):
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         won = pool.map(_race, [(str(tmp_path / "x"), i) for i in range(24)], chunksize=1)
     assert sum(won) == 1

@@ -1,4 +1,4 @@
-"""S3 by moto and s3fs: conditional creation, and a store that fails: retried a little, then one clear error."""
+"""S3 (moto and s3fs): conditional creation, and failures of the store: a few retries, then one clear error."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -48,7 +48,7 @@ def root(endpoint: str, use: Callable[[str], None], request: pytest.FixtureReque
 
 @pytest.fixture
 def fail(endpoint: str, use: Callable[[str], None], root: str) -> Iterator[Callable[..., None]]:
-    """Makes the first requests that contain a word fail in a way."""
+    """Makes the first requests that contain `word` fail with `fault`."""
     plan: list[Any] = [None]
     with failing_proxy(endpoint, lambda request, before: plan[0](request, before)) as proxy:
 
@@ -73,7 +73,7 @@ def _race(work: tuple[str, int]) -> bool:
     return storage.create(work[0], str(work[1]).encode() * 1000)
 
 
-def test_of_two_processes_exactly_one_creates_a_file(root: str) -> None:
+def test_exactly_one_of_two_processes_creates_a_file(root: str) -> None:
     url = storage.join(root, "x")
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         won = pool.map(_race, [(url, i) for i in range(16)], chunksize=1)
@@ -81,7 +81,7 @@ def test_of_two_processes_exactly_one_creates_a_file(root: str) -> None:
     assert storage.read_bytes(url) == str(won.index(True)).encode() * 1000
 
 
-def test_a_file_in_many_parts_is_created_once_too(root: str) -> None:
+def test_a_multipart_upload_is_created_once(root: str) -> None:
     url, data = storage.join(root, "x"), bytes(101 << 20)
     assert storage.create(url, data)
     assert not storage.create(url, b"second")
@@ -89,7 +89,7 @@ def test_a_file_in_many_parts_is_created_once_too(root: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["503", "drop", "truncate"])
-def test_what_fails_once_is_tried_again(root: str, fail: Callable[..., None], fault: Fault) -> None:
+def test_a_request_that_fails_once_is_retried(root: str, fail: Callable[..., None], fault: Fault) -> None:
     storage.create(storage.join(root, "x"), b"0123456789" * 1000)
     fail("GET", fault, times=1)
     assert storage.read_bytes(storage.join(root, "x")) == b"0123456789" * 1000
@@ -97,14 +97,14 @@ def test_what_fails_once_is_tried_again(root: str, fail: Callable[..., None], fa
         assert stream.read() == b"0123456789" * 1000
 
 
-def test_a_put_whose_answer_is_lost_leaves_the_whole_file(root: str, fail: Callable[..., None]) -> None:
+def test_a_put_whose_answer_is_lost_leaves_a_whole_file(root: str, fail: Callable[..., None]) -> None:
     fail("PUT", "503", times=1)
     assert storage.create(storage.join(root, "x"), b"data" * 1000)
     assert storage.read_bytes(storage.join(root, "x")) == b"data" * 1000
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "drop", "truncate"])
-def test_a_store_that_goes_on_failing_is_one_named_error_without_secrets(
+def test_a_store_that_keeps_failing_is_a_storage_error_without_secrets(
     root: str, fail: Callable[..., None], fault: Fault
 ) -> None:
     storage.create(storage.join(root, "x"), b"0123456789" * 1000)
@@ -127,7 +127,7 @@ def test_a_failing_put_leaves_nothing(root: str, fail: Callable[..., None], faul
     assert storage.list_files(root) == []
 
 
-def test_a_store_that_does_not_answer_is_given_up(
+def test_a_store_that_does_not_answer_times_out(
     root: str, fail: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3fs.S3FileSystem, "read_timeout", 0.3)
@@ -137,7 +137,7 @@ def test_a_store_that_does_not_answer_is_given_up(
         storage.read_bytes(storage.join(root, "x"))
 
 
-def test_what_is_not_there_is_not_a_failure(root: str) -> None:
+def test_a_missing_file_is_not_a_failure_of_the_store(root: str) -> None:
     with pytest.raises(FileNotFoundError):
         storage.read_bytes(storage.join(root, "nothing"))
     assert not storage.exists(storage.join(root, "nothing"))
