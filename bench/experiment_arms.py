@@ -22,7 +22,7 @@ from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.format.targets import TailSample, Targets, Windows
 from logitcask.schemas.format.writer import encode_shard
 from logitcask.student.data.collator import Batch
-from logitcask.student.losses.full_kl import TeacherRows
+from logitcask.student.losses.full_kl import TeacherLogits
 from logitcask.student.losses.loss_settings import LossSettings
 from logitcask.teacher.scoring.heads import Heads, select_heads
 
@@ -76,7 +76,7 @@ ARMS = (
 )
 
 
-class RecordedRows:
+class RecordedLogits:
     """A recorded teacher in the place of a live one, for one split's dataset."""
 
     def __init__(self, teacher: RecordedTeacher, split: str) -> None:
@@ -86,7 +86,7 @@ class RecordedRows:
     def vocab_size(self) -> int:
         return self._teacher.teacher.vocab_size
 
-    def rows_of(self, batch: Batch) -> TeacherRows:
+    def logits_of(self, batch: Batch) -> TeacherLogits:
         windows, length = self._teacher.windows[self._split], batch["input_ids"].shape[1]
         place, inside = np.divmod(batch["scored_rows"].cpu().numpy(), length)
         rows = windows.window_offsets[batch["window_indices"].cpu().numpy()[place]] + inside

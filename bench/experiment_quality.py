@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiment_arms import ARMS, Arm, RecordedRows, schemes, write_dataset
+from experiment_arms import ARMS, Arm, RecordedLogits, schemes, write_dataset
 from experiment_students import PRUNED, SCRATCH, SIZES, Recipe
 from experiment_teacher import CACHE, RecordedTeacher, recorded_teacher, unigram_loss
 from transformers import PreTrainedModel, TrainingArguments
@@ -70,7 +70,7 @@ def train_and_measure(
             "alpha": arm.alpha, "loss": arm.loss, "tokenizer": teacher.tokenizer,
         }  # fmt: skip
         if arm.scheme is None:
-            FullDistillationTrainer(student, teacher=RecordedRows(teacher, "train"), **options).train()
+            FullDistillationTrainer(student, teacher=RecordedLogits(teacher, "train"), **options).train()
         else:
             SoftTargetTrainer(student, **options).train()
     return measure(student, urls["adaptive"], teacher)
@@ -78,7 +78,7 @@ def train_and_measure(
 
 def measure(student: PreTrainedModel, url: str, teacher: RecordedTeacher) -> dict[str, list[float]]:
     """Held-out figures by window, the calibration error of all together; the full KL is to the recorded teacher."""
-    held_out, rows = SoftTargetDataset(url, "held-out"), RecordedRows(teacher, "held-out")
+    held_out, rows = SoftTargetDataset(url, "held-out"), RecordedLogits(teacher, "held-out")
     by_window = [evaluate(student, OneWindow(held_out, i), teacher=rows) for i in range(len(held_out))]  # pyright: ignore[reportArgumentType]
     return {
         "loss_nats": [one.loss_nats for one in by_window],

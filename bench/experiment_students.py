@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from experiment_teacher import RecordedTeacher
 from transformers import PreTrainedModel
 
-from logitcask.student.init.pruning import evenly_spaced, num_layers, prune_layers
+from logitcask.student.init.prune_layers import evenly_spaced, num_layers, prune_layers
 from logitcask.student.init.scratch import ScratchSizes, random_student
 
 SIZES = ScratchSizes(layers=2, width=96, heads=3, kv_heads=1, head_width=32, mlp_width=256)

@@ -70,7 +70,7 @@ class Problem:
         dtype = getattr(torch, size.dtype)
         hidden = torch.randn(rows, width, **options).to(dtype)
         weight = (2 * torch.randn(vocab_size, width, **options) / width**0.5).to(dtype)
-        # One stretch of ids a row, spread over the vocabulary: distinct, ascending, and no [T, V] in the making.
+        # One stretch of ids a row, spread over the vocabulary: distinct, ascending, and no [T, V] in the make_student.
         stride = (vocab_size - 1) // (k + DRAWS)
         first = torch.randint(stride, (rows, 1), **options)
         ids = first + stride * torch.arange(k + DRAWS, device=size.device)

@@ -135,7 +135,7 @@ def read_all(reader: ShardReader, ranges: list[tuple[int, int]]) -> None:
 
 
 def batch_of(reader: ShardReader, start: int, stop: int) -> Batch:
-    """What `student.training.objective.soft_target_loss` takes, of some windows, as a loader makes it."""
+    """What `student.training.batch_loss.soft_target_loss` takes, of some windows, as a loader makes it."""
     block = reader.read_stored(start, stop)
     assert block.targets is not None
     bounds = zip(block.windows.window_offsets[:-1].tolist(), block.windows.window_offsets[1:].tolist(), strict=True)

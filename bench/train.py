@@ -39,7 +39,7 @@ from logitcask.student.init.scratch import ScratchSizes, random_student
 from logitcask.student.losses.full_kl import FullObjective, linear_full_kl
 from logitcask.student.model.projection import hidden_states, output_projection
 from logitcask.student.online.teacher import LiveTeacher
-from logitcask.student.training.objective import soft_target_loss
+from logitcask.student.training.batch_loss import soft_target_loss
 
 TOKENIZER = TokenizerInfo(
     name="made up", fingerprint="f" * 32, vocabulary_fingerprint="a" * 32, vocab_size=0, bos_id=None, eos_id=None
@@ -138,7 +138,7 @@ def losses(size: Size, student: PreTrainedModel, live: LiveTeacher) -> dict[str,
 
     def online(batch: Batch) -> torch.Tensor:
         objective = FullObjective(
-            teacher_rows=live.rows_of(batch), vocab_size=size.vocab_size, labels=batch["labels"],
+            teacher_logits=live.logits_of(batch), vocab_size=size.vocab_size, labels=batch["labels"],
             kl_weight=1 / len(batch["labels"]),
         )  # fmt: skip
         hidden = hidden_states(student, batch["input_ids"], batch["position_ids"]).flatten(0, 1)

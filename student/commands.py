@@ -144,17 +144,17 @@ class StudentInit(DecoderSizes):
     """With --scratch: of the weights."""
 
     def run(self) -> int:
-        from logitcask.student.init import making
+        from logitcask.student.init import make_student
 
         self._check()
         if self.from_checkpoint is not None:
-            model = making.from_checkpoint(self.from_checkpoint, self.out)
+            model = make_student.from_checkpoint(self.from_checkpoint, self.out)
         elif self.scratch:
             model = self._from_scratch()
         else:
             assert self.teacher is not None, "checked"
             keep = None if self.keep_layers is None else parse_layers(self.keep_layers)
-            model = making.prune_teacher(
+            model = make_student.prune_teacher(
                 self.teacher, self.out, keep_layers=keep, layers=self.layers, mlp_width=self.keep_mlp_width
             )
         depth = model.config.get_text_config().num_hidden_layers
@@ -181,13 +181,15 @@ class StudentInit(DecoderSizes):
             )
 
     def _from_scratch(self):
-        from logitcask.student.init import making
+        from logitcask.student.init import make_student
         from logitcask.student.init.scratch import ScratchSizes
 
         assert self.teacher is not None, "checked"
         named = {field.name: getattr(self, field.name) for field in fields(DecoderSizes)}
         sizes = ScratchSizes(**named, layers=self.layers or ScratchSizes().layers)
-        return making.from_scratch(self.teacher, self.out, sizes=sizes, config_file=self.model_config, seed=self.seed)
+        return make_student.from_scratch(
+            self.teacher, self.out, sizes=sizes, config_file=self.model_config, seed=self.seed
+        )
 
 
 def parse_layers(text: str) -> list[int]:

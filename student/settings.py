@@ -128,10 +128,10 @@ class TrainSettings(LossFields):
         for name in ("weights", "snapshot"):
             if getattr(self, name) and len(getattr(self, name)) != len(self.datasets):
                 raise UsageError(f"{len(self.datasets)} datasets, but {len(getattr(self, name))} for --{name}")
-        self.alpha_course  # noqa: B018 - refuses what cannot be meant
+        self.alpha_by_step  # noqa: B018 - refuses what cannot be meant
 
     @property
-    def alpha_course(self) -> AlphaSchedule:
+    def alpha_by_step(self) -> AlphaSchedule:
         """The weight of the KL over the run."""
         return AlphaSchedule(
             shape=self.alpha_schedule,

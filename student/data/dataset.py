@@ -22,7 +22,7 @@ from logitcask.schemas.format.metadata import ShardMetadata, Split
 from logitcask.schemas.format.reader import StoredBlock
 from logitcask.schemas.format.targets import StoredTargets, Targets, Windows
 from logitcask.student.data.local_copies import LocalCopies
-from logitcask.student.data.lru import WeightedLru
+from logitcask.student.data.lru_cache import LruCache
 from logitcask.student.data.order import WindowSource
 
 CACHE_BYTES = 256 << 20
@@ -168,8 +168,8 @@ class SoftTargetDataset(Dataset[WindowSample]):
     def _open_caches(self) -> None:
         self._process = os.getpid()
         num_open = OPEN_COPIES if self._copies else OPEN_SHARDS
-        self._readers = WeightedLru[int, SnapshotShard](num_open, lambda shard: 1, SnapshotShard.close)
-        self._blocks = WeightedLru[tuple[int, int], StoredBlock](self._cache_bytes, _num_bytes)
+        self._readers = LruCache[int, SnapshotShard](num_open, lambda shard: 1, SnapshotShard.close)
+        self._blocks = LruCache[tuple[int, int], StoredBlock](self._cache_bytes, _num_bytes)
 
     def __getstate__(self) -> dict:
         return {name: value for name, value in self.__dict__.items() if name not in ("_readers", "_blocks")}

@@ -70,10 +70,10 @@ class MixedDataset(Dataset[WindowSample]):
         return self.datasets[number], index - self._starts[number]
 
 
-TrainingWindows = SoftTargetDataset | MixedDataset
+WindowDataset = SoftTargetDataset | MixedDataset
 
 
-def datasets_of(windows: TrainingWindows) -> tuple[SoftTargetDataset, ...]:
+def datasets_of(windows: WindowDataset) -> tuple[SoftTargetDataset, ...]:
     """The datasets that windows come from."""
     return windows.datasets if isinstance(windows, MixedDataset) else (windows,)
 

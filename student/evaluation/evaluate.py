@@ -15,15 +15,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from logitcask.student.data.collator import Batch, collate, targets_of
-from logitcask.student.data.mixture import TrainingWindows
-from logitcask.student.losses.full_kl import TeacherRows, full_kl
+from logitcask.student.data.mixture import WindowDataset
+from logitcask.student.losses.full_kl import TeacherLogits, full_kl
 from logitcask.student.losses.linear_truncated_kl import CHUNK_ROWS
 from logitcask.student.losses.targets import NO_LABEL, RaggedTargets
 from logitcask.student.losses.truncated_kl import truncated_kl
 from logitcask.student.model.projection import hidden_states, output_projection
 
 
-class BatchTeacher(Protocol):
+class FullTeacher(Protocol):
     """Whoever knows the whole distributions of a batch: a model that runs beside the student, or a record of one."""
 
     @property
@@ -31,7 +31,7 @@ class BatchTeacher(Protocol):
         """V."""
         ...
 
-    def rows_of(self, batch: Batch) -> TeacherRows:
+    def logits_of(self, batch: Batch) -> TeacherLogits:
         """The logits of a batch's scored rows, by rows."""
         ...
 
@@ -87,14 +87,14 @@ _KL, _FULL_KL, _LOSS, _TEACHER_LOSS, _HITS, _AGREED, _TARGETS, _LABELS, _WINDOWS
 @torch.no_grad()
 def evaluate(
     model: PreTrainedModel,
-    dataset: TrainingWindows,
+    dataset: WindowDataset,
     *,
     num_windows: int | None = None,
     batch_windows: int = 1,
     rank: int = 0,
     num_ranks: int = 1,
     precision: AbstractContextManager | None = None,
-    teacher: BatchTeacher | None = None,
+    teacher: FullTeacher | None = None,
     through: Callable[[Callable[[], Tensor]], Tensor] = lambda work: work(),
 ) -> Evaluation:
     """Evaluates a student on the first windows of a dataset.
@@ -127,22 +127,22 @@ def evaluate(
     return _means(sums.tolist())
 
 
-def _sums(model: PreTrainedModel, batch: Batch, vocab_size: int, teacher: BatchTeacher | None) -> Tensor:
+def _sums(model: PreTrainedModel, batch: Batch, vocab_size: int, teacher: FullTeacher | None) -> Tensor:
     batch = {name: column.to(model.device) for name, column in batch.items()}
     hidden_BSD = hidden_states(model, batch["input_ids"], batch["position_ids"])
     hidden_TD = hidden_BSD.flatten(0, 1)[batch["scored_rows"]]
     targets, projection, labels_T = targets_of(batch, vocab_size), output_projection(model), batch["labels"]
-    teacher_rows = teacher.rows_of(batch) if teacher else None
+    teacher_logits = teacher.logits_of(batch) if teacher else None
     sums = torch.zeros(_BINS + 3 * CALIBRATION_BINS, dtype=torch.float64, device=model.device)
     for start in range(0, len(labels_T), CHUNK_ROWS):
         stop = min(start + CHUNK_ROWS, len(labels_T))
         logits_TV = projection.logits(hidden_TD[start:stop])[:, :vocab_size].float()
         _add_chunk(sums, logits_TV, targets.select(start, stop), labels_T[start:stop])
-        if teacher_rows is not None:
-            sums[_FULL_KL] += full_kl(logits_TV.log_softmax(dim=-1), teacher_rows(start, stop))[0].sum()
+        if teacher_logits is not None:
+            sums[_FULL_KL] += full_kl(logits_TV.log_softmax(dim=-1), teacher_logits(start, stop))[0].sum()
     if len(labels_T) and not len(targets.head_ids):
         sums[_KL] = sums[_AGREED] = math.nan  # one bucket that holds everything: 0, and no news
-    if teacher_rows is None:
+    if teacher_logits is None:
         sums[_FULL_KL] = math.nan
     sums[_TEACHER_LOSS] = -batch["log_next"][labels_T != NO_LABEL].double().sum()
     sums[_TARGETS], sums[_LABELS] = len(labels_T), (labels_T != NO_LABEL).sum()

@@ -17,9 +17,9 @@ from logitcask.student.data.dataset import WindowSample
 from logitcask.student.losses.linear_truncated_kl import CHUNK_ROWS
 from logitcask.student.losses.targets import NO_LABEL
 from logitcask.student.losses.truncated_kl import truncated_kl
-from logitcask.student.model.load import load_student, student_of
+from logitcask.student.model.load import find_student, load_student
 from logitcask.student.model.projection import check_projection, hidden_states, output_projection
-from logitcask.student.model.student_card import StudentIdentity, check_fits, check_vocabulary_size
+from logitcask.student.model.student_card import StudentCard, check_fits, check_vocabulary_size
 
 
 def student_errors(directory: Path, dataset: ShardMetadata) -> Student:
@@ -33,9 +33,9 @@ def student_errors(directory: Path, dataset: ShardMetadata) -> Student:
         UsageError: There is no student, or it cannot be loaded.
         FingerprintMismatchError, VocabularyError: Student and shards do not belong together.
     """
-    identity = StudentIdentity.read(student_of(directory))
+    identity = StudentCard.read(find_student(directory))
     check_fits(identity.tokenizer, dataset)
-    model = load_student(student_of(directory)).eval()
+    model = load_student(find_student(directory)).eval()
     projection = output_projection(model)
     check_vocabulary_size(projection.weight.shape[0], dataset)
     check_projection(model)

@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 
 from logitcask.student.data.dataset import SoftTargetDataset
-from logitcask.student.evaluation.evaluate import BatchTeacher, Evaluation, evaluate
-from logitcask.student.model.load import load_student, student_of
+from logitcask.student.evaluation.evaluate import Evaluation, FullTeacher, evaluate
+from logitcask.student.model.load import find_student, load_student
 from logitcask.student.model.projection import check_projection, output_projection
-from logitcask.student.model.student_card import StudentIdentity, check_fits, check_vocabulary_size
+from logitcask.student.model.student_card import StudentCard, check_fits, check_vocabulary_size
 from logitcask.student.settings import EvalSettings
 
-LoadTeacher = Callable[[EvalSettings, SoftTargetDataset, str], BatchTeacher]
+LoadTeacher = Callable[[EvalSettings, SoftTargetDataset, str], FullTeacher]
 """(settings, dataset, device) → the live teacher that the settings name."""
 
 
@@ -28,8 +28,8 @@ def measure(settings: EvalSettings, load_teacher: LoadTeacher | None = None) -> 
         FingerprintMismatchError, VocabularyError: Student, teacher and shards do not belong together.
         And what `SoftTargetDataset` raises.
     """
-    directory = student_of(Path(settings.student))
-    identity = StudentIdentity.read(directory)
+    directory = find_student(Path(settings.student))
+    identity = StudentCard.read(directory)
     dataset = SoftTargetDataset(settings.shards, settings.split, snapshot=settings.snapshot)
     check_fits(identity.tokenizer, dataset.metadata)
     use_cuda = settings.device != "cpu" and torch.cuda.is_available()

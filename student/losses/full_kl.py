@@ -17,7 +17,7 @@ from logitcask.student.losses.linear_truncated_kl import CHUNK_ROWS, LinearLoss
 from logitcask.student.losses.targets import NO_LABEL
 from logitcask.student.model.projection import OutputProjection
 
-TeacherRows = Callable[[int, int], Tensor]
+TeacherLogits = Callable[[int, int], Tensor]
 """(start, stop) → the teacher's final logits of these rows, float32 [C, V]; they may be overwritten."""
 
 
@@ -30,7 +30,7 @@ class FullObjective:
     """What is minimised against a live teacher.
 
     Attributes:
-        teacher_rows: The teacher's logits, by rows.
+        teacher_logits: The teacher's logits, by rows.
         vocab_size: V of the teacher; ids of the student beyond it take no part.
         labels: int64 [T], the actual next token, −100 where there is none.
         kl_weight, cross_entropy_weight: Factors of the two sums.
@@ -38,7 +38,7 @@ class FullObjective:
         chunk_rows: Rows whose logits exist at a time.
     """
 
-    teacher_rows: TeacherRows
+    teacher_logits: TeacherLogits
     vocab_size: int
     labels: Tensor
     kl_weight: float | Tensor = 1.0
@@ -130,7 +130,7 @@ def _full_losses(logits: Tensor, rows: slice, objective: FullObjective, *, with_
     if tempered is not None:
         tempered.sub_(tempered.logsumexp(dim=-1, keepdim=True))
     log_p_tempered = log_p if tempered is None else tempered
-    teacher = objective.teacher_rows(rows.start, rows.stop).to(log_p.dtype)
+    teacher = objective.teacher_logits(rows.start, rows.stop).to(log_p.dtype)
     kl, teacher_p = full_kl(log_p_tempered, teacher if temperature == 1 else teacher / temperature)
     if with_gradient:
         label_weights = torch.zeros_like(cross_entropy)

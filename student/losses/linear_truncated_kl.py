@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from logitcask.student.losses.chunked import Job, Objective, chunk_losses, row_ranges
+from logitcask.student.losses.chunk_losses import LossSpec, Objective, chunk_losses, row_ranges
 from logitcask.student.losses.divergences import Divergence, check_divergence, forward_kl
 from logitcask.student.losses.gradient_sums import GradientSums
 from logitcask.student.losses.targets import NO_LABEL, RaggedTargets
@@ -96,7 +96,7 @@ def linear_truncated_kl(
     if labels_T is None:
         labels_T = torch.full(hidden_TD.shape[:1], NO_LABEL, device=hidden_TD.device)
     tensors = [tensor for tensor in (hidden_TD, weight_VD, bias_V) if tensor is not None]
-    job = Job(
+    spec = LossSpec(
         targets=targets,
         labels=labels_T,
         objective=Objective(
@@ -104,13 +104,13 @@ def linear_truncated_kl(
             temperature=temperature,
             kl_weight=kl_weight,
             cross_entropy_weight=cross_entropy_weight,
-            wants_gradient=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors),
+            needs_gradient=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors),
         ),
         softcap=softcap,
         chunk_rows=chunk_rows,
     )
     impl = _chosen(impl, hidden_TD)
-    loss, kl_T, cross_entropy_T = _LinearTruncatedKL.apply(hidden_TD, weight_VD, bias_V, job, impl)  # type: ignore[misc]
+    loss, kl_T, cross_entropy_T = _LinearTruncatedKL.apply(hidden_TD, weight_VD, bias_V, spec, impl)  # type: ignore[misc]
     return LinearLoss(loss=loss, kl=kl_T, cross_entropy=cross_entropy_T)
 
 
@@ -138,11 +138,11 @@ class _LinearTruncatedKL(torch.autograd.Function):
         hidden_TD: Tensor,
         weight_VD: Tensor,
         bias_V: Tensor | None,
-        job: Job,
+        spec: LossSpec,
         impl: Literal["torch", "triton"],
     ):
         with torch.autocast(hidden_TD.device.type, enabled=False):
-            loss, kl_T, cross_entropy_T, gradients = _forward(hidden_TD, weight_VD, bias_V, job, impl, ctx)
+            loss, kl_T, cross_entropy_T, gradients = _forward(hidden_TD, weight_VD, bias_V, spec, impl, ctx)
         ctx.save_for_backward(*gradients)
         ctx.impl, ctx.is_spent = impl, False
         ctx.mark_non_differentiable(kl_T, cross_entropy_T)
@@ -177,35 +177,35 @@ def _scaled_in_place(ctx, factor: Tensor) -> Sequence[Tensor | None]:
     return ctx.saved_tensors
 
 
-def _forward(hidden_TD, weight_VD, bias_V, job: Job, impl: Literal["torch", "triton"], ctx: FunctionCtx):
-    objective = job.objective
-    needed = [objective.wants_gradient and needs for needs in ctx.needs_input_grad[:3]]  # type: ignore[attr-defined]
+def _forward(hidden_TD, weight_VD, bias_V, spec: LossSpec, impl: Literal["torch", "triton"], ctx: FunctionCtx):
+    objective = spec.objective
+    needed = [objective.needs_gradient and needs for needs in ctx.needs_input_grad[:3]]  # type: ignore[attr-defined]
     if impl == "triton":
         from logitcask.student.losses.kernels.linear_loss import losses_and_gradients
     else:
         losses_and_gradients = _by_chunks
-    kl_T, cross_entropy_T, gradients = losses_and_gradients(hidden_TD, weight_VD, bias_V, job, needed)
+    kl_T, cross_entropy_T, gradients = losses_and_gradients(hidden_TD, weight_VD, bias_V, spec, needed)
     loss = _weighted(objective.kl_weight, kl_T.sum())
     loss = loss + _weighted(objective.cross_entropy_weight, cross_entropy_T.sum())
     result = torch.float64 if hidden_TD.dtype == torch.float64 else torch.float32
     return loss.to(result), kl_T.to(result), cross_entropy_T.to(result), gradients
 
 
-def _by_chunks(hidden_TD, weight_VD, bias_V, job: Job, needed: Sequence[bool]):
-    num_rows, vocab_size = hidden_TD.shape[0], job.targets.vocab_size
+def _by_chunks(hidden_TD, weight_VD, bias_V, spec: LossSpec, needed: Sequence[bool]):
+    num_rows, vocab_size = hidden_TD.shape[0], spec.targets.vocab_size
     weight = weight_VD[:vocab_size].to(hidden_TD.dtype)
     bias = None if bias_V is None else bias_V[:vocab_size].to(hidden_TD.dtype)
-    ranges = list(row_ranges(num_rows, job.chunk_rows))
+    ranges = list(row_ranges(num_rows, spec.chunk_rows))
     inputs = (hidden_TD, weight_VD, bias_V)
     sums = GradientSums.zeros(inputs, needed, vocab_size, len(ranges))
     kl_T = hidden_TD.new_zeros(num_rows, dtype=torch.float64)
     cross_entropy_T = torch.zeros_like(kl_T)
     for start, stop in ranges:
         hidden, rows = hidden_TD[start:stop], slice(start, stop)
-        logits, slope = _project(hidden, weight, bias, job.softcap)
-        chunk = job.select(start, stop)
-        kl_T[rows], cross_entropy_T[rows] = chunk_losses(logits, chunk.targets, chunk.labels, job.objective)
-        if job.objective.wants_gradient:
+        logits, slope = _project(hidden, weight, bias, spec.softcap)
+        chunk = spec.select(start, stop)
+        kl_T[rows], cross_entropy_T[rows] = chunk_losses(logits, chunk.targets, chunk.labels, spec.objective)
+        if spec.objective.needs_gradient:
             if slope is not None:
                 logits *= slope
             sums.add(start, logits.to(hidden.dtype), hidden, weight)

@@ -117,12 +117,12 @@ class LossSettings(LossFields):
                 f"annotate with --temperatures {self.temperature:g}, or train with tempering 'head'"
             )
 
-    def aim(self, targets: RaggedTargets, labels_T: Tensor) -> RaggedTargets:
+    def prepare_targets(self, targets: RaggedTargets, labels_T: Tensor) -> RaggedTargets:
         """The targets as the treatment changes them; `labels_T` is the actual next token, −100 where none."""
         if self.logits_temperature != 1:
             targets = tail_treatments.at_temperature(targets, self.temperature)
         treatment: dict[Tail, Callable[[], RaggedTargets]] = {
-            "renormalise": lambda: tail_treatments.renormalised(targets),
+            "renormalise": lambda: tail_treatments.renormalized(targets),
             "residual": lambda: tail_treatments.residual_to_label(targets, labels_T),
             "label": lambda: tail_treatments.with_label_bucket(targets, labels_T),
             "sample": lambda: targets,

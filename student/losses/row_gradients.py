@@ -17,7 +17,7 @@ from logitcask.student.losses.targets import NO_LABEL, Buckets, RaggedTargets, s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Listing:
+class GatherIndex:
     """Which ids of C rows are listed: (row, id) pairs, int64.
 
     Attributes:
@@ -36,7 +36,7 @@ class Listing:
     num_rows: int
 
     @classmethod
-    def of(cls, targets: RaggedTargets, labels_C: Tensor) -> Listing:
+    def of(cls, targets: RaggedTargets, labels_C: Tensor) -> GatherIndex:
         label_rows = (labels_C != NO_LABEL).nonzero().squeeze(-1)
         sample_rows = targets.sample_rows()
         return cls(
@@ -51,7 +51,7 @@ class Listing:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ListedLogits:
+class GatheredLogits:
     """Logits of the listed ids, float64: head [N], sample [M], label [L]; `other` [C], log-sum-exp outside the head."""
 
     head: Tensor
@@ -59,9 +59,9 @@ class ListedLogits:
     label: Tensor
     other: Tensor
 
-    def at_temperature(self, temperature: float, other: Tensor) -> ListedLogits:
+    def at_temperature(self, temperature: float, other: Tensor) -> GatheredLogits:
         """The same of logits / temperature; `other` is what that does not give."""
-        return ListedLogits(
+        return GatheredLogits(
             head=self.head / temperature, sample=self.sample / temperature, label=self.label / temperature, other=other
         )
 
@@ -100,22 +100,22 @@ class LogitGradients:
 
 
 def divergence_of_rows(
-    targets: RaggedTargets, listing: Listing, logits: ListedLogits, divergence: Divergence, wants_gradient: bool
+    targets: RaggedTargets, index: GatherIndex, logits: GatheredLogits, divergence: Divergence, needs_gradient: bool
 ) -> tuple[Tensor, LogitGradients | None]:
     """The divergence of each row, float64[C], and its gradient.
 
     With slopes g and G = Σ g, p_o · (g_o / p_o − G) is written g_o − p_o G, which has no 0/0 for p_o → 0. For the
     forward KL, where g = −t and G = −1, the gradients are p_o − t_o and p_i − t_i.
     """
-    normaliser_C = _normaliser(listing, logits)
+    normaliser_C = _normaliser(index, logits)
     student = Buckets(
-        rows=listing.head_rows,
-        head=logits.head - normaliser_C[listing.head_rows],
+        rows=index.head_rows,
+        head=logits.head - normaliser_C[index.head_rows],
         other=logits.other - normaliser_C,
-        sample_rows=listing.sample_rows,
-        sample=logits.sample - normaliser_C[listing.sample_rows],
+        sample_rows=index.sample_rows,
+        sample=logits.sample - normaliser_C[index.sample_rows],
     )
-    if not wants_gradient:
+    if not needs_gradient:
         return bucket_losses(targets, student, divergence), None
     loss_C, slopes = bucket_slopes(targets, student, divergence)
     total_C = slopes.other.index_add(0, student.rows, slopes.head).index_add(0, student.sample_rows, slopes.sample)
@@ -128,23 +128,23 @@ def divergence_of_rows(
 
 
 def cross_entropy_of_rows(
-    listing: Listing, logits: ListedLogits, weight: float | Tensor
+    index: GatherIndex, logits: GatheredLogits, weight: float | Tensor
 ) -> tuple[Tensor, LogitGradients]:
     """The cross-entropy of each row, float64[C], 0 without a label, and the gradient of `weight` times it."""
-    normaliser_C = _normaliser(listing, logits)
-    rows = listing.label_rows
+    normaliser_C = _normaliser(index, logits)
+    rows = index.label_rows
     loss_C = torch.zeros_like(normaliser_C)
     loss_C[rows] = normaliser_C[rows] - logits.label
     weights_C = torch.zeros_like(normaliser_C)
     weights_C[rows] = weight
-    head_p = (logits.head - normaliser_C[listing.head_rows]).exp()
+    head_p = (logits.head - normaliser_C[index.head_rows]).exp()
     return loss_C, LogitGradients(
         complement=weights_C * (logits.other - normaliser_C).exp(),
-        head=weights_C[listing.head_rows] * head_p,
+        head=weights_C[index.head_rows] * head_p,
         sample=torch.zeros_like(logits.sample),
         label=-weights_C[rows],
     )
 
 
-def _normaliser(listing: Listing, logits: ListedLogits) -> Tensor:
-    return torch.logaddexp(logits.other, segment_logsumexp(logits.head, listing.head_rows, listing.num_rows))
+def _normaliser(index: GatherIndex, logits: GatheredLogits) -> Tensor:
+    return torch.logaddexp(logits.other, segment_logsumexp(logits.head, index.head_rows, index.num_rows))

@@ -12,7 +12,7 @@ from torch import Tensor
 from logitcask.student.losses.targets import NO_LABEL, RaggedTargets, segment_logsumexp
 
 
-def renormalised(targets: RaggedTargets) -> RaggedTargets:
+def renormalized(targets: RaggedTargets) -> RaggedTargets:
     """The biased baseline: the head scaled up to carry all the mass, and no tail.
 
     The student keeps its full softmax. This is the "top-k" of most recipes: it teaches that the tail is impossible,

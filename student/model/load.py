@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 from logitcask.schemas.errors import UsageError
 
 
-def student_of(directory: Path) -> Path:
+def find_student(directory: Path) -> Path:
     """The student of a run's directory; the directory itself where it is a student's."""
     return directory / "student" if (directory / "student").is_dir() else directory
 

@@ -13,11 +13,11 @@ from logitcask.schemas.errors import FingerprintMismatchError, UnknownFormatVers
 from logitcask.schemas.format.metadata import ShardMetadata, TokenizerInfo
 
 STUDENT_VERSION = 1
-IDENTITY_NAME = "logitcask.json"
+CARD_NAME = "logitcask.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StudentIdentity:
+class StudentCard:
     """The contents of a student's `logitcask.json`.
 
     Attributes:
@@ -35,17 +35,17 @@ class StudentIdentity:
     def write(self, directory: Path) -> None:
         """Writes the file into a student's directory."""
         text = json.dumps({"student_version": STUDENT_VERSION, **asdict(self)}, indent=1, ensure_ascii=False)
-        (directory / IDENTITY_NAME).write_text(text + "\n")
+        (directory / CARD_NAME).write_text(text + "\n")
 
     @classmethod
-    def read(cls, directory: Path) -> "StudentIdentity":
+    def read(cls, directory: Path) -> "StudentCard":
         """Reads a student's directory.
 
         Raises:
             UsageError: It is not the directory of a student.
             UnknownFormatVersionError: Another version wrote it.
         """
-        path = directory / IDENTITY_NAME
+        path = directory / CARD_NAME
         try:
             value = json.loads(path.read_text())
             version = value.pop("student_version")

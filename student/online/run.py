@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from logitcask.schemas.errors import FingerprintMismatchError, UsageError
-from logitcask.student.data.mixture import TrainingWindows, datasets_of
+from logitcask.student.data.mixture import WindowDataset, datasets_of
 from logitcask.student.online.teacher import LiveTeacher
 from logitcask.student.online.trainer import FullDistillationTrainer, LiveTargetsTrainer, check_size
 from logitcask.student.settings import EvalSettings, TrainSettings
@@ -17,7 +17,7 @@ from logitcask.teacher.scoring.huggingface import HuggingFaceScorer
 from logitcask.teacher.text.tokenizers import load_tokenizer
 
 
-def online_trainer(settings: TrainSettings, windows: TrainingWindows) -> Callable[..., SoftTargetTrainer]:
+def online_trainer(settings: TrainSettings, windows: WindowDataset) -> Callable[..., SoftTargetTrainer]:
     """What makes the trainer of a run with a live teacher.
 
     Raises:
@@ -42,7 +42,7 @@ def online_trainer(settings: TrainSettings, windows: TrainingWindows) -> Callabl
     return partial(LiveTargetsTrainer, scorer=scorer, fingerprint=fingerprint)
 
 
-def evaluation_teacher(settings: EvalSettings, windows: TrainingWindows, device: str) -> LiveTeacher:
+def evaluation_teacher(settings: EvalSettings, windows: WindowDataset, device: str) -> LiveTeacher:
     """The live teacher of an evaluation.
 
     Raises:
@@ -52,7 +52,7 @@ def evaluation_teacher(settings: EvalSettings, windows: TrainingWindows, device:
     return live_teacher(settings.online, windows, settings.dtype, device)
 
 
-def live_teacher(reference: str, windows: TrainingWindows, dtype: str, device: str) -> LiveTeacher:
+def live_teacher(reference: str, windows: WindowDataset, dtype: str, device: str) -> LiveTeacher:
     """A teacher whose ids, output size and padding are those of the shards.
 
     Raises:
@@ -65,7 +65,7 @@ def live_teacher(reference: str, windows: TrainingWindows, dtype: str, device: s
     return teacher
 
 
-def num_ids_of(windows: TrainingWindows) -> int | None:
+def num_ids_of(windows: WindowDataset) -> int | None:
     """From which id on the shards' teacher gave no probability, because only padding follows; None if nowhere.
 
     Raises:
@@ -83,7 +83,7 @@ def num_ids_of(windows: TrainingWindows) -> int | None:
     return next(iter(stated.values()))
 
 
-def check_tokenizer(reference: str, windows: TrainingWindows) -> None:
+def check_tokenizer(reference: str, windows: WindowDataset) -> None:
     """Refuses a teacher whose ids mean something else.
 
     Raises:

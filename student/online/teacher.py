@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from logitcask.schemas.errors import UsageError
 from logitcask.student.data.collator import Batch
-from logitcask.student.losses.full_kl import TeacherRows
+from logitcask.student.losses.full_kl import TeacherLogits
 from logitcask.student.model.projection import SECOND_PART, hidden_states, trial_tolerance, trial_window
 from logitcask.teacher.model.loading import load_model
 from logitcask.teacher.scoring.projection import linear_head
@@ -53,7 +53,7 @@ class LiveTeacher:
         """V."""
         return self._head.vocab_size
 
-    def rows_of(self, batch: Batch) -> TeacherRows:
+    def logits_of(self, batch: Batch) -> TeacherLogits:
         """Runs the trunk on a collated batch; the logits of its scored rows follow by ranges."""
         hidden_BSD = self.hidden_states(batch["input_ids"], batch["position_ids"])
         hidden_TD = hidden_BSD.flatten(0, 1)[batch["scored_rows"]]

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from logitcask.schemas.errors import UsageError, VocabularyError
 from logitcask.student.data.collator import Batch
 from logitcask.student.data.dataset import WindowSample
-from logitcask.student.data.mixture import TrainingWindows
-from logitcask.student.evaluation.evaluate import BatchTeacher
+from logitcask.student.data.mixture import WindowDataset
+from logitcask.student.evaluation.evaluate import FullTeacher
 from logitcask.student.losses.full_kl import FullObjective, linear_full_kl
 from logitcask.student.losses.linear_truncated_kl import LinearLoss
 from logitcask.student.losses.loss_settings import LossSettings
@@ -38,13 +38,13 @@ class FullDistillationTrainer(SoftTargetTrainer):
         VocabularyError: The teacher predicts another number of ids than the shards' teacher.
     """
 
-    live_teacher: BatchTeacher  # pyright: ignore[reportIncompatibleVariableOverride]
+    live_teacher: FullTeacher  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def __init__(self, *arguments: Any, teacher: BatchTeacher, fingerprint: str = "", **options: Any) -> None:
+    def __init__(self, *arguments: Any, teacher: FullTeacher, fingerprint: str = "", **options: Any) -> None:
         self.live_teacher, self._fingerprint = teacher, fingerprint
         super().__init__(*arguments, **options)
 
-    def _check_shards(self, windows: TrainingWindows) -> None:
+    def _check_shards(self, windows: WindowDataset) -> None:
         settings = self.loss_settings
         if replace(settings, temperature=1.0) != LossSettings():
             raise UsageError(
@@ -61,7 +61,7 @@ class FullDistillationTrainer(SoftTargetTrainer):
         self, student: PreTrainedModel, batch: Batch, kl_weight: Tensor, cross_entropy_weight: Tensor
     ) -> LinearLoss:
         objective = FullObjective(
-            teacher_rows=self.live_teacher.rows_of(batch),
+            teacher_logits=self.live_teacher.logits_of(batch),
             vocab_size=self.live_teacher.vocab_size,
             labels=batch["labels"],
             kl_weight=kl_weight,
@@ -119,7 +119,7 @@ class _Rescored(Dataset[WindowSample]):
         return replace(sample, targets=self._scorer.score(sample.windows))
 
 
-def check_size(teacher: BatchTeacher, windows: TrainingWindows) -> None:
+def check_size(teacher: FullTeacher, windows: WindowDataset) -> None:
     """Refuses a teacher with another number of ids than the shards' teacher.
 
     Raises:

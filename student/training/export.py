@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 
 from logitcask.schemas.dataset.identity import joined_terms
 from logitcask.schemas.format.metadata import ShardMetadata
-from logitcask.student.model.student_card import IDENTITY_NAME, StudentIdentity
+from logitcask.student.model.student_card import CARD_NAME, StudentCard
 
 # What `save_pretrained` writes itself, and what no longer holds after training.
-_NOT_COPIED = {"config.json", "generation_config.json", IDENTITY_NAME, "README.md"}
+_NOT_COPIED = {"config.json", "generation_config.json", CARD_NAME, "README.md"}
 _WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".gguf")
 
 
@@ -42,7 +42,7 @@ def export_student(
     model.save_pretrained(directory, state_dict=state)
     for file in _tokenizer_files(source):
         shutil.copyfile(file, directory / file.name)
-    identity = StudentIdentity.read(source)
+    identity = StudentCard.read(source)
     teachers = {one.teacher.fingerprint: one.teacher for one in datasets if one.teacher}
     replace(
         identity,

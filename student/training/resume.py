@@ -23,7 +23,7 @@ _RESTORED = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_
 _ENDLESS_SCHEDULES = {SchedulerType.CONSTANT, SchedulerType.CONSTANT_WITH_WARMUP, SchedulerType.INVERSE_SQRT}
 
 
-def optimiser_settings(args: TrainingArguments) -> dict[str, Any]:
+def optimizer_settings(args: TrainingArguments) -> dict[str, Any]:
     """Settings of the optimiser and the course of its learning rate, as JSON."""
     return {
         **{name: getattr(args, name) for name in _RESTORED},

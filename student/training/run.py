@@ -25,15 +25,15 @@ from logitcask.schemas.errors import ForeignOutputError, UsageError
 from logitcask.schemas.format.metadata import Split
 from logitcask.student.data.dataset import SoftTargetDataset
 from logitcask.student.data.local_copies import LocalCopies
-from logitcask.student.data.mixture import MixedDataset, TrainingWindows, datasets_of
+from logitcask.student.data.mixture import MixedDataset, WindowDataset, datasets_of
 from logitcask.student.evaluation.evaluate import Evaluation
 from logitcask.student.losses.loss_settings import LossSettings
 from logitcask.student.model.load import load_student
-from logitcask.student.model.student_card import StudentIdentity
+from logitcask.student.model.student_card import StudentCard
 from logitcask.student.settings import GIB, LossFields, TrainSettings
 from logitcask.student.training import resume
+from logitcask.student.training.callbacks import ProgressBar, tensorboard_callback
 from logitcask.student.training.export import export_student
-from logitcask.student.training.monitoring import ProgressBar, tensorboard_callback
 from logitcask.student.training.trainer import SoftTargetTrainer
 
 SETTINGS_NAME = "train.json"
@@ -56,7 +56,7 @@ class TrainResult:
     steps: int
 
 
-ChooseTrainer = Callable[[TrainSettings, TrainingWindows], Callable[..., SoftTargetTrainer]]
+ChooseTrainer = Callable[[TrainSettings, WindowDataset], Callable[..., SoftTargetTrainer]]
 """(settings, training windows) → what is called to make the trainer."""
 
 
@@ -75,7 +75,7 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
         And what `SoftTargetDataset` raises.
     """
     source, run = Path(settings.student), Path(settings.out)
-    identity = StudentIdentity.read(source)
+    identity = StudentCard.read(source)
     dataset = open_datasets(settings, "train")
     # Named once: the whole run, and its resumption, use these snapshots.
     settings = replace(settings, snapshot=tuple(one.snapshot.number for one in datasets_of(dataset)))
@@ -87,7 +87,7 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
         training_arguments(settings, run),
         train_dataset=dataset,
         eval_dataset=held_out,
-        alpha=settings.alpha_course,
+        alpha=settings.alpha_by_step,
         loss=loss_settings(settings),
         tokenizer=identity.tokenizer,
         eval_windows=settings.eval_windows,
@@ -105,13 +105,13 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
         trainer.train(resume_from_checkpoint=settings.resume)
     after = trainer.evaluate_on(held_out) if held_out else None
     result = TrainResult(before=before, after=after, student=run / "student", steps=trainer.state.global_step)
-    state = trainer.whole_state()
+    state = trainer.full_state_dict()
     if trainer.is_world_process_zero():
         _finish(trainer, settings, result, dataset, state)
     return result
 
 
-def open_datasets(settings: TrainSettings, split: Split) -> TrainingWindows:
+def open_datasets(settings: TrainSettings, split: Split) -> WindowDataset:
     """One split of the run's datasets."""
     copies = LocalCopies(settings.copies, int(settings.copies_gib * GIB)) if settings.copies else None
     snapshots = settings.snapshot or [None] * len(settings.datasets)
@@ -172,7 +172,7 @@ def _sharding(settings: TrainSettings, ranks: int) -> dict[str, Any]:
     return {"fsdp": True, "fsdp_config": {"version": 2}}
 
 
-def _held_out(settings: TrainSettings, dataset: TrainingWindows) -> TrainingWindows | None:
+def _held_out(settings: TrainSettings, dataset: WindowDataset) -> WindowDataset | None:
     """The held-out windows of all datasets that have any."""
     with_any = [
         number
@@ -213,7 +213,7 @@ def _finish(
     trainer: SoftTargetTrainer,
     settings: TrainSettings,
     result: TrainResult,
-    dataset: TrainingWindows,
+    dataset: WindowDataset,
     state: dict[str, torch.Tensor] | None,
 ) -> None:
     training = {

@@ -29,16 +29,16 @@ from logitcask.student.alpha_schedule import AlphaSchedule
 from logitcask.student.data.batch_plan import BatchPlan, RankBatches
 from logitcask.student.data.collator import Batch, collate, count_positions
 from logitcask.student.data.dataset import EpochWindows
-from logitcask.student.data.mixture import TrainingWindows, datasets_of
+from logitcask.student.data.mixture import WindowDataset, datasets_of
 from logitcask.student.data.order import WindowOrder
-from logitcask.student.evaluation.evaluate import BatchTeacher, Evaluation, evaluate
+from logitcask.student.evaluation.evaluate import Evaluation, FullTeacher, evaluate
 from logitcask.student.losses.linear_truncated_kl import LinearLoss
 from logitcask.student.losses.loss_settings import LossSettings
 from logitcask.student.model.projection import check_projection, output_projection
-from logitcask.student.model.student_card import StudentIdentity, check_fits, check_vocabulary_size
+from logitcask.student.model.student_card import StudentCard, check_fits, check_vocabulary_size
 from logitcask.student.training import resume
-from logitcask.student.training.monitoring import MetricsFile, ProgressBar
-from logitcask.student.training.objective import run_through, soft_target_loss
+from logitcask.student.training.batch_loss import run_as_forward, soft_target_loss
+from logitcask.student.training.callbacks import MetricsFile, ProgressBar
 
 # Places in the running sums between two log lines.
 _KL, _CROSS_ENTROPY, _TARGETS, _LABELS, _POSITIONS = range(5)
@@ -71,7 +71,7 @@ class SoftTargetTrainer(Trainer):
             needs what the shards do not hold.
     """
 
-    live_teacher: BatchTeacher | None = None
+    live_teacher: FullTeacher | None = None
     # `compute_loss` divides by the positions of the whole accumulated batch itself.
     loss_is_scaled_for_ga = True
 
@@ -80,8 +80,8 @@ class SoftTargetTrainer(Trainer):
         model: PreTrainedModel,
         args: TrainingArguments,
         *,
-        train_dataset: TrainingWindows,
-        eval_dataset: TrainingWindows | None = None,
+        train_dataset: WindowDataset,
+        eval_dataset: WindowDataset | None = None,
         alpha: float | AlphaSchedule = 1.0,
         loss: LossSettings | None = None,
         tokenizer: TokenizerInfo | None = None,
@@ -90,7 +90,7 @@ class SoftTargetTrainer(Trainer):
         **options: Any,
     ) -> None:
         _check_arguments(args)
-        tokenizer = tokenizer or StudentIdentity.read(Path(model.name_or_path or "")).tokenizer
+        tokenizer = tokenizer or StudentCard.read(Path(model.name_or_path or "")).tokenizer
         check_fits(tokenizer, train_dataset.metadata)
         check_vocabulary_size(output_projection(model).weight.shape[0], train_dataset.metadata)
         self.alpha_schedule = alpha if isinstance(alpha, AlphaSchedule) else AlphaSchedule(alpha=alpha)
@@ -107,7 +107,7 @@ class SoftTargetTrainer(Trainer):
         self._step_windows: list[int] = []
         self._replace_callbacks()
 
-    def _check_shards(self, windows: TrainingWindows) -> None:
+    def _check_shards(self, windows: WindowDataset) -> None:
         """Refuses shards that lack what the loss needs."""
         for dataset in datasets_of(windows):
             self.loss_settings.check_shards(dataset[0].targets)
@@ -175,7 +175,7 @@ class SoftTargetTrainer(Trainer):
         weights = self.args.world_size / counts.clamp(min=1).double()
         student = self.accelerator.unwrap_model(model)
         with self.accelerator.autocast():
-            loss, kl, cross_entropy = run_through(
+            loss, kl, cross_entropy = run_as_forward(
                 model,
                 student,
                 lambda: _tensors(
@@ -232,7 +232,7 @@ class SoftTargetTrainer(Trainer):
 
     # Evaluation and logs
 
-    def evaluate_on(self, dataset: TrainingWindows) -> Evaluation:
+    def evaluate_on(self, dataset: WindowDataset) -> Evaluation:
         """Evaluates the student as it is, on at most `eval_windows` windows."""
         student = self.accelerator.unwrap_model(self.model)
         return evaluate(
@@ -245,7 +245,7 @@ class SoftTargetTrainer(Trainer):
             precision=self.accelerator.autocast(),
             teacher=self.live_teacher,
             # Sharded weights are put together by hooks of the forward pass.
-            through=partial(run_through, student, student),
+            through=partial(run_as_forward, student, student),
         )
 
     def evaluate(
@@ -256,7 +256,7 @@ class SoftTargetTrainer(Trainer):
     ) -> dict[str, float]:
         """KL to the teacher, loss and top-1 agreement on held-out windows, logged under `metric_key_prefix`."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if not isinstance(dataset, TrainingWindows):
+        if not isinstance(dataset, WindowDataset):
             raise UsageError("evaluation needs eval_dataset=SoftTargetDataset(..., 'held-out')")
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluate_on(dataset).to_json().items()}
         self.log(dict(metrics))  # type: ignore[arg-type]
@@ -291,7 +291,7 @@ class SoftTargetTrainer(Trainer):
 
     # Checkpoints
 
-    def whole_state(self) -> dict[str, Tensor] | None:
+    def full_state_dict(self) -> dict[str, Tensor] | None:
         """The weights put together from all processes, which must all call this; None where nothing is sharded."""
         return self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None  # pyright: ignore
 
@@ -329,7 +329,7 @@ class SoftTargetTrainer(Trainer):
             "batch_size_windows": self.plan.batch_size_windows,
             "loss": asdict(self.loss_settings),
             "alpha": asdict(alpha),
-            **resume.optimiser_settings(self.args),
+            **resume.optimizer_settings(self.args),
             "num_steps": self.plan.num_batches,
         }
 
@@ -362,7 +362,7 @@ def _check_arguments(args: TrainingArguments) -> None:
         raise UsageError("auto_find_batch_size would change the batches; set per_device_train_batch_size")
 
 
-def _plan(args: TrainingArguments, windows: TrainingWindows, shuffle_windows: int | None) -> BatchPlan:
+def _plan(args: TrainingArguments, windows: WindowDataset, shuffle_windows: int | None) -> BatchPlan:
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * len(windows) / batch)
     return BatchPlan(

@@ -19,7 +19,7 @@ from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.format.targets import Kind, Part, TailSample, Targets, Windows
 from logitcask.schemas.format.writer import encode_shard
 from logitcask.student.losses.targets import RaggedTargets
-from logitcask.student.model.student_card import StudentIdentity
+from logitcask.student.model.student_card import StudentCard
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -260,7 +260,7 @@ def student_directory(tmp_path: Path) -> Path:
     """The tiny student as `student init` would leave it, without tokenizer files."""
     directory = tmp_path / "student"
     _tiny_student().save_pretrained(directory)
-    StudentIdentity(
+    StudentCard(
         tokenizer=_tokenizer_info(), initialisation={"method": "scratch"}, licences={"initial_weights": None}
     ).write(directory)
     return directory

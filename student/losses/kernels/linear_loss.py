@@ -25,21 +25,21 @@ import torch
 import triton
 from torch import Tensor
 
-from logitcask.student.losses.chunked import Job, row_ranges
+from logitcask.student.losses.chunk_losses import LossSpec, row_ranges
 from logitcask.student.losses.gradient_sums import add_product, put_product
-from logitcask.student.losses.kernels import tiles
-from logitcask.student.losses.kernels.listed import DistinctPairs
-from logitcask.student.losses.row_gradients import Listing, cross_entropy_of_rows, divergence_of_rows
+from logitcask.student.losses.kernels import block_kernels
+from logitcask.student.losses.kernels.distinct_pairs import DistinctPairs
+from logitcask.student.losses.row_gradients import GatherIndex, cross_entropy_of_rows, divergence_of_rows
 
 # 1792 = 14 tiles of 128: with 9 of 256 across D = 2304 a product fills 126 of an H200's 132 multiprocessors.
 BLOCK_COLUMNS = 1792
 BLOCK_ROWS = 8192
-_LISTED_BLOCK = 1024
+_PAIR_BLOCK = 1024
 _SCALE_BLOCK = 8192
 
 
 def losses_and_gradients(
-    hidden_TD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, job: Job, needed: Sequence[bool]
+    hidden_TD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, spec: LossSpec, needed: Sequence[bool]
 ) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
     """Divergence and cross-entropy of each row, float64[T], and the gradients of their weighted sum.
 
@@ -47,10 +47,10 @@ def losses_and_gradients(
         hidden_TD: float16, bfloat16 or float32.
         weight_VD: rows beyond the teacher's vocabulary get a gradient of zero.
         bias_V: or None.
-        job: what is minimised.
+        spec: what is minimised.
         needed: whether hidden states, weight and bias want a gradient; None is returned for those that do not.
     """
-    vocab_size, num_rows = job.targets.vocab_size, hidden_TD.shape[0]
+    vocab_size, num_rows = spec.targets.vocab_size, hidden_TD.shape[0]
     gradients = _Gradients.of(weight_VD, bias_V, needed)
     kl_T = hidden_TD.new_zeros(num_rows, dtype=torch.float64)
     cross_entropy_T = torch.zeros_like(kl_T)
@@ -58,9 +58,11 @@ def losses_and_gradients(
     with torch.cuda.device_of(hidden_TD):
         for start, stop in row_ranges(num_rows, BLOCK_ROWS):
             rows = slice(start, stop)
-            head = _Head(hidden=hidden_TD[rows], weight=weight_VD[:vocab_size], bias=bias, softcap=job.softcap)
-            part = job if stop - start == num_rows else job.select(start, stop)
-            kl_T[rows], cross_entropy_T[rows] = _block_of_rows(head, part, gradients)
+            projection = _Projection(
+                hidden=hidden_TD[rows], weight=weight_VD[:vocab_size], bias=bias, softcap=spec.softcap
+            )
+            part = spec if stop - start == num_rows else spec.select(start, stop)
+            kl_T[rows], cross_entropy_T[rows] = _block_of_rows(projection, part, gradients)
             gradients.finish_rows(rows, hidden_TD)
     gradients.finish_rows(slice(0, 0), hidden_TD)  # a batch may have no rows
     return kl_T, cross_entropy_T, (gradients.hidden, gradients.weight, gradients.bias)
@@ -70,11 +72,11 @@ def scale_in_place(values: Tensor, factor: Tensor) -> None:
     """values ← values · factor, without waiting for the device to tell that the factor is one, as it usually is."""
     with torch.cuda.device_of(values):
         num_programs = triton.cdiv(values.numel(), _SCALE_BLOCK)
-        _launch(tiles.scale, num_programs, values, factor, values.numel(), BLOCK=_SCALE_BLOCK)
+        _launch(block_kernels.scale, num_programs, values, factor, values.numel(), BLOCK=_SCALE_BLOCK)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Head:
+class _Projection:
     """A block of hidden states [T, D] before a linear head of V ids."""
 
     hidden: Tensor
@@ -114,14 +116,14 @@ class _Head:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Sums:
+class _ComplementSums:
     """Running maxima and sums of exp(logit − maximum) over the complement of each row, float32[T]."""
 
     maxima: Tensor
     sums: Tensor
 
     @classmethod
-    def of_nothing(cls, hidden_TD: Tensor) -> "_Sums":
+    def empty(cls, hidden_TD: Tensor) -> "_ComplementSums":
         sums = hidden_TD.new_zeros(hidden_TD.shape[0], dtype=torch.float32)
         return cls(maxima=torch.full_like(sums, float("-inf")), sums=sums)
 
@@ -144,37 +146,39 @@ class _Exponential:
     factors: Tensor
     shift: Tensor
 
-    def of_listed(self, logits_E: Tensor, rows_E: Tensor) -> Tensor:
+    def at(self, logits_E: Tensor, rows_E: Tensor) -> Tensor:
         return self.factors[rows_E].double() * (logits_E - self.shift[rows_E]).exp()
 
 
-def _block_of_rows(head: _Head, job: Job, gradients: "_Gradients") -> tuple[Tensor, Tensor]:
-    objective, temperature = job.objective, job.objective.temperature
-    listing = Listing.of(job.targets, job.labels)
-    pairs = DistinctPairs.of(listing, job.targets.vocab_size)
-    raw_E, tempered, plain = _first_pass(head, pairs, temperature)
-    logits_E = head.capped(raw_E)
-    listed = pairs.logits(logits_E, listing.sample_rows.shape[0], plain.logsumexp())
-    tempered_listed = listed.at_temperature(temperature, tempered.logsumexp())
+def _block_of_rows(projection: _Projection, spec: LossSpec, gradients: "_Gradients") -> tuple[Tensor, Tensor]:
+    objective, temperature = spec.objective, spec.objective.temperature
+    index = GatherIndex.of(spec.targets, spec.labels)
+    pairs = DistinctPairs.of(index, spec.targets.vocab_size)
+    raw_E, tempered, plain = _first_pass(projection, pairs, temperature)
+    logits_E = projection.capped(raw_E)
+    gathered = pairs.logits(logits_E, index.sample_rows.shape[0], plain.logsumexp())
+    tempered_gathered = gathered.at_temperature(temperature, tempered.logsumexp())
     kl_T, by_kl = divergence_of_rows(
-        job.targets, listing, tempered_listed, objective.divergence, objective.wants_gradient
+        spec.targets, index, tempered_gathered, objective.divergence, objective.needs_gradient
     )
-    cross_entropy_T, by_label = cross_entropy_of_rows(listing, listed, objective.cross_entropy_weight)
+    cross_entropy_T, by_label = cross_entropy_of_rows(index, gathered, objective.cross_entropy_weight)
     if by_kl is not None:
         by_kl = by_kl.times(temperature * objective.kl_weight)  # T² of the loss, and 1 / T of the chain rule
         by = by_kl.plus(by_label)
         exponentials = _exponentials(by_kl.complement, by_label.complement, tempered, plain)
         extra_rows, extra_logits = pairs.rows[pairs.num_head :], logits_E[pairs.num_head :]
-        outside = exponentials[0].of_listed(extra_logits / temperature, extra_rows)
+        outside = exponentials[0].at(extra_logits / temperature, extra_rows)
         if temperature != 1:
-            outside = outside + exponentials[1].of_listed(extra_logits, extra_rows)
-        values_E = (pairs.gradients(by, outside) * head.slope(raw_E)).float()
-        del listed, tempered_listed, by, by_kl, by_label, logits_E, raw_E  # room for the second pass
-        _second_pass(head, pairs, values_E, exponentials, temperature, gradients)
+            outside = outside + exponentials[1].at(extra_logits, extra_rows)
+        values_E = (pairs.gradients(by, outside) * projection.slope(raw_E)).float()
+        del gathered, tempered_gathered, by, by_kl, by_label, logits_E, raw_E  # room for the second pass
+        _second_pass(projection, pairs, values_E, exponentials, temperature, gradients)
     return temperature**2 * kl_T, cross_entropy_T
 
 
-def _exponentials(by_kl: Tensor, by_label: Tensor, tempered: _Sums, plain: _Sums) -> tuple[_Exponential, _Exponential]:
+def _exponentials(
+    by_kl: Tensor, by_label: Tensor, tempered: _ComplementSums, plain: _ComplementSums
+) -> tuple[_Exponential, _Exponential]:
     """The complement's gradient: a term at the temperature and one at temperature one, where they differ."""
     if plain is tempered:
         both = tempered.softmax_times(by_kl + by_label)
@@ -182,29 +186,31 @@ def _exponentials(by_kl: Tensor, by_label: Tensor, tempered: _Sums, plain: _Sums
     return tempered.softmax_times(by_kl), plain.softmax_times(by_label)
 
 
-def _first_pass(head: _Head, pairs: DistinctPairs, temperature: float) -> tuple[Tensor, _Sums, _Sums]:
+def _first_pass(
+    projection: _Projection, pairs: DistinctPairs, temperature: float
+) -> tuple[Tensor, _ComplementSums, _ComplementSums]:
     """Raw logits of the listed pairs with bias, float64[E]; sums over the complement at the temperature and at one."""
-    taken_E = head.hidden.new_zeros(pairs.rows.shape[0], dtype=torch.float32)
-    tempered = _Sums.of_nothing(head.hidden)
-    plain = tempered if temperature == 1 else _Sums.of_nothing(head.hidden)
-    bias = head.hidden if head.bias is None else head.bias
-    for first_id, raw, weight in head.blocks():
+    gathered_E = projection.hidden.new_zeros(pairs.rows.shape[0], dtype=torch.float32)
+    tempered = _ComplementSums.empty(projection.hidden)
+    plain = tempered if temperature == 1 else _ComplementSums.empty(projection.hidden)
+    bias = projection.hidden if projection.bias is None else projection.bias
+    for first_id, raw, weight in projection.blocks():
         width = weight.shape[0]
         _launch(
-            tiles.take_listed, pairs.num_programs(_LISTED_BLOCK), raw, raw.stride(0), pairs.rows, pairs.ids, bias,
-            taken_E, first_id, width, pairs.rows.shape[0], pairs.num_head,
-            HAS_BIAS=head.bias is not None, BLOCK=_LISTED_BLOCK,
+            block_kernels.gather_logits, pairs.num_programs(_PAIR_BLOCK), raw, raw.stride(0), pairs.rows, pairs.ids,
+            bias, gathered_E, first_id, width, pairs.rows.shape[0], pairs.num_head,
+            HAS_BIAS=projection.bias is not None, BLOCK=_PAIR_BLOCK,
         )  # fmt: skip
         _launch(
-            tiles.add_complement, head.num_rows, raw, raw.stride(0), bias, tempered.maxima, tempered.sums,
-            plain.maxima, plain.sums, first_id, width, float(temperature), float(head.softcap or 0.0),
-            **head.flags(temperature, width),
+            block_kernels.add_complement, projection.num_rows, raw, raw.stride(0), bias, tempered.maxima, tempered.sums,
+            plain.maxima, plain.sums, first_id, width, float(temperature), float(projection.softcap or 0.0),
+            **projection.flags(temperature, width),
         )  # fmt: skip
-    return taken_E.double(), tempered, plain
+    return gathered_E.double(), tempered, plain
 
 
 def _second_pass(
-    head: _Head,
+    projection: _Projection,
     pairs: DistinctPairs,
     values_E: Tensor,
     exponentials: tuple[_Exponential, _Exponential],
@@ -213,20 +219,20 @@ def _second_pass(
 ) -> None:
     """Turns each block of logits into its gradient, in the memory of the logits, and adds its products."""
     tempered, plain = exponentials
-    bias = head.hidden if head.bias is None else head.bias
-    for first_id, raw, weight in head.blocks():
+    bias = projection.hidden if projection.bias is None else projection.bias
+    for first_id, raw, weight in projection.blocks():
         width = weight.shape[0]
-        gradient = raw.view(head.hidden.dtype)[:, :width]
+        gradient = raw.view(projection.hidden.dtype)[:, :width]
         _launch(
-            tiles.write_gradient, head.num_rows, raw, raw.stride(0), gradient, gradient.stride(0), bias,
+            block_kernels.write_gradient, projection.num_rows, raw, raw.stride(0), gradient, gradient.stride(0), bias,
             tempered.factors, tempered.shift, plain.factors, plain.shift, first_id, width, float(temperature),
-            float(head.softcap or 0.0), **head.flags(temperature, width),
+            float(projection.softcap or 0.0), **projection.flags(temperature, width),
         )  # fmt: skip
         _launch(
-            tiles.put_listed, pairs.num_programs(_LISTED_BLOCK), gradient, gradient.stride(0), pairs.rows, pairs.ids,
-            values_E, first_id, width, pairs.rows.shape[0], BLOCK=_LISTED_BLOCK,
+            block_kernels.scatter_gradients, pairs.num_programs(_PAIR_BLOCK), gradient, gradient.stride(0), pairs.rows,
+            pairs.ids, values_E, first_id, width, pairs.rows.shape[0], BLOCK=_PAIR_BLOCK,
         )  # fmt: skip
-        gradients.add(slice(first_id, first_id + width), gradient, head.hidden, weight)
+        gradients.add(slice(first_id, first_id + width), gradient, projection.hidden, weight)
 
 
 def _launch(kernel: Any, num_programs: int, *arguments: Tensor | float, **flags: bool | int) -> None:

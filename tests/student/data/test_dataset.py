@@ -17,7 +17,7 @@ from logitcask.schemas.errors import (
 )
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.student.data.dataset import SoftTargetDataset
-from logitcask.student.data.lru import WeightedLru
+from logitcask.student.data.lru_cache import LruCache
 
 
 def shard_files(url: str | Path, split: str = "train") -> list[Path]:
@@ -133,7 +133,7 @@ def test_loader_workers_read_the_same_windows(dataset_url):
 
 def test_the_cache_lets_the_least_recently_used_value_go_first():
     dropped = []
-    cache = WeightedLru[str, int](10, lambda value: value, dropped.append)
+    cache = LruCache[str, int](10, lambda value: value, dropped.append)
     cache.get("a", lambda: 4)
     cache.get("b", lambda: 5)
     cache.get("a", lambda: pytest.fail("a is held"))
@@ -142,7 +142,7 @@ def test_the_cache_lets_the_least_recently_used_value_go_first():
 
 
 def test_the_cache_keeps_its_newest_value_even_if_it_is_too_heavy():
-    cache = WeightedLru[str, int](10, lambda value: value)
+    cache = LruCache[str, int](10, lambda value: value)
     cache.get("a", lambda: 99)
     assert cache.get("a", lambda: pytest.fail("a is held")) == 99
 

@@ -13,7 +13,7 @@ from logitcask.schemas import storage
 from logitcask.schemas.errors import CorruptShardError, MissingShardError
 from logitcask.student.data.dataset import OPEN_COPIES, SoftTargetDataset
 from logitcask.student.data.local_copies import LocalCopies
-from logitcask.student.data.lru import WeightedLru
+from logitcask.student.data.lru_cache import LruCache
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_block_in_memory_is_read_without_opening_its_shard_again(dataset_url, 
     url = remote_dataset(dataset_url)
     dataset = SoftTargetDataset(url, copies=LocalCopies(tmp_path, max_bytes=1))
     first = dataset[0].windows.token
-    dataset._readers = WeightedLru(1, lambda shard: pytest.fail("opened again"))
+    dataset._readers = LruCache(1, lambda shard: pytest.fail("opened again"))
     assert (dataset[0].windows.token == first).all()
 
 

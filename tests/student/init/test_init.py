@@ -8,11 +8,11 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from logitcask.schemas.errors import ForeignOutputError, UsageError
-from logitcask.student.init import making
-from logitcask.student.init.pruning import evenly_spaced, prune_layers
+from logitcask.student.init import make_student
+from logitcask.student.init.prune_feed_forward import prune_feed_forward
+from logitcask.student.init.prune_layers import evenly_spaced, prune_layers
 from logitcask.student.init.scratch import ScratchSizes
-from logitcask.student.init.width import prune_feed_forward
-from logitcask.student.model.student_card import StudentIdentity
+from logitcask.student.model.student_card import StudentCard
 from logitcask.teacher.model.loading import load_model
 from logitcask.teacher.text.tokenizers import load_tokenizer
 
@@ -45,7 +45,7 @@ def test_keeping_every_layer_changes_nothing(tiny_teacher):
 def test_kept_layers_stay_local_or_global_and_read_the_same_after_saving(tiny_teacher, tmp_path, keep):
     teacher = load_model(tiny_teacher, "float32", "cpu")
     types = [teacher.config.layer_types[index] for index in keep]
-    student = making.prune_teacher(str(tiny_teacher), tmp_path / "student", keep_layers=keep)
+    student = make_student.prune_teacher(str(tiny_teacher), tmp_path / "student", keep_layers=keep)
     assert student.config.num_hidden_layers == len(student.model.layers) == len(keep)
     assert student.config.layer_types == types
     assert [layer.self_attn.layer_idx for layer in student.model.layers] == list(range(len(keep)))
@@ -56,7 +56,7 @@ def test_kept_layers_stay_local_or_global_and_read_the_same_after_saving(tiny_te
 
 
 def test_a_student_generates_with_its_cache_after_pruning(tiny_teacher, tmp_path):
-    student = making.prune_teacher(str(tiny_teacher), tmp_path / "student", keep_layers=[1, 2])
+    student = make_student.prune_teacher(str(tiny_teacher), tmp_path / "student", keep_layers=[1, 2])
     ids = torch.arange(5, 15).unsqueeze(0)
     cached, plain = (
         student.generate(ids, max_new_tokens=8, do_sample=False, use_cache=use_cache) for use_cache in (True, False)
@@ -77,8 +77,8 @@ def test_layers_that_do_not_exist_or_do_not_rise_are_refused(keep):
 
 
 def test_the_students_tokenizer_and_provenance_are_its_teachers(tiny_teacher, tmp_path):
-    making.prune_teacher(str(tiny_teacher), tmp_path / "student", layers=2)
-    identity = StudentIdentity.read(tmp_path / "student")
+    make_student.prune_teacher(str(tiny_teacher), tmp_path / "student", layers=2)
+    identity = StudentCard.read(tmp_path / "student")
     assert identity.tokenizer == load_tokenizer(tiny_teacher).info
     assert identity.initialisation["kept_layers"] == [0, 3]
     assert identity.initialisation["of_layers"] == 4
@@ -91,7 +91,7 @@ def test_the_students_tokenizer_and_provenance_are_its_teachers(tiny_teacher, tm
 def test_a_student_from_scratch_has_the_teachers_vocabulary_and_is_reproducible(tiny_teacher, tmp_path):
     sizes = ScratchSizes(layers=3, width=32, heads=2, kv_heads=1, head_width=16, mlp_width=64)
     one, same, other = (
-        making.from_scratch(str(tiny_teacher), tmp_path / name, sizes=sizes, seed=seed)
+        make_student.from_scratch(str(tiny_teacher), tmp_path / name, sizes=sizes, seed=seed)
         for name, seed in (("one", 0), ("same", 0), ("other", 1))
     )
     assert isinstance(one, Gemma2ForCausalLM)
@@ -107,7 +107,7 @@ def test_a_student_from_a_configuration_file_is_of_that_architecture(tiny_teache
         "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
     }  # fmt: skip
     (tmp_path / "llama.json").write_text(json.dumps(config))
-    model = making.from_scratch(str(tiny_teacher), tmp_path / "out", config_file=tmp_path / "llama.json")
+    model = make_student.from_scratch(str(tiny_teacher), tmp_path / "out", config_file=tmp_path / "llama.json")
     assert isinstance(model, LlamaForCausalLM)
     assert model.config.vocab_size == 1000
 
@@ -124,14 +124,14 @@ def test_neurons_that_do_nothing_are_the_first_to_go(tiny_teacher, tmp_path):
 
 def test_a_student_pruned_in_depth_and_width_loads_and_is_as_small_as_it_says(tiny_teacher, tmp_path):
     teacher = load_model(tiny_teacher, "float32", "cpu")
-    made = making.prune_teacher(str(tiny_teacher), tmp_path / "student", keep_layers=[0, 1], mlp_width=96)
+    made = make_student.prune_teacher(str(tiny_teacher), tmp_path / "student", keep_layers=[0, 1], mlp_width=96)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
     torch.testing.assert_close(logits_of(loaded), logits_of(made))
     dropped = [parameter.numel() for layer in teacher.model.layers[2:] for parameter in layer.parameters()]
     expected = teacher.num_parameters() - sum(dropped) - 2 * 3 * 64 * (128 - 96)
     assert loaded.num_parameters() == expected
     assert loaded.config.intermediate_size == 96
-    assert StudentIdentity.read(tmp_path / "student").initialisation["of_mlp_width"] == 128
+    assert StudentCard.read(tmp_path / "student").initialisation["of_mlp_width"] == 128
 
 
 @pytest.mark.parametrize("num_kept", [0, 129])
@@ -149,7 +149,7 @@ def test_feed_forward_variants_have_equal_parameters_and_load_in_plain_transform
     for family, feed_forward in VARIANTS:
         out = tmp_path / feed_forward
         chosen = ScratchSizes(**sizes, family=family, feed_forward=feed_forward)
-        made = making.from_scratch(str(tiny_teacher), out, sizes=chosen)
+        made = make_student.from_scratch(str(tiny_teacher), out, sizes=chosen)
         loaded = AutoModelForCausalLM.from_pretrained(out)
         torch.testing.assert_close(logits_of(loaded), logits_of(made))
         counts.add(sum(parameter.numel() for parameter in loaded.parameters()))
@@ -166,7 +166,7 @@ def test_a_gated_layer_is_down_of_activated_gate_times_up(tiny_teacher, tmp_path
     sizes = ScratchSizes(
         layers=1, width=32, heads=2, head_width=16, mlp_width=48, family=family, feed_forward=feed_forward
     )
-    mlp = making.from_scratch(str(tiny_teacher), tmp_path / "out", sizes=sizes).model.layers[0].mlp
+    mlp = make_student.from_scratch(str(tiny_teacher), tmp_path / "out", sizes=sizes).model.layers[0].mlp
     x = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
     functions = {"gelu": lambda z: torch.nn.functional.gelu(z, approximate="tanh"), "silu": torch.nn.functional.silu,
                  "relu": torch.relu}  # fmt: skip
@@ -176,7 +176,7 @@ def test_a_gated_layer_is_down_of_activated_gate_times_up(tiny_teacher, tmp_path
 
 def test_a_layer_without_a_gate_is_down_of_activated_up(tiny_teacher, tmp_path):
     sizes = ScratchSizes(layers=1, width=32, heads=2, head_width=16, mlp_width=48, family="llama", feed_forward="relu")
-    mlp = making.from_scratch(str(tiny_teacher), tmp_path / "out", sizes=sizes).model.layers[0].mlp
+    mlp = make_student.from_scratch(str(tiny_teacher), tmp_path / "out", sizes=sizes).model.layers[0].mlp
     assert mlp.up_proj.weight.shape == (72, 32)
     x = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(mlp(x), torch.relu(x @ mlp.up_proj.weight.T) @ mlp.down_proj.weight.T)
@@ -193,11 +193,11 @@ def test_a_layer_without_a_gate_that_cannot_be_had_is_refused(changes, message):
 def test_an_unreadable_configuration_file_is_refused(tiny_teacher, tmp_path):
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(UsageError, match="not a configuration"):
-        making.from_scratch(str(tiny_teacher), tmp_path / "out", config_file=tmp_path / "broken.json")
+        make_student.from_scratch(str(tiny_teacher), tmp_path / "out", config_file=tmp_path / "broken.json")
 
 
 def test_a_checkpoint_is_taken_whole(tiny_teacher, tmp_path):
-    making.from_checkpoint(str(tiny_teacher), tmp_path / "student")
+    make_student.from_checkpoint(str(tiny_teacher), tmp_path / "student")
     reloaded = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
     torch.testing.assert_close(logits_of(reloaded), logits_of(load_model(tiny_teacher, "float32", "cpu")))
 
@@ -205,5 +205,5 @@ def test_a_checkpoint_is_taken_whole(tiny_teacher, tmp_path):
 def test_a_directory_that_holds_something_is_left_alone(tiny_teacher, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(ForeignOutputError, match="not an empty directory"):
-        making.prune_teacher(str(tiny_teacher), tmp_path, layers=2)
+        make_student.prune_teacher(str(tiny_teacher), tmp_path, layers=2)
     assert [file.name for file in Path(tmp_path).iterdir()] == ["precious.txt"]

@@ -29,7 +29,7 @@ def leaves(case, dtype=torch.float64) -> list[torch.Tensor]:
 def fused(case, inputs, softcap=None, **options):
     hidden, weight, bias = inputs
     objective = FullObjective(
-        teacher_rows=lambda start, stop: case["teacher"][start:stop].clone(), vocab_size=30, labels=case["labels"],
+        teacher_logits=lambda start, stop: case["teacher"][start:stop].clone(), vocab_size=30, labels=case["labels"],
         chunk_rows=4, **options,
     )  # fmt: skip
     return linear_full_kl(hidden, OutputProjection(weight=weight, bias=bias, softcap=softcap), objective)

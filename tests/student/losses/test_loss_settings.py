@@ -78,10 +78,10 @@ def test_shards_that_hold_what_the_loss_needs_are_taken(options, shards):
 
 def test_the_default_leaves_the_targets_as_they_are_but_for_the_sample():
     targets, labels = RaggedTargets.from_arrays(stored(sampled=True), 9), torch.tensor([3])
-    aimed = LossSettings().aim(targets, labels)
-    assert aimed.head_ids is targets.head_ids
-    assert aimed.log_tail is targets.log_tail
-    assert aimed.sample_ids is None
+    prepared = LossSettings().prepare_targets(targets, labels)
+    assert prepared.head_ids is targets.head_ids
+    assert prepared.log_tail is targets.log_tail
+    assert prepared.sample_ids is None
     assert LossSettings().divergence_function() is forward_kl
 
 
@@ -89,7 +89,7 @@ def test_a_blend_carries_its_share():
     settings = LossSettings(tail="blend", sample_share=0.25)
     assert settings.divergence_function() == SampledCrossEntropy(share=0.25)
     targets = RaggedTargets.from_arrays(stored(sampled=True), 9)
-    assert settings.aim(targets, torch.tensor([NO_LABEL])).sample_ids is targets.sample_ids
+    assert settings.prepare_targets(targets, torch.tensor([NO_LABEL])).sample_ids is targets.sample_ids
 
 
 def test_an_exact_temperature_divides_the_logits_and_one_inside_the_head_does_not():
@@ -97,7 +97,7 @@ def test_an_exact_temperature_divides_the_logits_and_one_inside_the_head_does_no
     assert exact.logits_temperature == 2.0
     assert replace(exact, tempering="head").logits_temperature == 1.0
     targets = RaggedTargets.from_arrays(stored(temperatures=(2.0,)), 9)
-    assert exact.aim(targets, torch.tensor([3])).log_tail.exp().item() == pytest.approx(0.5)
+    assert exact.prepare_targets(targets, torch.tensor([3])).log_tail.exp().item() == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

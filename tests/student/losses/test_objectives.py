@@ -154,7 +154,7 @@ class Problem:
     def options(self, settings: LossSettings) -> dict:
         """The arguments of both losses under test."""
         return {
-            "targets": settings.aim(self.targets, self.labels),
+            "targets": settings.prepare_targets(self.targets, self.labels),
             "temperature": settings.logits_temperature,
             "divergence": settings.divergence_function(),
         }

@@ -14,7 +14,7 @@ from logitcask.student.losses.divergences import (
     reverse_kl,
 )
 from logitcask.student.losses.linear_truncated_kl import linear_truncated_kl
-from logitcask.student.losses.tail_treatments import at_temperature, renormalised, residual_to_label, with_label_bucket
+from logitcask.student.losses.tail_treatments import at_temperature, renormalized, residual_to_label, with_label_bucket
 from logitcask.student.losses.targets import NO_LABEL, RaggedTargets
 from logitcask.student.losses.truncated_kl import truncated_kl
 
@@ -85,7 +85,7 @@ def test_the_labels_bucket_needs_its_probability():
 
 
 def test_renormalising_keeps_the_tail_of_a_row_without_a_head():
-    targets = renormalised(one_row({}))
+    targets = renormalized(one_row({}))
     assert targets.log_tail.item() == 0
     assert truncated_kl(random_logits(), targets).item() == pytest.approx(0, abs=1e-12)
 

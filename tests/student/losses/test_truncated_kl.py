@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
-from logitcask.student.losses.tail_treatments import at_temperature, renormalised
+from logitcask.student.losses.tail_treatments import at_temperature, renormalized
 from logitcask.student.losses.targets import RaggedTargets
 from logitcask.student.losses.truncated_kl import truncated_kl
 
@@ -190,7 +190,7 @@ def test_renormalised_targets_teach_the_head_alone(random_case):
     logits_TV = random_logits(1, 30).requires_grad_()
     head_TV = case.teacher.where(case.is_head, 0)
     head_TV = head_TV / head_TV.sum()
-    loss_T = truncated_kl(logits_TV, renormalised(case.targets))
+    loss_T = truncated_kl(logits_TV, renormalized(case.targets))
     student_TV = logits_TV.detach().softmax(-1)
     expected = (head_TV * (head_TV / student_TV).log()).where(case.is_head, 0).sum()
     assert loss_T.item() == pytest.approx(expected.item())

@@ -5,32 +5,32 @@ import json
 import pytest
 
 from logitcask.schemas.errors import UnknownFormatVersionError, UsageError
-from logitcask.student.model.student_card import IDENTITY_NAME, StudentIdentity
+from logitcask.student.model.student_card import CARD_NAME, StudentCard
 
 
 @pytest.fixture
-def identity(tokenizer_info) -> StudentIdentity:
-    return StudentIdentity(
+def identity(tokenizer_info) -> StudentCard:
+    return StudentCard(
         tokenizer=tokenizer_info(), initialisation={"method": "scratch"}, licences={"initial_weights": "mit"}
     )
 
 
 def test_an_identity_reads_as_it_was_written(identity, tmp_path):
     identity.write(tmp_path)
-    assert StudentIdentity.read(tmp_path) == identity
+    assert StudentCard.read(tmp_path) == identity
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", "{}"])
 def test_a_directory_that_is_no_student_says_how_to_make_one(tmp_path, text):
     if text is not None:
-        (tmp_path / IDENTITY_NAME).write_text(text)
+        (tmp_path / CARD_NAME).write_text(text)
     with pytest.raises(UsageError, match="logitcask student init"):
-        StudentIdentity.read(tmp_path)
+        StudentCard.read(tmp_path)
 
 
 def test_another_version_is_refused(identity, tmp_path):
     identity.write(tmp_path)
-    value = json.loads((tmp_path / IDENTITY_NAME).read_text())
-    (tmp_path / IDENTITY_NAME).write_text(json.dumps({**value, "student_version": 99}))
+    value = json.loads((tmp_path / CARD_NAME).read_text())
+    (tmp_path / CARD_NAME).write_text(json.dumps({**value, "student_version": 99}))
     with pytest.raises(UnknownFormatVersionError, match="version 99"):
-        StudentIdentity.read(tmp_path)
+        StudentCard.read(tmp_path)

@@ -17,7 +17,7 @@ from logitcask.schemas.format.targets import Windows
 from logitcask.student.data.collator import collate
 from logitcask.student.data.dataset import SoftTargetDataset
 from logitcask.student.evaluation.evaluate import evaluate
-from logitcask.student.init import making
+from logitcask.student.init import make_student
 from logitcask.student.losses.loss_settings import LossSettings
 from logitcask.student.online.teacher import LiveTeacher
 from logitcask.student.online.trainer import FullDistillationTrainer, LiveTargetsTrainer
@@ -45,7 +45,7 @@ def dataset_url(tiny_teacher, tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def student(tiny_teacher, tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("student") / "student"
-    making.prune_teacher(str(tiny_teacher), directory, keep_layers=[0, 3])
+    make_student.prune_teacher(str(tiny_teacher), directory, keep_layers=[0, 3])
     return directory
 
 
@@ -100,7 +100,7 @@ def test_full_distillation_refuses_losses_it_does_not_have(train, tiny_teacher):
 def test_a_live_teacher_gives_the_models_own_logits(dataset_url, tiny_teacher):
     model = load_model(tiny_teacher, "float32", "cpu")
     sample = SoftTargetDataset(dataset_url)[1]
-    rows = LiveTeacher(model).rows_of(collate([sample]))(0, 22)
+    rows = LiveTeacher(model).logits_of(collate([sample]))(0, 22)
     own = []
     for start in (0, 12):  # each part alone
         ids = torch.tensor(sample.windows.token[start : start + 12].tolist()).unsqueeze(0)

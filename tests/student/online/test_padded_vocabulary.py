@@ -115,7 +115,7 @@ def own_kl(teacher: PreTrainedModel, batch: Batch, log_p_TV: torch.Tensor) -> to
 def test_full_distillation_is_the_dense_definition_over_the_tokenizers_ids(dataset, settings, padded_teacher):
     batch, student = collate([dataset[0], dataset[1]]), random_llama(1)
     objective = FullObjective(
-        teacher_rows=online_trainer(settings("full"), dataset).keywords["teacher"].rows_of(batch),
+        teacher_logits=online_trainer(settings("full"), dataset).keywords["teacher"].logits_of(batch),
         vocab_size=PADDED, labels=batch["labels"], chunk_rows=8,
     )  # fmt: skip
     rows, projection = batch["scored_rows"], output_projection(student)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from logitcask.student.model.student_card import StudentIdentity
+from logitcask.student.model.student_card import StudentCard
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def train(num_processes: int, dataset: str, student: Path, run: Path, *more: str
 def student(tmp_path_factory, tiny_student, tokenizer_info) -> Path:
     directory = tmp_path_factory.mktemp("student")
     tiny_student().save_pretrained(directory)
-    StudentIdentity(tokenizer=tokenizer_info(), initialisation={"method": "scratch"}).write(directory)
+    StudentCard(tokenizer=tokenizer_info(), initialisation={"method": "scratch"}).write(directory)
     return directory
 
 

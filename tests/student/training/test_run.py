@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from logitcask.schemas import cli
 from logitcask.schemas.dataset.snapshot import load_snapshot
-from logitcask.student.init import making
+from logitcask.student.init import make_student
 from logitcask.student.settings import TrainSettings
 from logitcask.student.training.run import train
 from logitcask.student.training.trainer import SoftTargetTrainer
@@ -26,7 +26,7 @@ from logitcask.teacher.text.tokenizers import load_tokenizer
 def student(tiny_teacher, tmp_path_factory) -> Path:
     """Two of the tiny teacher's four layers, with its tokenizer."""
     directory = tmp_path_factory.mktemp("init") / "student"
-    making.prune_teacher(str(tiny_teacher), directory, keep_layers=[0, 3])
+    make_student.prune_teacher(str(tiny_teacher), directory, keep_layers=[0, 3])
     return directory
 
 

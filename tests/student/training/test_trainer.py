@@ -27,7 +27,7 @@ from logitcask.student.losses.loss_settings import LossSettings
 from logitcask.student.losses.truncated_kl import truncated_kl
 from logitcask.student.model.projection import hidden_states
 from logitcask.student.training import resume
-from logitcask.student.training.objective import soft_target_loss
+from logitcask.student.training.batch_loss import soft_target_loss
 from logitcask.student.training.trainer import SoftTargetTrainer
 
 

@@ -166,7 +166,7 @@ COMPILE = """
 from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from logitcask.student.losses.kernels import tiles
+from logitcask.student.losses.kernels import block_kernels
 
 kernel = getattr(tiles, {name!r})
 signature = {{name: {types!r}.get(name, "constexpr") for name in kernel.arg_names}}

@@ -1,7 +1,7 @@
 """The losses of a chunk of rows, and their gradient written over the chunk's logits [C, V].
 
-Everything about the listed ids is done in float64 (`row_losses`); the complement is summed about its own maximum, never
-as 1 − Σ.
+Everything about the gathered ids is done in float64 (`row_gradients`). The complement is summed relative to its own
+maximum, never as 1 − Σ.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from logitcask.student.losses.divergences import Divergence
-from logitcask.student.losses.row_gradients import ListedLogits, Listing, cross_entropy_of_rows, divergence_of_rows
+from logitcask.student.losses.row_gradients import (
+    GatheredLogits,
+    GatherIndex,
+    cross_entropy_of_rows,
+    divergence_of_rows,
+)
 from logitcask.student.losses.targets import NO_LABEL, RaggedTargets
 
 
@@ -24,18 +29,18 @@ class Objective:
         divergence: of the buckets.
         temperature: of the divergence, not of the cross-entropy.
         kl_weight, cross_entropy_weight: factors of the two sums.
-        wants_gradient: whether to turn the logits into their gradient.
+        needs_gradient: whether to turn the logits into their gradient.
     """
 
     divergence: Divergence
     temperature: float
     kl_weight: float | Tensor
     cross_entropy_weight: float | Tensor
-    wants_gradient: bool
+    needs_gradient: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Job:
+class LossSpec:
     """All that the loss of a linear head needs and does not differentiate: T rows.
 
     Attributes:
@@ -52,7 +57,7 @@ class Job:
     softcap: float | None
     chunk_rows: int
 
-    def select(self, start: int, stop: int) -> "Job":
+    def select(self, start: int, stop: int) -> "LossSpec":
         """Rows `start` to `stop`."""
         return replace(self, targets=self.targets.select(start, stop), labels=self.labels[start:stop])
 
@@ -67,7 +72,7 @@ def row_ranges(num_rows: int, most: int) -> Iterator[tuple[int, int]]:
 def chunk_losses(logits: Tensor, targets: RaggedTargets, labels: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
     """Divergence and cross-entropy of each row, float64[C]; `logits` becomes the gradient of their weighted sum.
 
-    Without `wants_gradient` the logits are used up.
+    Without `needs_gradient` the logits are used up.
     """
     temperature = objective.temperature
     if temperature == 1:
@@ -76,7 +81,7 @@ def chunk_losses(logits: Tensor, targets: RaggedTargets, labels: Tensor, objecti
     tempered = logits / temperature
     kl, _ = _one_pass(tempered, targets, torch.full_like(labels, NO_LABEL), objective)
     _, cross_entropy = _one_pass(logits, _without_targets(targets), labels, objective)
-    if objective.wants_gradient:
+    if objective.needs_gradient:
         # T² of the loss, and 1 / T of the chain rule.
         logits.add_(tempered, alpha=temperature)
     return temperature**2 * kl, cross_entropy
@@ -95,14 +100,14 @@ def _without_targets(targets: RaggedTargets) -> RaggedTargets:
 
 
 def _one_pass(logits: Tensor, targets: RaggedTargets, labels: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
-    listing = Listing.of(targets, labels)
-    head, sample = (listing.head_rows, listing.head_ids), (listing.sample_rows, listing.sample_ids)
-    label = (listing.label_rows, listing.label_ids)
+    index = GatherIndex.of(targets, labels)
+    head, sample = (index.head_rows, index.head_ids), (index.sample_rows, index.sample_ids)
+    label = (index.label_rows, index.label_ids)
     head_z, sample_z, label_z = (logits[place].double() for place in (head, sample, label))
     other_lse, other_sum = _exponentiate_complement(logits, head)
-    listed = ListedLogits(head=head_z, sample=sample_z, label=label_z, other=other_lse)
-    kl, by_kl = divergence_of_rows(targets, listing, listed, objective.divergence, objective.wants_gradient)
-    cross_entropy, by_label = cross_entropy_of_rows(listing, listed, objective.cross_entropy_weight)
+    gathered = GatheredLogits(head=head_z, sample=sample_z, label=label_z, other=other_lse)
+    kl, by_kl = divergence_of_rows(targets, index, gathered, objective.divergence, objective.needs_gradient)
+    cross_entropy, by_label = cross_entropy_of_rows(index, gathered, objective.cross_entropy_weight)
     if by_kl is not None:
         by = by_kl.times(objective.kl_weight).plus(by_label)
         logits.mul_(torch.where(other_sum > 0, by.complement / other_sum, 0.0).to(logits.dtype).unsqueeze(-1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from logitcask.student.losses.row_gradients import ListedLogits, Listing, LogitGradients
+from logitcask.student.losses.row_gradients import GatheredLogits, GatherIndex, LogitGradients
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -26,10 +26,10 @@ class DistinctPairs:
     places: Tensor
 
     @classmethod
-    def of(cls, listing: Listing, vocab_size: int) -> DistinctPairs:
-        head_keys = listing.head_rows * vocab_size + listing.head_ids  # ascending
-        extra_rows = torch.cat([listing.sample_rows, listing.label_rows])
-        extra_keys = extra_rows * vocab_size + torch.cat([listing.sample_ids, listing.label_ids])
+    def of(cls, index: GatherIndex, vocab_size: int) -> DistinctPairs:
+        head_keys = index.head_rows * vocab_size + index.head_ids  # ascending
+        extra_rows = torch.cat([index.sample_rows, index.label_rows])
+        extra_keys = extra_rows * vocab_size + torch.cat([index.sample_ids, index.label_ids])
         extra_keys, order = torch.unique(extra_keys, return_inverse=True)
         num_head = head_keys.shape[0]
         found = torch.searchsorted(head_keys, extra_keys)
@@ -37,8 +37,8 @@ class DistinctPairs:
         places = torch.where(in_head, found, num_head + torch.arange(extra_keys.shape[0], device=found.device))
         extra_ids = torch.where(in_head, -1, extra_keys % vocab_size)
         return cls(
-            rows=torch.cat([listing.head_rows, extra_keys // vocab_size]).int(),
-            ids=torch.cat([listing.head_ids, extra_ids]).int(),
+            rows=torch.cat([index.head_rows, extra_keys // vocab_size]).int(),
+            ids=torch.cat([index.head_ids, extra_ids]).int(),
             num_head=num_head,
             places=places[order],
         )
@@ -47,10 +47,10 @@ class DistinctPairs:
         """Programs that deal with `block` pairs each."""
         return -(-self.rows.shape[0] // block)
 
-    def logits(self, values_E: Tensor, num_samples: int, other_T: Tensor) -> ListedLogits:
+    def logits(self, values_E: Tensor, num_samples: int, other_T: Tensor) -> GatheredLogits:
         """The pairs' logits where the losses look for them, beside the log-sum-exp outside the head."""
         extras = values_E[self.places]
-        return ListedLogits(
+        return GatheredLogits(
             head=values_E[: self.num_head], sample=extras[:num_samples], label=extras[num_samples:], other=other_T
         )
 

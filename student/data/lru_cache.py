@@ -8,7 +8,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class WeightedLru(Generic[K, V]):
+class LruCache(Generic[K, V]):
     """Least recently used values leave first; the newest stays even if it alone is too heavy.
 
     Args:

@@ -7,10 +7,10 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from logitcask.schemas.errors import ForeignOutputError, UsageError
-from logitcask.student.init.pruning import evenly_spaced, num_layers, prune_layers
+from logitcask.student.init.prune_feed_forward import prune_feed_forward
+from logitcask.student.init.prune_layers import evenly_spaced, num_layers, prune_layers
 from logitcask.student.init.scratch import ScratchSizes, random_student, read_config
-from logitcask.student.init.width import prune_feed_forward
-from logitcask.student.model.student_card import StudentIdentity
+from logitcask.student.model.student_card import StudentCard
 from logitcask.teacher.model.description import describe_teacher
 from logitcask.teacher.model.loading import export_model, load_model
 from logitcask.teacher.text.tokenizers import load_tokenizer
@@ -108,7 +108,7 @@ def _write(
     export_model(model, directory)
     tokenizer.save(directory)
     named = "initial_weights" if weights_from_source else "tokenizer"
-    StudentIdentity(
+    StudentCard(
         tokenizer=tokenizer.info,
         initialisation={**initialisation, "source": info.name, "source_fingerprint": info.fingerprint},
         licences={named: info.licence},

@@ -35,7 +35,7 @@ def soft_target_loss(
         hidden_BSD.flatten(0, 1)[batch["scored_rows"]],
         projection.weight,
         projection.bias,
-        settings.aim(targets_of(batch, vocab_size), batch["labels"]),
+        settings.prepare_targets(targets_of(batch, vocab_size), batch["labels"]),
         labels_T=batch["labels"],
         kl_weight=kl_weight,
         cross_entropy_weight=cross_entropy_weight,
@@ -45,7 +45,7 @@ def soft_target_loss(
     )
 
 
-def run_through(wrapped: torch.nn.Module, student: PreTrainedModel, forward: Callable[[], T]) -> T:
+def run_as_forward(wrapped: torch.nn.Module, student: PreTrainedModel, forward: Callable[[], T]) -> T:
     """Runs `forward` as the forward pass of the wrapper, whose hooks (gradient sync, sharding) hang on it.
 
     The hooks look for tensors in what it returns: it should be a tensor or a tuple of them.

@@ -9,22 +9,22 @@ import triton.language as tl
 
 
 @triton.jit
-def take_listed(
-    raw, raw_stride, rows, ids, bias, taken, first_id, width, num_listed, num_head, HAS_BIAS: tl.constexpr,
+def gather_logits(
+    raw, raw_stride, rows, ids, bias, gathered, first_id, width, num_pairs, num_head, HAS_BIAS: tl.constexpr,
     BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Copies the listed (row, id) logits that lie in the block to `taken`, with bias; then marks the head's with −inf.
+    """Copies the logits of (row, id) pairs in the block to `gathered`, adds the bias, and marks head pairs with −inf.
 
-    The pairs are distinct, so that no program reads what another one marks. The head comes first in the list.
+    The pairs are distinct, so no program reads what another one marks. Head pairs come first.
     """
     listed = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    column = tl.load(ids + listed, mask=listed < num_listed, other=-1) - first_id
-    is_here = (column >= 0) & (column < width) & (listed < num_listed)
+    column = tl.load(ids + listed, mask=listed < num_pairs, other=-1) - first_id
+    is_here = (column >= 0) & (column < width) & (listed < num_pairs)
     place = raw + tl.load(rows + listed, mask=is_here, other=0).to(tl.int64) * raw_stride + column
     logit = tl.load(place, mask=is_here, other=0.0)
     if HAS_BIAS:
         logit += tl.load(bias + first_id + column, mask=is_here, other=0.0).to(tl.float32)
-    tl.store(taken + listed, logit, mask=is_here)
+    tl.store(gathered + listed, logit, mask=is_here)
     tl.store(place, float("-inf"), mask=is_here & (listed < num_head))
 
 
@@ -59,7 +59,7 @@ def add_complement(
     raw, raw_stride, bias, maxima, sums, plain_maxima, plain_sums, first_id, width, temperature, softcap,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, HAS_TEMPERATURE: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Log-sum-exp, as a running maximum and sum, over what `take_listed` has not marked; one program a row.
+    """Log-sum-exp, as a running maximum and sum, over what `gather_logits` has not marked; one program a row.
 
     With a temperature also that of the logits at temperature one (`plain_…`), for the cross-entropy.
     """
@@ -88,7 +88,7 @@ def write_gradient(
     """factor · exp(logit − maximum), times the soft-cap's slope, over the whole block; one program a row.
 
     `gradient` may be the memory of `raw`, row upon row, in a narrower type. Listed ids get a number that
-    `put_listed` replaces.
+    `scatter_gradients` replaces.
     """
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -111,13 +111,13 @@ def write_gradient(
 
 
 @triton.jit
-def put_listed(
-    gradient, gradient_stride, rows, ids, values, first_id, width, num_listed, BLOCK: tl.constexpr
+def scatter_gradients(
+    gradient, gradient_stride, rows, ids, values, first_id, width, num_pairs, BLOCK: tl.constexpr
 ):  # fmt: skip
     """Writes the gradients of the listed (row, id) pairs that lie in the block over what is there."""
     listed = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    column = tl.load(ids + listed, mask=listed < num_listed, other=-1) - first_id
-    is_here = (column >= 0) & (column < width) & (listed < num_listed)
+    column = tl.load(ids + listed, mask=listed < num_pairs, other=-1) - first_id
+    is_here = (column >= 0) & (column < width) & (listed < num_pairs)
     place = gradient + tl.load(rows + listed, mask=is_here, other=0).to(tl.int64) * gradient_stride + column
     value = tl.load(values + listed, mask=is_here, other=0.0)
     tl.store(place, value.to(gradient.dtype.element_ty), mask=is_here)
