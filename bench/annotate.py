@@ -34,8 +34,9 @@ from memory import Peak, return_free_memory
 from logitcask.pipeline.annotation import score_windows
 from logitcask.pipeline.annotation.annotate_unit import AnnotationSpec, annotate_unit
 from logitcask.pipeline.annotation.scorers import ScorerSpec, _scorers
+from logitcask.pipeline.units.annotation_units import AnnotationUnit
 from logitcask.pipeline.units.heartbeats import Heartbeats
-from logitcask.pipeline.units.units import AnnotationUnit, TokenShard
+from logitcask.pipeline.units.token_units import TokenShard
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.layout import shard_path
 from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
@@ -263,7 +264,7 @@ def load_problem(options: argparse.Namespace) -> Problem:
             tokenizer=tokenizer,
             window_tokens=WINDOW_TOKENS,
             has_entropy=True,
-            corpus_licence=None,
+            corpus_license=None,
         ),
     )
 

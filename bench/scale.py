@@ -1,10 +1,10 @@
-"""A job of a million units without the work: planned, resumed at nine tenths, finished and put into a snapshot.
+"""A job of a million stub units: listed, resumed at nine tenths, finished and written as a snapshot.
 
     python bench/scale.py --units 1000000
 
-Only the units are stubs, and the store is one that makes up what finished units would have left (a real target shard
-of a few rows, and its record). Everything else is the job's own: plan, listings, waves through Beam, segments,
-snapshot, `inspect`. Prints seconds and the most memory of the process so far for each phase.
+Only the units and the store are stubs: the store makes up the files of finished units (a real target shard of a few
+rows, and its record). Everything else is the job's own code: units, listings, waves through Beam, segments, snapshot,
+`inspect`. Prints the seconds and the process's peak memory so far for each phase.
 """
 
 import argparse
@@ -30,23 +30,16 @@ from memory import peak_bytes
 
 from logitcask.pipeline.corpus.files import CorpusFile
 from logitcask.pipeline.execution.stages import Stage, finish_stage
-from logitcask.pipeline.finalization.finalize import BLOCK_UNITS, finalize, gather_segments, read_tokenized
+from logitcask.pipeline.finalization.finalize import BLOCK_UNITS, finalize, gather_segments, read_tokenized_corpus
 from logitcask.pipeline.finalization.packed_shard_list import entry_rows
-from logitcask.pipeline.finalization.segments import Segment, Sums, write_segment
+from logitcask.pipeline.finalization.segments import Segment, UnitTotals, segment_name, write_segment
 from logitcask.pipeline.runners.settings import RunnerSettings
-from logitcask.pipeline.units.annotation_units import AnnotationPlan
-from logitcask.pipeline.units.finished import finished_units
+from logitcask.pipeline.units.annotation_units import AnnotationUnit, AnnotationUnitTable, annotation_unit
+from logitcask.pipeline.units.finished import finished_annotation_units
 from logitcask.pipeline.units.heartbeats import Heartbeats
 from logitcask.pipeline.units.leases import UnitLimits
-from logitcask.pipeline.units.token_unit_record import TokenizedUnit
-from logitcask.pipeline.units.units import (
-    AnnotationUnit,
-    TokenShard,
-    TokenUnit,
-    annotation_unit,
-    plan_token_units,
-    token_shard_name,
-)
+from logitcask.pipeline.units.token_unit_record import TokenUnitRecord
+from logitcask.pipeline.units.token_units import TokenShard, TokenUnit, make_token_units, token_shard_name
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.split_summary import SplitSummary, sum_records
 from logitcask.schemas.fingerprints import fingerprint
@@ -63,7 +56,7 @@ FINGERPRINT = "stub"
 
 
 class StubStore(AbstractFileSystem):
-    """An object store in which the units of `done` have been finished; what is written goes to a local directory."""
+    """An object store in which the units of `done` are finished; written files go to a local directory."""
 
     protocol = "stub"
     cachable = False
@@ -129,7 +122,7 @@ class StubStore(AbstractFileSystem):
 
 @dataclasses.dataclass
 class StubUnits(beam.PTransform):
-    """Units that are finished at once. In the driver's process, where the store's memory is."""
+    """Finishes units immediately, in the driver's process, which has the store's memory."""
 
     heartbeats: Heartbeats
 
@@ -147,7 +140,7 @@ def unit_index(unit: AnnotationUnit) -> int:
 
 
 def stub_shards(unit: TokenUnit) -> list[TokenShard]:
-    """Seven shards to train on and one held out."""
+    """Seven training shards and one held-out shard."""
     places = [("train", index) for index in range(SHARDS_OF_A_UNIT - 1)] + [("held-out", 0)]
     return [
         TokenShard(
@@ -162,14 +155,14 @@ def stub_shards(unit: TokenUnit) -> list[TokenShard]:
     ]
 
 
-def stub_token_record(unit: TokenUnit) -> TokenizedUnit:
-    return TokenizedUnit(
+def stub_token_record(unit: TokenUnit) -> TokenUnitRecord:
+    return TokenUnitRecord(
         name=unit.name, num_documents=2000 * SHARDS_OF_A_UNIT, rejected={}, shards=tuple(stub_shards(unit))
     )
 
 
 def stub_shard() -> tuple[bytes, UnitRecord]:
-    """A real target shard of 64 rows, and a record of a unit whose shard it would be."""
+    """A real target shard of 64 rows, and the record of its unit."""
     rng, rows = np.random.default_rng(0), 64
     windows = Windows(
         token=rng.integers(0, 100, rows).astype(np.int32),
@@ -207,25 +200,25 @@ def stub_shard() -> tuple[bytes, UnitRecord]:
     return shard.data, record
 
 
-def leave_segments(plan: AnnotationPlan, num_blocks: int) -> None:
-    """What the earlier run, which was killed, had gathered. All stub units are alike, and so are the sums."""
-    sums: dict[str, dict[int, SplitSummary]] = {"train": {}, "held-out": {}}
+def leave_segments(table: AnnotationUnitTable, num_blocks: int) -> None:
+    """Writes the segments of an earlier run that was killed. All stub units are equal, and so are their totals."""
+    totals: dict[str, dict[int, SplitSummary]] = {"train": {}, "held-out": {}}
     for block in range(num_blocks):
-        units = plan[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS]
+        units = table[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS]
         records = [dataclasses.replace(StubStore.record, name=unit.name, split=unit.split) for unit in units]
         splits = {}
-        for split, known in sums.items():
+        for split, known in totals.items():
             alike = [record for record in records if record.split == split]
             if len(alike) not in known:
                 known[len(alike)] = sum_records(alike)[split]
             splits[split] = known[len(alike)]
-        name = f"{units[0].name}-{fingerprint([unit.name for unit in units])[:12]}"
-        write_segment(OUT, name, Segment(rows=entry_rows(records), sums=Sums(num_units=len(units), splits=splits)))
+        segment = Segment(rows=entry_rows(records), totals=UnitTotals(num_units=len(units), splits=splits))
+        write_segment(OUT, segment_name(units[0].name, units), segment)
 
 
 @contextlib.contextmanager
 def phase(name: str) -> Iterator[None]:
-    """Prints what a phase took."""
+    """Prints the time and memory of a phase."""
     started_seconds = time.perf_counter()
     yield
     seconds = time.perf_counter() - started_seconds
@@ -233,36 +226,36 @@ def phase(name: str) -> Iterator[None]:
 
 
 def run(num_units: int, directory: Path) -> int:
-    """Runs the simulation; returns the process's largest memory in bytes."""
+    """Runs the simulation; returns the process's peak memory in bytes."""
     fsspec.register_implementation("stub", StubStore, clobber=True)
     StubStore.directory = directory
     StubStore.shard, StubStore.record = stub_shard()
     StubStore.template = json.dumps({**StubStore.record.to_json(), "name": "NAME", "split": "SPLIT"})
     StubStore.done = bytearray(num_units)
     num_files = num_units // SHARDS_OF_A_UNIT
-    with phase(f"plan {num_files:,} token units"):
+    with phase(f"make {num_files:,} token units"):
         files = [
             CorpusFile(
                 url=f"s3://c/{i}.txt", name=f"{i}.txt", format="text", compression=None, size_bytes=32 << 20, etag="e"
             )
             for i in range(num_files)
         ]
-        StubStore.token_units = plan_token_units(files, FINGERPRINT, lambda _: ())
+        StubStore.token_units = make_token_units(files, FINGERPRINT, lambda _: ())
         del files
     num_done = num_units * 9 // 10
     in_another_process(earlier_run, num_units, num_done)
-    with phase(f"plan {num_units:,} annotation units, from segment"):
-        tokenized = read_tokenized(OUT, StubStore.token_units, FINGERPRINT)
-    plan = tokenized.plan
+    with phase(f"read {num_units:,} annotation units, from segment"):
+        tokenized = read_tokenized_corpus(OUT, StubStore.token_units, FINGERPRINT)
+    units = tokenized.units
     StubStore.done[:num_done] = b"\1" * num_done
     stage = Stage(
         label="annotate",
         measure="tokens",
-        units=plan,
-        finished=lambda units: finished_units(OUT, units),
+        units=units,
+        finished=lambda wave: finished_annotation_units(OUT, wave),
         size=lambda unit: unit.tokens.num_positions,
         transform=lambda heartbeats, _: StubUnits(heartbeats),
-        gather=lambda start, stop: gather_segments(OUT, plan, start, stop),
+        gather=lambda start, stop: gather_segments(OUT, units, start, stop),
     )
     with phase("list, and finish the last tenth in waves"):
         result = finish_stage(stage, RunnerSettings(), UnitLimits(out=OUT), 1, quiet=True)
@@ -279,16 +272,16 @@ def run(num_units: int, directory: Path) -> int:
 
 
 def earlier_run(num_units: int, num_done: int) -> None:
-    """What was killed: it made the plan from the token units' records, and left segments."""
-    with phase(f"plan {num_units:,} annotation units, from records"):
-        plan = read_tokenized(OUT, StubStore.token_units, FINGERPRINT).plan
-        assert len(plan) == num_units
+    """The run that was killed: it reads the annotation units from the token units' records, and leaves segments."""
+    with phase(f"read {num_units:,} annotation units, from records"):
+        units = read_tokenized_corpus(OUT, StubStore.token_units, FINGERPRINT).units
+        assert len(units) == num_units
     with phase(f"(the segments of {num_done:,} finished units)"):
-        leave_segments(plan, num_done // BLOCK_UNITS)
+        leave_segments(units, num_done // BLOCK_UNITS)
 
 
 def in_another_process(function: Callable[..., None], *arguments: int) -> None:
-    """Calls a function in a copy of this process, which has no threads yet."""
+    """Calls a function in a fork of this process, which has no threads yet."""
     process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
     process.start()
     process.join()

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from logitcask.pipeline.units.leases import living_marks
-from logitcask.pipeline.units.token_unit_record import read_tokenized_unit
-from logitcask.pipeline.units.units import annotation_unit
+from logitcask.pipeline.units.annotation_units import annotation_unit
+from logitcask.pipeline.units.leases import active_leases
+from logitcask.pipeline.units.token_unit_record import read_token_unit_record
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.identity import target_fingerprint
 from logitcask.schemas.dataset.layout import read_configuration
@@ -76,7 +76,7 @@ def clean(out: str, *, older_than: timedelta, dry_run: bool = False) -> list[Rem
 
 
 def _require_rest(out: str, older_than: timedelta) -> None:
-    active = living_marks(out, older_than)
+    active = active_leases(out, older_than)
     if active:
         raise RunIsActiveError(
             f"{storage.redact(out)}: {active[0].process.rpartition(':')[0]} is at work on unit {active[0].unit} since "
@@ -102,7 +102,7 @@ class _Needed:
             self._targets |= {(entry.split, entry.name) for entry in snapshot.each_shard()}
         mark = target_fingerprint(identity)
         for file in storage.list_files(storage.join(out, "tokens", "units")):
-            unit = read_tokenized_unit(out, storage.file_name(file.url).removesuffix(".json"))
+            unit = read_token_unit_record(out, storage.file_name(file.url).removesuffix(".json"))
             self._finished.add(unit.name)
             self._tokens |= {(shard.split, shard.name) for shard in unit.shards}
             self._targets |= {(shard.split, annotation_unit(shard, mark).name) for shard in unit.shards}

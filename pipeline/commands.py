@@ -1,7 +1,8 @@
-"""`logitcask annotate` and `logitcask clean`. Light: Beam, torch and the teacher are imported when the command runs."""
+"""`logitcask annotate`, `clean` and `verify`. Beam, torch and the teacher are imported when the command runs."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import tyro
 
@@ -10,15 +11,13 @@ from logitcask.schemas.errors import UsageError
 
 if TYPE_CHECKING:
     from logitcask.pipeline.job import JobResult
-import json
-from typing import Optional
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Annotate(AnnotateConfig):
     """Annotate a corpus with a teacher's next-token distributions.
 
-    A job that was cut short goes on where it stopped when the same command runs again; a finished one does nothing.
+    The same command resumes an interrupted job; for a finished job it does nothing.
 
     Example:
         logitcask annotate texts/ --teacher google/gemma-2-2b --out cask
@@ -37,9 +36,9 @@ class Annotate(AnnotateConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clean:
-    """Remove what a killed run left behind; never what a snapshot or a run that goes on needs.
+    """Remove leftovers of killed runs; never a file that a snapshot or a resumed run needs.
 
-    Refuses while a run is active. Object stores keep no temporaries of ours, but may have begun uploads of their own.
+    Refuses while a run is active. Does not abort incomplete multipart uploads of object stores.
 
     Example:
         logitcask clean OUT --dry-run
@@ -48,21 +47,19 @@ class Clean:
     out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]]
     """Directory of the dataset: a path or any fsspec URL."""
     dry_run: bool = False
-    """Say what would be removed, and remove nothing."""
+    """List what would be removed, and remove nothing."""
     older_than: Annotated[float, tyro.conf.arg(metavar="HOURS")] = 1.0
-    """Keep files that were touched in the last so many hours."""
+    """Keep files modified within this many hours."""
     json: bool = False
     """Print JSON instead of text."""
 
     def run(self) -> int:
-        import json
-        from dataclasses import asdict
         from datetime import timedelta
 
         from logitcask.pipeline import clean
 
         if self.older_than < 0:
-            raise UsageError(f"--older-than is a number of hours, at least 0, got {self.older_than}")
+            raise UsageError(f"--older-than must be at least 0 hours, got {self.older_than}")
         removals = clean.clean(self.out, older_than=timedelta(hours=self.older_than), dry_run=self.dry_run)
         if self.json:
             print(json.dumps([asdict(removal) for removal in removals], indent=1, ensure_ascii=False))
@@ -72,7 +69,7 @@ class Clean:
 
 
 def summary(result: "JobResult") -> str:
-    """What a job did, and what to do next, for people."""
+    """A human-readable summary of what a job did, and what to do next."""
     from logitcask.schemas import storage
 
     snapshot, total = result.snapshot, result.snapshot.total()
@@ -81,40 +78,40 @@ def summary(result: "JobResult") -> str:
     rejected = f"{snapshot.num_rejected:,} rejected{f' ({reasons})' if reasons else ''}"
     lines = [
         ("documents", f"{snapshot.num_documents_in:,} in, {total.num_documents:,} annotated, {rejected}"),
-        ("tokens", f"{total.num_positions:,}, of which {held_out.num_positions if held_out else 0:,} held out"),
+        ("tokens", f"{total.num_positions:,}, including {held_out.num_positions if held_out else 0:,} held out"),
         ("shards", f"{total.num_shards:,}, {total.size_bytes:,} bytes"),
         ("size", f"{total.size_bytes / max(total.num_positions, 1):.1f} bytes/token"),
         ("speed", _speed(result)),
         ("snapshot", storage.redact(storage.join(result.out, "snapshots", f"{snapshot.name}.json"))),
         ("next", f"logitcask inspect {storage.redact(result.out)}"),
     ]
-    for unit, marks in result.set_aside.items():
+    for unit, leases in result.quarantined.items():
         lines.insert(
-            -1, ("set aside", f"unit {unit}: {len(marks)} workers died of it, the last {marks[-1].describe()}")
+            -1, ("quarantine", f"unit {unit}: {len(leases)} workers died of it, the last {leases[-1].describe()}")
         )
-    if result.set_aside:
+    if result.quarantined:
         evidence = storage.redact(storage.join(result.out, "attempts"))
-        lines.insert(-1, ("evidence", f"{evidence}; to try again: the same command with --retry-set-aside"))
+        lines.insert(-1, ("evidence", f"{evidence}; to retry, add --retry-quarantined to the same command"))
     if held_out is None and snapshot.identity.get("held_out", 0) > 0:
-        lines.insert(-1, ("note", "no document fell into the held-out split; a larger --held-out share will get some"))
+        lines.insert(-1, ("note", "the held-out split got no document; choose a larger --held-out share"))
     return "\n".join(f"{name:<10} {text}" for name, text in lines)
 
 
 def _speed(result: "JobResult") -> str:
     if not result.num_units:
-        return "nothing to do: the dataset was finished before"
+        return "nothing to do: the dataset is already finished"
     return f"{result.num_annotated_positions / max(result.seconds, 1e-9):,.0f} tokens/s in this run"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verify:
-    """Check every byte of a dataset against what was written.
+    """Check every byte of a dataset against its records.
 
-    With --recompute also annotates random windows again and compares log-probabilities with what is stored. In nats,
-    float32 may differ by 0.001 on average and, for a single entry, by 0.01 beyond one step of the quantiser; bfloat16
-    by 0.1 and 1. Of the ids of heads, 0.1 % may differ (bfloat16: 10 %).
+    --recompute also annotates random windows again and compares log-probabilities with the stored ones. In nats,
+    float32 may differ by 0.001 on average and, for a single entry, by 0.01 beyond one step of the quantizer; bfloat16
+    by 0.1 and 1. 0.1 % of the head ids may differ (bfloat16: 10 %).
 
-    Exit status: 0 all well, 1 with each fault named, 2 bad usage.
+    Exit status: 0 if no fault is found, 1 if any is (each is named), 2 for bad usage.
 
     Example:
         logitcask verify OUT
@@ -124,18 +121,17 @@ class Verify:
     out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]]
     """Directory of the dataset: a path or any fsspec URL."""
     snapshot: Optional[int] = None  # noqa: UP045 (tyro checks `int | None` with typeguard, whose import takes 0.1 s)
-    """Number of the snapshot; default: the latest."""
+    """Number of the snapshot (default: the latest)."""
     recompute: int = 0
-    """Windows to annotate again."""
+    """Number of random windows to annotate again."""
     teacher: Optional[str] = None  # noqa: UP045
     """Directory, hub id or .gguf file of the teacher that annotated the dataset (--recompute)."""
     seed: int = 0
-    """Chooses the windows (--recompute)."""
+    """Seed of the choice of windows (--recompute)."""
     json: bool = False
     """Print JSON instead of text."""
 
     def run(self) -> int:
-        from logitcask.schemas.errors import UsageError
         from logitcask.schemas.maintenance import verify
 
         if self.recompute and self.teacher is None:

@@ -1,7 +1,7 @@
-"""Settings of an annotation job, as a user gives them. Light: importing this costs nothing."""
+"""Settings of an annotation job, as the user gives them. Imports nothing heavy."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -22,6 +22,8 @@ _NUMBERS = tyro.constructors.PrimitiveConstructorSpec(
 class AnnotateConfig:
     """Settings of an annotation job; defaults are those of the command line."""
 
+    old_names: ClassVar = {"corpus_licence": "corpus_license", "retry_set_aside": "retry_quarantined"}
+
     corpus: tyro.conf.Positional[tuple[str, ...]]
     """Files, directories or globs, on any fsspec URL: .txt, .md, .jsonl (also .gz, .zst) and .parquet."""
 
@@ -29,34 +31,34 @@ class AnnotateConfig:
     """Directory, hub id or .gguf file of the model that annotates."""
 
     out: str
-    """Directory of the dataset; a job that was cut short goes on where it stopped."""
+    """Directory of the dataset: a path or any fsspec URL. The same command resumes an interrupted job."""
 
     tokenizer: str | None = None
-    """Another tokenizer than the teacher's own: a directory, hub id, .gguf or SentencePiece .model."""
+    """A tokenizer other than the teacher's: a directory, hub id, .gguf or SentencePiece .model."""
 
     text_field: str = "text"
     """Field of .jsonl and .parquet records that holds the text."""
 
     chat_field: str | None = None
-    """Field with chat messages instead; only what the assistant says gets targets."""
+    """Field of records with chat messages, instead of text; only the assistant's tokens get targets."""
 
     window: int = 1024
-    """Most positions of a window."""
+    """Maximum positions of a window."""
 
     overlap: int = 0
-    """Positions of a long document that are repeated as context at the start of its next window."""
+    """Positions of a long document repeated as context at the start of its next window."""
 
     head: SchemeKind = "threshold"
-    """What is stored: p ≥ tau, the k largest, the largest with mass ≥ p, draws alone, or p ≥ theta and draws."""
+    """What is stored: p ≥ tau, the k largest, the largest with mass ≥ p, draws only, or p ≥ theta and draws."""
 
     tau: float = 1e-3
     """Probability threshold of `threshold`."""
 
     k: int = 128
-    """Most entries of a head."""
+    """Maximum entries of a head."""
 
     k_min: int = 1
-    """Fewest entries of a head (`threshold`)."""
+    """Minimum entries of a head (`threshold`)."""
 
     p: float = 0.95
     """Probability mass of `topp`."""
@@ -65,58 +67,58 @@ class AnnotateConfig:
     """Draws at each position (`random-sampling`)."""
 
     theta: float = 1 / 36
-    """Probability threshold of `threshold-sampling`; also the mass that one draw stands for, about."""
+    """Probability threshold of `threshold-sampling`, and about the mass that one draw represents."""
 
     replicas: int = 1
-    """Independent samples of each position, so that epochs need not see the same (`random-`, `threshold-sampling`)."""
+    """Independent samples of each position, so that epochs can use different ones (sampling schemes)."""
 
     temperatures: Annotated[tuple[float, ...], _NUMBERS] = ()
-    """Further temperatures at which a student can be trained exactly: 2 or 2,4 (not with samples)."""
+    """Additional temperatures at which a student can be trained exactly: 2 or 2,4 (not with sampling schemes)."""
 
     held_out: float = 0.01
-    """Share of documents that are kept for evaluation."""
+    """Share of documents kept for evaluation."""
 
     entropy: bool = True
     """Store the entropy of the full distribution at every position."""
 
     layout: Layout = "plain"
-    """How ids are stored: `plain`, or `compact`: an eighth smaller, slower to read, and hard for other tools."""
+    """How ids are stored: `plain`, or `compact`: an eighth smaller, slower to read, hard to read for other tools."""
 
     append: bool = False
-    """Add the corpus to a finished dataset, as a new snapshot; all other settings must be the dataset's."""
+    """Add the corpus to a finished dataset, as a new snapshot; all other settings must match the dataset's."""
 
-    corpus_licence: str | None = None
-    """Terms of the text; they travel with the shards."""
+    corpus_license: str | None = None
+    """License of the text; stored in the shards."""
 
     shard_tokens: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Most positions of a shard (default: 32,768 on a CPU, 1,048,576 on a GPU)."""
+    """Maximum positions of a shard (default: 32,768 on a CPU, 1,048,576 on a GPU)."""
 
     batch_tokens: Annotated[int | Literal["auto"], tyro.conf.arg(metavar="INT|auto")] = "auto"
-    """Positions in one forward pass (auto: 2,048 on a CPU; on a GPU what its memory holds, found once and kept)."""
+    """Positions in one forward pass (auto: 2,048 on a CPU; on a GPU what fits its memory, measured once and kept)."""
 
     document_bytes: int = 64 << 20
-    """Longer documents are set aside."""
+    """Maximum size of a document; longer ones are rejected."""
 
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
     device_map: Annotated[str | None, tyro.conf.arg(metavar="auto|JSON")] = None
-    """Spread a teacher that fits no single device: a rule of transformers, or a JSON object of module to device."""
+    """Spread a teacher over several devices: a rule of transformers, or a JSON object of module to device."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the teacher's forward pass (auto: float32 on a CPU, bfloat16 on a GPU)."""
+    """Precision of the teacher's forward pass (auto: float32 on a CPU, bfloat16 on a GPU)."""
 
     threads: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """CPU threads of each worker (default: all cores, shared between workers)."""
+    """CPU threads of each worker (default: all cores, divided among the workers)."""
 
     workers: int = 1
     """Worker processes on this machine."""
 
     runner: str = "local"
-    """local (processes of this machine), dask, portable, flink, spark or dataflow: see docs/clusters.md."""
+    """Where units run: local (this machine), dask, portable, flink, spark or dataflow; see docs/clusters.md."""
 
     dask_scheduler: str | None = None
-    """Address of the Dask scheduler, tcp://HOST:PORT."""
+    """Address of the Dask scheduler, tcp://HOST:PORT (`dask`)."""
 
     job_endpoint: str | None = None
     """Address of a Beam job service, HOST:PORT (`portable`, `flink`, `spark`)."""
@@ -125,37 +127,37 @@ class AnnotateConfig:
     """How the cluster starts Beam's Python workers (`portable`, `flink`, `spark`)."""
 
     environment_config: str | None = None
-    """What that needs: the address of a worker pool, an image, or a JSON object with a command."""
+    """Its configuration: the address of a worker pool, an image, or a JSON object with a command."""
 
     runner_option: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE"), tyro.conf.UseAppendAction] = ()
-    """An option of Beam for the cluster, such as flink_master=HOST:8081; may be given several times."""
+    """A Beam option for the cluster, such as flink_master=HOST:8081; can be repeated."""
 
     attempts: int = 3
-    """How often in a row the job may fail with no unit finished in between; finished units are never done twice."""
+    """How many times in a row the job may fail without finishing a unit; finished units are never repeated."""
 
     unit_attempts: int = 3
-    """After so many workers have died of a unit, it is set aside and the rest goes on."""
+    """A unit that this many workers died of is quarantined; the other units continue."""
 
     unit_timeout: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
-    """End a worker whose unit makes no progress for so long (longer than loading the teacher takes; default: never)."""
+    """End a worker whose unit makes no progress for this long; must exceed the teacher's load time (default: never)."""
 
-    retry_set_aside: bool = False
-    """Try units again that were set aside because workers died of them."""
+    retry_quarantined: bool = False
+    """Retry quarantined units."""
 
     heartbeat: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
-    """Append progress to this file as lines of JSON."""
+    """Append progress to this local file as lines of JSON."""
 
     heartbeat_seconds: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 10.0
-    """Between two such lines."""
+    """Interval between these lines."""
 
     prometheus: Annotated[str | None, tyro.conf.arg(metavar="[HOST:]PORT")] = None
-    """Serve progress to Prometheus while the job runs (of this machine only, unless a host is given)."""
+    """Serve progress to Prometheus while the job runs (on the loopback interface unless a host is given)."""
 
     def runner_settings(self) -> RunnerSettings:
         """Where the stages run.
 
         Raises:
-            UsageError: It cannot be meant, or Beam would get it wrong without a word.
+            UsageError: A setting is invalid, or Beam would silently misinterpret it.
         """
         return RunnerSettings(
             name=self.runner,
@@ -171,17 +173,17 @@ class AnnotateConfig:
         )
 
     def check(self) -> None:
-        """Raises UsageError for values that cannot be meant."""
+        """Raises UsageError for invalid values."""
         faults = [
             (not self.corpus, "give at least one corpus file, directory or glob"),
             (self.window < 2, f"--window must be at least 2, got {self.window}"),
             (not 0 <= self.overlap < self.window, f"--overlap must be in [0, {self.window}), got {self.overlap}"),
-            (not 0 <= self.held_out < 1, f"--held-out is a share in [0, 1), got {self.held_out}"),
+            (not 0 <= self.held_out < 1, f"--held-out must be a share in [0, 1), got {self.held_out}"),
             (self.document_bytes < 1, f"--document-bytes must be positive, got {self.document_bytes}"),
             (not self.heartbeat_seconds > 0, f"--heartbeat-seconds must be positive, got {self.heartbeat_seconds}"),
             (
                 self.device_map is not None and self.runner == "local" and self.workers > 1,
-                "--device-map spreads one teacher over all devices: use --workers 1",
+                "--device-map spreads one teacher over all devices; use --workers 1",
             ),
             (self.attempts < 1, f"--attempts must be at least 1, got {self.attempts}"),
             (self.unit_attempts < 1, f"--unit-attempts must be at least 1, got {self.unit_attempts}"),

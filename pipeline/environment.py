@@ -70,7 +70,7 @@ def _choose(name: str, asked: Any, begun: dict[str, Any], default: Any) -> Any:
         return begun.get(name, default)
     if name in begun and begun[name] != asked:
         _logger.warning(
-            "%s: the output was begun with %s, going on with %s as asked; targets may differ in their low bits",
+            "%s: the dataset was begun with %s, continuing with %s; targets may differ in their low bits",
             name,
             begun[name],
             asked,

@@ -128,7 +128,7 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
             window_tokens=config.window,
             has_entropy=config.entropy,
             layout=config.layout,
-            corpus_licence=config.corpus_licence,
+            corpus_license=config.corpus_license,
             sources=group_sources(config.corpus, files),
         ),
     )
@@ -203,7 +203,7 @@ def _identity(
         "shard_tokens": shard_tokens,
         "entropy": config.entropy,
         **({"layout": config.layout} if config.layout != "plain" else {}),
-        "corpus_licence": config.corpus_licence,
+        "corpus_licence": config.corpus_license,
         "packing_version": PACKING_VERSION,
         "algorithm_version": ALGORITHM_VERSION,
         "format_version": FORMAT_VERSION,
@@ -249,7 +249,7 @@ def _token_spec(
         held_out=config.held_out,
         shard_tokens=shard_tokens,
         vocab_size=teacher.vocab_size,
-        corpus_licence=config.corpus_licence,
+        corpus_license=config.corpus_license,
     )
 
 

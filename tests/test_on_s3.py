@@ -61,7 +61,7 @@ def test_a_dataset_is_made_checked_and_trained_on_in_an_object_store(
     assert main(["annotate", str(tmp_path / "a.jsonl"), *teacher, "--out", str(tmp_path / "out")]) == 0
     assert stored(f"{BUCKET}/out") == stored(str(tmp_path / "out"))
     assert main(["annotate", f"{BUCKET}/corpus", *teacher, "--out", f"{BUCKET}/out"]) == 0
-    assert "nothing to do: the dataset was finished before" in capsys.readouterr().out
+    assert "nothing to do: the dataset is already finished" in capsys.readouterr().out
     assert main(["inspect", f"{BUCKET}/out", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["complete"] is True
     assert main(["verify", f"{BUCKET}/out"]) == 0

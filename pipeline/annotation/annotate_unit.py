@@ -15,9 +15,9 @@ from logitcask.pipeline.annotation.encoder import UnitEncoder
 from logitcask.pipeline.annotation.score_windows import score_windows
 from logitcask.pipeline.annotation.scorers import ScorerSpec, cached_scorer
 from logitcask.pipeline.units import leases
-from logitcask.pipeline.units.commit import commit_record, commit_shard, standing_record
+from logitcask.pipeline.units.annotation_units import AnnotationUnit
+from logitcask.pipeline.units.commit import commit_record, commit_shard, finished_record
 from logitcask.pipeline.units.heartbeats import Heartbeats
-from logitcask.pipeline.units.units import AnnotationUnit
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.layout import shard_path
 from logitcask.schemas.dataset.record import UnitRecord
@@ -47,7 +47,7 @@ class AnnotationSpec:
         window_tokens: Most positions of a window.
         has_entropy: Whether shards get the column `entropy`.
         layout: How head ids are stored.
-        corpus_licence: Terms of the text.
+        corpus_license: Terms of the text.
         sources: The groups of sources that are counted apart.
     """
 
@@ -57,7 +57,7 @@ class AnnotationSpec:
     tokenizer: TokenizerInfo
     window_tokens: int
     has_entropy: bool
-    corpus_licence: str | None
+    corpus_license: str | None
     layout: Layout = "plain"
     sources: SourceGroups = field(default_factory=SourceGroups)
 
@@ -80,17 +80,17 @@ def annotate_unit(
         CorruptShardError, MissingShardError: The token shard, or what stands of the target shard, is damaged.
         TeacherError: The teacher cannot be loaded.
     """
-    standing = standing_record(spec.out, "targets", unit.split, unit.name)
+    standing = finished_record(spec.out, "targets", unit.split, unit.name)
     if standing is not None:
         heartbeats.advance(unit.tokens.num_positions)
         return standing
     stopwatch = _Stopwatch()
-    leases.reach("read", unit.name)
+    leases.report_phase("read", unit.name)
     windows = read_unit(unit, spec)
     heartbeats.spend(stopwatch.lap("read"))
     scorer = cached_scorer(spec.scorer)
     stopwatch.lap("load")
-    leases.reach("forward", unit.name)
+    leases.report_phase("forward", unit.name)
     with UnitEncoder(windows, target_metadata(unit, spec)) as encoder:
         try:
             scoring = score_windows(windows, scorer, spec.scorer.batch_tokens, heartbeats, encoder)
@@ -98,7 +98,7 @@ def annotate_unit(
             heartbeats.advance(unit.tokens.num_positions)
             return reject_unit(unit, windows, spec, error)
         stopwatch.lap("score")
-        leases.reach("encode", unit.name)
+        leases.report_phase("encode", unit.name)
         shard, targets, statistics = encode_unit(unit, encoder)
         heartbeats.spend(stopwatch.lap("finish"))
     record = UnitRecord(
@@ -151,7 +151,7 @@ def target_metadata(unit: AnnotationUnit, spec: AnnotationSpec) -> ShardMetadata
         scheme=spec.scorer.scheme,
         has_entropy=spec.has_entropy,
         layout=spec.layout,
-        corpus_licence=spec.corpus_licence,
+        corpus_licence=spec.corpus_license,
     )
 
 

@@ -1,6 +1,6 @@
-"""How far the job is, on stderr: one bar on a terminal, a plain line every ten seconds elsewhere.
+"""Progress of the job on stderr: one bar on a terminal, a plain line every ten seconds elsewhere.
 
-Machines are told the same figures by listeners (`pipeline.execution.telemetry`).
+Listeners export the same figures to other programs (`pipeline.execution.telemetry`).
 """
 
 import sys
@@ -13,21 +13,21 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 _PLAIN_INTERVAL_SECONDS = 10.0
-# The rate is that of the last minute: a job's first seconds (loading the teacher) say nothing about its end.
+# The rate covers the last minute: a job's first seconds (loading the teacher) do not predict its end.
 _RATE_WINDOW_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """How far a stage is.
+    """Progress of a stage at one moment.
 
     Attributes:
-        stage: What is being done: "tokenize" or "annotate".
+        stage: "tokenize" or "annotate".
         unit: What is counted: "tokens" or "bytes".
-        done, total: How much, of what this run began with.
-        rate: Amount a second over the last minute; None before it can be known.
-        seconds_left: At that rate.
-        forward_share: Share of the workers' time that goes into the teacher; None where it is not known.
+        done, total: Amount done, and the amount that was left when this run began.
+        rate: Amount a second over the last minute; None until two samples exist.
+        seconds_left: Time left at that rate.
+        forward_share: Share of the workers' time that the teacher takes; None if unknown.
     """
 
     stage: str
@@ -47,23 +47,20 @@ class Meter:
     """Amount done, rate and time left, from (time, amount) samples.
 
     Attributes:
-        label: What is being done.
-        unit: What is counted: "tokens" or "bytes".
-        total: How much there is to do.
-        forward_share: Share of the workers' time that goes into the teacher, if known.
+        stage, unit, total, forward_share: As in `Reading`.
     """
 
-    label: str
+    stage: str
     unit: str
     total: int
     forward_share: float | None = None
     _samples: list[tuple[float, int]] = field(default_factory=list)
 
     def update(self, done: int, now_seconds: float) -> None:
-        """Takes a sample.
+        """Adds a sample.
 
-        Only changes count, since work arrives in batches that may take a minute each; and the clock starts with the
-        first of them, since nobody knows when the teacher was loaded and that batch begun.
+        Only changes count, because work arrives in batches that may take a minute each. The clock starts with the
+        first batch, because it is not known when the teacher was loaded and that batch began.
         """
         amount = min(done, self.total)
         if amount == self.done:
@@ -78,7 +75,7 @@ class Meter:
 
     @property
     def rate(self) -> float | None:
-        """Amount a second over the last minute; None before it can be known."""
+        """Amount a second over the last minute; None until two samples exist."""
         if len(self._samples) < 2:
             return None
         (first_seconds, first), (last_seconds, last) = self._samples[0], self._samples[-1]
@@ -87,9 +84,9 @@ class Meter:
     def describe(self) -> str:
         """`annotate: 12,288 of 40,960 tokens (30 %), 340 tokens/s, 1 min 24 s left`."""
         if not self.done:
-            return f"{self.label}: starting on {self.total:,} {self.unit}"
+            return f"{self.stage}: starting on {self.total:,} {self.unit}"
         share = 100 * self.done // max(self.total, 1)
-        text = f"{self.label}: {self.done:,} of {self.total:,} {self.unit} ({share} %)"
+        text = f"{self.stage}: {self.done:,} of {self.total:,} {self.unit} ({share} %)"
         if not self.rate:
             return text
         left = format_duration((self.total - self.done) / self.rate)
@@ -97,10 +94,9 @@ class Meter:
         return f"{text}, {format_rate(self.rate)} {self.unit}/s, {forward}{left} left"
 
     def reading(self) -> Reading:
-        """All figures of now."""
         rate = self.rate
         return Reading(
-            stage=self.label,
+            stage=self.stage,
             unit=self.unit,
             done=self.done,
             total=self.total,
@@ -111,7 +107,7 @@ class Meter:
 
 
 def format_rate(rate: float) -> str:
-    """A rate with three digits where it is small."""
+    """At least two significant digits."""
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
@@ -124,7 +120,7 @@ def format_duration(seconds: float) -> str:
 
 
 class ProgressDisplay:
-    """Draws a meter: a rich bar on a terminal, else lines."""
+    """Shows a meter: as a rich bar on a terminal, else as lines."""
 
     def __init__(self, meter: Meter, console: Console, listeners: Sequence[Listener]) -> None:
         self._meter = meter
@@ -135,7 +131,7 @@ class ProgressDisplay:
         self._task = self._bar.add_task("", total=max(meter.total, 1))
 
     def update(self, done: int, forward_share: float | None = None) -> None:
-        """Shows how much is done now, and how much of the time goes into the teacher."""
+        """Shows the amount done, and the share of the workers' time that the teacher takes."""
         now_seconds = time.monotonic()
         self._meter.update(done, now_seconds)
         if forward_share is not None:
@@ -151,11 +147,11 @@ class ProgressDisplay:
 
 @contextmanager
 def progress_display(
-    label: str, unit: str, total: int, *, quiet: bool = False, listeners: Sequence[Listener] = ()
+    stage: str, unit: str, total: int, *, quiet: bool = False, listeners: Sequence[Listener] = ()
 ) -> Iterator[ProgressDisplay]:
-    """A display that is drawn while the context lasts; listeners hear whatever it is told."""
+    """A display that is shown while the context lasts; listeners get a reading at each update."""
     console = Console(file=sys.stderr, quiet=quiet)
-    display = ProgressDisplay(Meter(label=label, unit=unit, total=total), console, listeners)
+    display = ProgressDisplay(Meter(stage=stage, unit=unit, total=total), console, listeners)
     if console.is_terminal and not quiet:
         with display._bar:
             yield display

@@ -1,4 +1,4 @@
-"""How far a stage is where workers cannot be heard: on other machines, storage alone tells what is finished."""
+"""Progress of a stage whose workers send no heartbeats: on other machines, only storage shows what is finished."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,18 +8,18 @@ from typing import Any
 from logitcask.schemas.errors import StorageError
 
 _INTERVAL_SECONDS = 30.0
-# A listing of very many units takes its time: it may have this share of the driver's.
-_MOST_TIME = 0.05
+# Listing very many units is slow: it may take at most this share of the driver's time.
+_MAX_TIME_SHARE = 0.05
 
 
 class StorageProgress:
-    """Counts finished units now and then; whole units, so it lags behind by those that are being done.
+    """Counts finished units every half a minute; units in progress do not count.
 
     Args:
-        units: What is being done.
-        finished: Names of those of some units that storage has.
-        size: How much a unit counts.
-        clock: Seconds that never go back.
+        units: Units of the wave.
+        finished: Returns the names of those of the given units that storage has.
+        size: Returns how much a unit counts.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -34,13 +34,13 @@ class StorageProgress:
         self._next_seconds = clock() + _INTERVAL_SECONDS
 
     def done(self) -> int:
-        """How much storage had when it was last asked; asks again if that was long ago."""
+        """How much storage had at the last listing; lists again when the interval has passed."""
         if self._clock() >= self._next_seconds:
             started_seconds = self._clock()
-            # The workers' own errors decide what becomes of the job; this is only for people.
+            # Only the workers' own errors decide whether the job fails; this is for display.
             with suppress(StorageError):
                 names = self._finished(self._units)
                 self._done = sum(self._size(unit) for unit in self._units if unit.name in names)
             took_seconds = self._clock() - started_seconds
-            self._next_seconds = self._clock() + max(_INTERVAL_SECONDS, took_seconds / _MOST_TIME)
+            self._next_seconds = self._clock() + max(_INTERVAL_SECONDS, took_seconds / _MAX_TIME_SHARE)
         return self._done

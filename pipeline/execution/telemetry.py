@@ -1,7 +1,7 @@
-"""Progress for machines: a line of JSON every few seconds, and gauges that Prometheus can scrape.
+"""Machine-readable progress: a line of JSON every few seconds, and gauges for Prometheus.
 
-Both say what the bar says (`pipeline.execution.progress.Reading`), of the driver, for as long as the job runs. On
-clusters Beam's own counters tell more (`pipeline.execution.transforms`).
+Both export the figures of the progress bar (`pipeline.execution.progress.Reading`) from the driver while the job
+runs. On clusters Beam's own counters say more (`pipeline.execution.transforms`).
 """
 
 import dataclasses
@@ -17,21 +17,21 @@ from logitcask.schemas.errors import UsageError
 
 _GAUGES = {
     "done": "Amount done of this run's stage",
-    "total": "Amount that this run's stage began with",
+    "total": "Amount that was left when this run's stage began",
     "rate": "Amount a second over the last minute",
     "seconds_left": "Seconds left at that rate",
-    "forward_share": "Share of the workers' time that goes into the teacher",
+    "forward_share": "Share of the workers' time that the teacher takes",
 }
 
 
 @contextmanager
 def telemetry(heartbeat: str | None, interval_seconds: float, prometheus: str | None) -> Iterator[Sequence[Listener]]:
-    """The listeners that were asked for, while the context lasts.
+    """The requested listeners, while the context lasts.
 
     Args:
-        heartbeat: File that gets the lines, appended; None for none.
-        interval_seconds: Between lines.
-        prometheus: PORT of the loopback interface, or HOST:PORT; None for no endpoint.
+        heartbeat: File to which lines are appended, or None.
+        interval_seconds: Seconds between lines.
+        prometheus: PORT of the loopback interface, or HOST:PORT, or None.
 
     Raises:
         UsageError: The file cannot be written, the address cannot be served, or prometheus-client is not installed.
@@ -47,12 +47,12 @@ def telemetry(heartbeat: str | None, interval_seconds: float, prometheus: str | 
 
 @contextmanager
 def heartbeat_lines(path: str, interval_seconds: float) -> Iterator[Listener]:
-    """Appends a reading to a file every so many seconds, whenever a stage begins, and the last one at the end."""
+    """Appends readings to a file: one each interval, and the first and the last of each stage."""
     try:
         file = Path(path).expanduser().open("a", encoding="utf-8", buffering=1)
     except OSError as error:
         raise UsageError(f"--heartbeat {path}: cannot be written ({error.strerror})") from error
-    due_seconds = 0.0
+    next_line_seconds = 0.0
     last: Reading | None = None
     written: Reading | None = None
 
@@ -63,13 +63,13 @@ def heartbeat_lines(path: str, interval_seconds: float) -> Iterator[Listener]:
         written = reading
 
     def listen(reading: Reading) -> None:
-        nonlocal due_seconds, last
+        nonlocal next_line_seconds, last
         begins = last is None or last.stage != reading.stage
         if begins and last is not None and last is not written:
             write(last)
         last = reading
-        if begins or time.monotonic() >= due_seconds:
-            due_seconds = time.monotonic() + interval_seconds
+        if begins or time.monotonic() >= next_line_seconds:
+            next_line_seconds = time.monotonic() + interval_seconds
             write(reading)
 
     with file:
@@ -80,7 +80,7 @@ def heartbeat_lines(path: str, interval_seconds: float) -> Iterator[Listener]:
 
 @contextmanager
 def prometheus_gauges(address: str) -> Iterator[Listener]:
-    """Serves the last reading at http://ADDRESS/metrics as gauges `logitcask_…`, labelled by stage and unit."""
+    """Serves the last reading at http://ADDRESS/metrics as gauges `logitcask_…`, labeled by stage and unit."""
     try:
         from prometheus_client import CollectorRegistry, Gauge, start_http_server
     except ImportError as error:
@@ -112,5 +112,5 @@ def prometheus_gauges(address: str) -> Iterator[Listener]:
 def _parse(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not port.isdigit() or not 0 < int(port) < 65_536:
-        raise UsageError(f"--prometheus {address}: give PORT or HOST:PORT, a port being 1 to 65535")
+        raise UsageError(f"--prometheus {address}: expected PORT or HOST:PORT, with a port from 1 to 65535")
     return host or "127.0.0.1", int(port)

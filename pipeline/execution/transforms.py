@@ -1,15 +1,15 @@
-"""The Beam shape of both stages: units in, small records out, everything for one unit inside one `process`.
+"""The Beam shape of both stages: units in, small summaries out, all work on a unit inside one `process`.
 
-    Create(units) | Reshuffle | ParDo(one unit → its record) | Map(a small summary) | Reshuffle
+    Create(units) | Reshuffle | ParDo(one unit → its name and size) | Reshuffle
 
-The first Reshuffle lets a runner spread the units. The last one is required: on Beam's Python runner a worker that
-is killed inside a leaf ParDo would hang the job for ever. Logits, tokens and shards never cross a stage.
+The first Reshuffle lets a runner spread the units. The last one is required: on Beam's Python runner, a worker killed
+inside a leaf ParDo would hang the job forever. Logits, tokens and shards never cross a stage.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
@@ -19,24 +19,22 @@ from logitcask.pipeline.annotation.annotate_unit import AnnotationSpec, annotate
 from logitcask.pipeline.runners.release import require_release
 from logitcask.pipeline.tokenization.token_shards import TokenSpec
 from logitcask.pipeline.tokenization.tokenize_unit import tokenize_unit
+from logitcask.pipeline.units.annotation_units import AnnotationUnit
 from logitcask.pipeline.units.heartbeats import Heartbeats
-from logitcask.pipeline.units.leases import UnitLimits, dead_marks, taking
-from logitcask.pipeline.units.units import AnnotationUnit, TokenUnit
+from logitcask.pipeline.units.leases import UnitLimits, dead_leases, hold_lease
+from logitcask.pipeline.units.token_units import TokenUnit
 from logitcask.schemas.dataset.record import UnitRecord
-
-T = TypeVar("T")
 
 
 @dataclass
 class TokenizeUnits(beam.PTransform):
-    """Token units → a summary of each one's token shards.
+    """Token units → the name and the number of positions of each.
 
     Attributes:
-        spec: Settings of the job, the same for all units.
+        spec: Settings of the stage, the same for all units.
         heartbeats: Where workers report.
         limits: What a unit may cost.
-        release: What workers must have installed (`pipeline.runners.release`); None where they are started from this
-            one.
+        release: What workers must have installed (`pipeline.runners.release`); None where the driver starts them.
     """
 
     spec: TokenSpec
@@ -45,18 +43,19 @@ class TokenizeUnits(beam.PTransform):
     release: str | None = None
 
     def expand(self, input_or_inputs: PCollection[TokenUnit]) -> PCollection[tuple[str, int]]:
-        return _process_each(input_or_inputs, TokenizeUnit(self.spec, self.heartbeats, self.limits), self.release)
+        work = partial(tokenize_unit, spec=self.spec, heartbeats=self.heartbeats)
+        return _process_each(input_or_inputs, "TokenizeUnit", self, work)
 
 
 @dataclass
 class AnnotateUnits(beam.PTransform):
-    """Annotation units → a summary of each one's target shard.
+    """Annotation units → the name and the number of positions of each.
 
     Attributes:
-        spec: Settings of the job, the same for all units.
+        spec: Settings of the stage, the same for all units.
         heartbeats: Where workers report.
         limits: What a unit may cost.
-        release: What workers must have installed (`runners.release`); None where they are started from this one.
+        release: What workers must have installed (`pipeline.runners.release`); None where the driver starts them.
     """
 
     spec: AnnotationSpec
@@ -65,41 +64,50 @@ class AnnotateUnits(beam.PTransform):
     release: str | None = None
 
     def expand(self, input_or_inputs: PCollection[AnnotationUnit]) -> PCollection[tuple[str, int]]:
-        return _process_each(input_or_inputs, AnnotateUnit(self.spec, self.heartbeats, self.limits), self.release)
+        work = partial(annotate_unit, spec=self.spec, heartbeats=self.heartbeats, on_done=count_annotated)
+        return _process_each(input_or_inputs, "AnnotateUnit", self, work)
 
 
-class TokenizeUnit(beam.DoFn):
-    """Runs `tokenize_unit`."""
+class ProcessUnit(beam.DoFn):
+    """Does a unit's work under a lease, unless the unit is quarantined.
 
-    def __init__(self, spec: TokenSpec, heartbeats: Heartbeats, limits: UnitLimits) -> None:
-        self._spec = spec
-        self._heartbeats = heartbeats
-        self._limits = limits
+    Args:
+        work: Does one unit; returns its record.
+        heartbeats: Where workers report.
+        limits: What a unit may cost.
+    """
 
-    def process(self, element: TokenUnit) -> Iterable[tuple[str, int]]:
-        work = partial(tokenize_unit, element, self._spec, self._heartbeats)
-        unit = _take(element.name, work, self._heartbeats, self._limits)
-        yield element.name, 0 if unit is None else unit.num_positions
+    def __init__(self, work: Callable[[Any], Any], heartbeats: Heartbeats, limits: UnitLimits) -> None:
+        self._work, self._heartbeats, self._limits = work, heartbeats, limits
 
+    def process(self, element: Any) -> Iterable[tuple[str, int]]:
+        """Yields the unit's name and its number of positions; 0 for a quarantined unit.
 
-class AnnotateUnit(beam.DoFn):
-    """Runs `annotate_unit`."""
-
-    def __init__(self, spec: AnnotationSpec, heartbeats: Heartbeats, limits: UnitLimits) -> None:
-        self._spec = spec
-        self._heartbeats = heartbeats
-        self._limits = limits
-
-    def process(self, element: AnnotationUnit) -> Iterable[tuple[str, int]]:
-        work = partial(annotate_unit, element, self._spec, self._heartbeats, count_annotated)
-        record = _take(element.name, work, self._heartbeats, self._limits)
-        yield element.name, 0 if record is None else record.num_positions
+        A cluster gives the unit of a dead worker to the next one without involving the driver, so the workers that
+        died of it are counted here too. An error is reported to the driver by name before the runner turns it into
+        text.
+        """
+        unit = element.name
+        self._heartbeats.require_open()
+        if len(dead_leases(self._limits.out, unit).get(unit, ())) >= self._limits.attempts:
+            yield unit, 0
+            return
+        report_failure = partial(self._heartbeats.report_failure, unit)
+        try:
+            with hold_lease(unit, self._limits, on_hang=report_failure):
+                num_positions = self._work(element).num_positions
+        except Exception as error:
+            report_failure(error)
+            raise
+        finally:
+            self._heartbeats.flush()
+        yield unit, num_positions
 
 
 def count_annotated(record: UnitRecord) -> None:
-    """Beam's counters of the annotation stage; runners without counters (Dask) drop them.
+    """Adds a unit to Beam's counters of the annotation stage; runners without counters (Dask) drop them.
 
-    Share of time in the teacher: `forward_milliseconds` / `unit_milliseconds`.
+    The teacher's share of the time is `forward_milliseconds` / `unit_milliseconds`.
     """
     seconds = record.timings
     phases = ("read_seconds", "score_seconds", "finish_seconds")
@@ -115,7 +123,7 @@ def count_annotated(record: UnitRecord) -> None:
 
 
 class RequireRelease(beam.DoFn):
-    """Lets units pass on workers that have the driver's logitcask; runs in the process that does the unit."""
+    """Passes units on if the worker has the driver's logitcask; runs in the process that does the unit."""
 
     def __init__(self, release: str) -> None:
         self._release = release
@@ -125,36 +133,11 @@ class RequireRelease(beam.DoFn):
         yield element
 
 
-def _process_each(units: PCollection, process: beam.DoFn, release: str | None) -> PCollection[tuple[str, int]]:
+def _process_each(
+    units: PCollection, label: str, stage: TokenizeUnits | AnnotateUnits, work: Callable[[Any], Any]
+) -> PCollection[tuple[str, int]]:
     spread = units | "SpreadUnits" >> beam.Reshuffle()
-    if release is not None:
-        spread = spread | "RequireRelease" >> beam.ParDo(RequireRelease(release))
-    return (  # pyright: ignore[reportReturnType]
-        spread
-        | type(process).__name__ >> beam.ParDo(process)
-        | "Summarise" >> beam.Map(_summarise)
-        | "Commit" >> beam.Reshuffle()
-    )
-
-
-def _summarise(summary: tuple[str, int]) -> tuple[str, int]:
-    return summary
-
-
-def _take(unit: str, work: Callable[[], T], heartbeats: Heartbeats, limits: UnitLimits) -> T | None:
-    """Does a unit's work under a mark; None if too many workers died of it already.
-
-    A cluster gives the unit of a dead worker to the next one without asking the driver, so it is counted here too.
-    An error leaves its name with the driver before the runner turns it into text.
-    """
-    heartbeats.require_open()
-    if len(dead_marks(limits.out, unit).get(unit, ())) >= limits.attempts:
-        return None
-    try:
-        with taking(unit, limits, on_hang=partial(heartbeats.note_failure, unit)):
-            return work()
-    except Exception as error:
-        heartbeats.note_failure(unit, error)
-        raise
-    finally:
-        heartbeats.flush()
+    if stage.release is not None:
+        spread = spread | "RequireRelease" >> beam.ParDo(RequireRelease(stage.release))
+    process = ProcessUnit(work, stage.heartbeats, stage.limits)
+    return spread | label >> beam.ParDo(process) | "Commit" >> beam.Reshuffle()  # pyright: ignore[reportReturnType]

@@ -1,8 +1,8 @@
-"""`annotate --append`: more corpus for a finished dataset, as a snapshot of what was there and what is new.
+"""`annotate --append`: adds a corpus to a finished dataset, as a snapshot of the old shards and the new ones.
 
-The job is an ordinary one whose identity is that of the dataset but for the corpus, so its units have names of their
-own. Until all of them are done the old snapshot stays the latest; the new one is made from whichever is the latest
-then. What `select` and `forget` leave out of older shards stays left out; new shards are taken whole.
+The job is an ordinary one whose identity differs from the dataset's only in the corpus, so its units have other names.
+Until all of them are finished, the old snapshot stays the latest; the new one is based on the snapshot that is the
+latest then. Rows that `select` and `forget` removed from older shards stay removed; new shards are added whole.
 """
 
 from typing import Any
@@ -16,20 +16,20 @@ from logitcask.schemas.dataset.split_summary import sum_summaries
 from logitcask.schemas.errors import ConfigurationMismatchError, IncompleteDatasetError, UsageError
 from logitcask.schemas.stats.sum_by_key import sum_by_key
 
-# What may differ between corpora of one dataset, and what datasets note of their own origin.
+# Keys that may differ between the corpora of one dataset, and those that record the dataset's own origin.
 _OF_CORPORA = ("corpus", "corpus_licence", "appended", "merged")
 
 
 def check_append(out: str, begun: dict[str, Any] | None, identity: dict[str, Any]) -> None:
-    """Checks that a corpus can be appended to what stands, and claims it.
+    """Checks that a corpus can be appended to the dataset, and registers the append.
 
     Raises:
-        UsageError: There is nothing to append to.
+        UsageError: There is no dataset to append to.
         ConfigurationMismatchError: The dataset was made with other settings.
-        IncompleteDatasetError: It is not finished.
+        IncompleteDatasetError: The dataset is not complete.
     """
     if begun is None:
-        raise UsageError(f"{storage.redact(out)}: nothing to append to; annotate without --append first")
+        raise UsageError(f"{storage.redact(out)}: no dataset to append to; annotate without --append first")
     ours, theirs = (
         without_names({k: v for k, v in one.items() if k not in _OF_CORPORA}) for one in (begun["identity"], identity)
     )
@@ -45,9 +45,9 @@ def check_append(out: str, begun: dict[str, Any] | None, identity: dict[str, Any
 
 
 def finished_before(out: str, identity: dict[str, Any], *, appends: bool) -> Snapshot | None:
-    """The latest snapshot, if it holds this corpus and was made from an annotation, so that there is nothing to do.
+    """The latest snapshot, if it already holds this corpus, so that there is nothing to do.
 
-    A plain annotation that is the latest is None: the job looks at its units, and makes those that were lost again.
+    None for the snapshot of a plain annotation: the job checks its units, and makes lost ones again.
     """
     latest = latest_snapshot(out)
     if latest is None or not latest.complete or (latest.made_by == "annotate" and not appends):
@@ -57,16 +57,16 @@ def finished_before(out: str, identity: dict[str, Any], *, appends: bool) -> Sna
 
 
 def write_appended(out: str, draft: Draft) -> Snapshot:
-    """Writes a snapshot of the latest one and the new shards.
+    """Writes a snapshot of the latest snapshot's shards and the new ones.
 
     Raises:
-        IncompleteDatasetError: Not all new units are done.
-        UsageError: Some of the corpus is in the dataset already.
+        IncompleteDatasetError: Not all new units are finished.
+        UsageError: Part of the corpus is in the dataset already.
     """
     if not draft.complete:
         raise IncompleteDatasetError(
-            f"{storage.redact(out)}: {draft.num_missing_units} unit(s) of the new corpus are missing; the dataset "
-            "is as it was. Run the same command again to finish it"
+            f"{storage.redact(out)}: {draft.num_missing_units} unit(s) of the new corpus are not finished; the "
+            "dataset is unchanged. Run the same command again to finish it"
         )
     while True:
         base = complete_snapshot(out)
@@ -83,7 +83,7 @@ def _extended(base: Snapshot, draft: Draft) -> Draft:
     if twice:
         raise UsageError(
             f"{storage.redact(base.url)}: files of this corpus are in the dataset already ({len(twice)} shard(s), "
-            f"first {twice[0]}) and would be learned twice; append only what is new"
+            f"first {twice[0]}) and would be trained on twice; append only new files"
         )
     names = [*base.splits, *(name for name in draft.splits if name not in base.splits)]
     licence = draft.identity.get("corpus_licence")
@@ -100,7 +100,7 @@ def _extended(base: Snapshot, draft: Draft) -> Draft:
         num_documents_in=base.num_documents_in + draft.num_documents_in,
         rejected=sum_by_key([base.rejected, draft.rejected]),
         splits={name: sum_summaries(one.splits[name] for one in (base, draft) if name in one.splits) for name in names},
-        # Windows of the old shards keep their numbers.
+        # Old shards first, so that their windows keep their numbers.
         shards=[*shards, *added],
         removed=base.removed,
         selections=base.selections,

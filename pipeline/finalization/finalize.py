@@ -1,23 +1,22 @@
-"""After the stages: storage is the truth. What stands there is checked, added up, and put into a snapshot.
+"""After the stages, storage is the truth: its shards are checked, their records totaled, and a snapshot is written.
 
-The plan is gone through in blocks, each of which ends as a segment (`pipeline.finalization.segments`) once all its
-units are done: memory holds the rows of the snapshot and one block of records.
+The annotation units are processed in blocks, and each block is kept as a segment (`pipeline.finalization.segments`)
+when all its units are finished: memory holds the rows of the snapshot and one block of records.
 """
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from logitcask.pipeline.finalization.packed_shard_list import EntryTable, entry_rows
-from logitcask.pipeline.finalization.segments import Segment, Sums, read_segment, write_segment
-from logitcask.pipeline.units.annotation_units import AnnotationPlan, shard_table
-from logitcask.pipeline.units.finished import standing_shards
-from logitcask.pipeline.units.token_unit_record import TokenizedUnit, read_tokenized_unit
-from logitcask.pipeline.units.units import AnnotationUnit, TokenShard, TokenUnit
+from logitcask.pipeline.finalization.packed_shard_list import PackedShardList, entry_rows
+from logitcask.pipeline.finalization.segments import Segment, UnitTotals, read_segment, segment_name, write_segment
+from logitcask.pipeline.units.annotation_units import AnnotationUnit, AnnotationUnitTable, shard_table
+from logitcask.pipeline.units.finished import stored_shards
+from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, read_token_unit_record
+from logitcask.pipeline.units.token_units import TokenShard, TokenUnit
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.layout import record_path, shard_path
 from logitcask.schemas.dataset.record import UnitRecord, read_record
@@ -25,99 +24,102 @@ from logitcask.schemas.dataset.snapshot import Snapshot
 from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
 from logitcask.schemas.dataset.split_summary import sum_records
 from logitcask.schemas.errors import CorruptShardError, MissingShardError
-from logitcask.schemas.fingerprints import fingerprint
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.stats.sum_by_key import sum_by_key
 
-# Units of a segment; a smaller plan has none.
+T = TypeVar("T")
+
+# Units of a segment; a smaller job has none.
 BLOCK_UNITS = 10_000
-# Token units whose records are gathered in one segment, so that a later run need not read them one by one.
-_MANY_TOKEN_UNITS = 1_000
-# Units whose records are in memory at a time.
-_LOT_UNITS = 1_000
+# From this many token units on, their records are gathered in a segment, so that a later run reads one file.
+_MIN_SEGMENT_TOKEN_UNITS = 1_000
+# Records in memory at a time.
+_BATCH_UNITS = 1_000
 # Opening a shard on an object store is mostly waiting.
 _NUM_READERS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tokenized:
-    """What the first stage made.
+class TokenizedCorpus:
+    """What the first stage produced.
 
     Attributes:
-        plan: The second stage's units.
-        sums: Documents found and rejected.
-        num_missing_units: Token units that were set aside.
+        units: The second stage's units.
+        totals: Documents found and rejected.
+        num_missing_units: Token units without a record, because they are quarantined.
     """
 
-    plan: AnnotationPlan
-    sums: Sums
+    units: AnnotationUnitTable
+    totals: UnitTotals
     num_missing_units: int
 
 
-def read_tokenized(out: str, units: Sequence[TokenUnit], target_fingerprint: str) -> Tokenized:
-    """The plan of the second stage, from the records of the first.
+def read_tokenized_corpus(out: str, units: Sequence[TokenUnit], target_fingerprint: str) -> TokenizedCorpus:
+    """The second stage's units, from the records of the first stage.
 
     Raises:
         CorruptShardError: A record is damaged.
     """
-    name = f"tokens-{fingerprint([unit.name for unit in units])[:12]}"
-    is_large = len(units) >= _MANY_TOKEN_UNITS
+    name = segment_name("tokens", units)
+    is_large = len(units) >= _MIN_SEGMENT_TOKEN_UNITS
     segment = read_segment(out, name) if is_large else None
     if segment is None:
         segment = _gather_token_units(out, units)
-        if is_large and segment.sums.num_units == len(units):
+        if is_large and segment.totals.num_units == len(units):
             write_segment(out, name, segment)
-    return Tokenized(
-        plan=AnnotationPlan(segment.rows, target_fingerprint),
-        sums=segment.sums,
-        num_missing_units=len(units) - segment.sums.num_units,
+    return TokenizedCorpus(
+        units=AnnotationUnitTable(segment.rows, target_fingerprint),
+        totals=segment.totals,
+        num_missing_units=len(units) - segment.totals.num_units,
     )
 
 
-def gather_segments(out: str, plan: AnnotationPlan, start: int, stop: int, block_units: int = BLOCK_UNITS) -> None:
-    """Makes the segments of the blocks that end among the units start..stop, where all of a block is done.
+def gather_segments(
+    out: str, units: AnnotationUnitTable, start: int, stop: int, block_units: int = BLOCK_UNITS
+) -> None:
+    """Writes the segments of those blocks that end among the units start..stop and are finished.
 
     Raises:
-        MissingShardError, CorruptShardError: A shard is not as its record says.
+        MissingShardError, CorruptShardError: A shard does not match its record.
     """
     for end in range((start // block_units + 1) * block_units, stop + 1, block_units):
-        _block(out, plan[end - block_units : end], check=True, is_full=True)
+        _block(out, units[end - block_units : end], check=True, is_full=True)
 
 
 def finalize(
     out: str,
     identity: dict[str, Any],
-    tokenized: Tokenized,
+    tokenized: TokenizedCorpus,
     *,
     check: bool = True,
     block_units: int = BLOCK_UNITS,
     write: Callable[[str, Draft], Snapshot] = write_draft,
 ) -> Snapshot:
-    """Writes the snapshot of what stands; it is complete if every unit is done or set aside with its documents.
+    """Writes the snapshot of what storage has; it is complete if every unit is finished or its documents rejected.
 
     Args:
         out: The dataset's directory.
         identity: What the shards are.
-        tokenized: What the first stage made.
-        check: Whether the shards are looked at first; not where the job failed anyway.
+        tokenized: What the first stage produced.
+        check: Whether to check the shards first; False after a failed job.
         block_units: Units of a segment.
-        write: Makes a snapshot of what was found.
+        write: Writes the snapshot.
 
     Raises:
-        MissingShardError, CorruptShardError: A shard is not as its record says.
+        MissingShardError, CorruptShardError: A shard does not match its record.
     """
-    sums, entries = Sums(), EntryTable()
-    for units in tokenized.plan.blocks(block_units):
+    totals, entries = UnitTotals(), PackedShardList()
+    for units in tokenized.units.blocks(block_units):
         segment = _block(out, units, check=check, is_full=len(units) == block_units)
-        sums += segment.sums
+        totals += segment.totals
         entries.add(segment.rows)
-    num_missing = len(tokenized.plan) - sums.num_units + tokenized.num_missing_units
+    num_missing = len(tokenized.units) - totals.num_units + tokenized.num_missing_units
     draft = Draft(
         complete=num_missing == 0,
         identity=identity,
-        num_documents_in=tokenized.sums.num_documents,
-        rejected=sum_by_key([tokenized.sums.rejected, sums.rejected]),
-        splits=sums.splits,
+        num_documents_in=tokenized.totals.num_documents,
+        rejected=sum_by_key([tokenized.totals.rejected, totals.rejected]),
+        splits=totals.splits,
         shards=entries,
         num_missing_units=num_missing,
     )
@@ -130,96 +132,91 @@ def _gather_token_units(out: str, units: Sequence[TokenUnit]) -> Segment:
 
     def shards() -> Iterator[TokenShard]:
         nonlocal num_units, num_documents, rejected
-        for unit in _read_token_units(out, units):
+        for record in _read_token_unit_records(out, units):
             num_units += 1
-            num_documents += unit.num_documents
-            rejected = sum_by_key([rejected, unit.rejected])
-            yield from unit.shards
+            num_documents += record.num_documents
+            rejected = sum_by_key([rejected, record.rejected])
+            yield from record.shards
 
     rows = shard_table(shards())
-    return Segment(rows=rows, sums=Sums(num_units=num_units, num_documents=num_documents, rejected=rejected))
+    return Segment(rows=rows, totals=UnitTotals(num_units=num_units, num_documents=num_documents, rejected=rejected))
 
 
-def _read_token_units(out: str, units: Sequence[TokenUnit]) -> Iterator[TokenizedUnit]:
-    """The records that stand, in order."""
+def _read_token_unit_records(out: str, units: Sequence[TokenUnit]) -> Iterator[TokenUnitRecord]:
+    """The records that exist, in the order of the units."""
 
-    def read(unit: TokenUnit) -> TokenizedUnit | None:
-        try:
-            return read_tokenized_unit(out, unit.name)
-        except FileNotFoundError:
-            return None
+    def read(unit: TokenUnit) -> TokenUnitRecord:
+        return read_token_unit_record(out, unit.name)
 
-    iterator = iter(units)
-    with ThreadPoolExecutor(_NUM_READERS) as pool:
-        while lot := list(itertools.islice(iterator, _MANY_TOKEN_UNITS)):
-            yield from (unit for unit in pool.map(read, lot) if unit is not None)
+    for start in range(0, len(units), _BATCH_UNITS):
+        yield from _read_existing(read, units[start : start + _BATCH_UNITS])
 
 
 def _block(out: str, units: Sequence[AnnotationUnit], *, check: bool, is_full: bool) -> Segment:
-    """The segment of a block: the one that stands, or one of its records, which then stands if the block is done."""
-    name = f"{units[0].name}-{fingerprint([unit.name for unit in units])[:12]}"
+    """The segment of a block: from storage, or gathered from its records and then kept if the block is finished."""
+    name = segment_name(units[0].name, units)
     segment = read_segment(out, name) if is_full else None
     if segment is not None:
         if check:
-            _check_sizes(out, EntryTable([segment.rows]))
+            _check_sizes(out, PackedShardList([segment.rows]))
         return segment
-    segment = _gather_units(out, units, check=check)
-    if check and is_full and segment.sums.num_units == len(units):
+    segment = _gather_annotation_units(out, units, check=check)
+    if check and is_full and segment.totals.num_units == len(units):
         write_segment(out, name, segment)
     return segment
 
 
-def _gather_units(out: str, units: Sequence[AnnotationUnit], *, check: bool) -> Segment:
-    """The rows and sums of those units whose records stand; never holds many records, which are large."""
-    rows, sums = [], Sums()
-    for start in range(0, len(units), _LOT_UNITS):
-        records = read_unit_records(out, units[start : start + _LOT_UNITS])
+def _gather_annotation_units(out: str, units: Sequence[AnnotationUnit], *, check: bool) -> Segment:
+    """The rows and totals of those units that have a record; never holds many records, which are large."""
+
+    def read(unit: AnnotationUnit) -> UnitRecord:
+        return read_record(storage.join(out, record_path("targets", unit.split, unit.name)))
+
+    rows, totals = [], UnitTotals()
+    for start in range(0, len(units), _BATCH_UNITS):
+        records = _read_existing(read, units[start : start + _BATCH_UNITS])
         done = [record for record in records if record.status == "done"]
         rows.append(entry_rows(done))
-        sums = _add_records(sums, records, done)
+        totals = UnitTotals(
+            num_units=totals.num_units + len(records),
+            rejected=sum_by_key([totals.rejected, *(record.rejected for record in records)]),
+            splits=sum_records(done, before=totals.splits),
+        )
         if check:
-            _check_sizes(out, EntryTable(rows[-1:]))
+            _check_sizes(out, PackedShardList(rows[-1:]))
             with ThreadPoolExecutor(_NUM_READERS) as pool:
                 list(pool.map(lambda record: _check_footer(out, record), done))
-    return Segment(rows=pa.concat_tables(rows).combine_chunks(), sums=sums)
+    return Segment(rows=pa.concat_tables(rows).combine_chunks(), totals=totals)
 
 
-def _add_records(sums: Sums, records: Sequence[UnitRecord], done: Iterable[UnitRecord]) -> Sums:
-    return Sums(
-        num_units=sums.num_units + len(records),
-        rejected=sum_by_key([sums.rejected, *(record.rejected for record in records)]),
-        splits=sum_records(done, before=sums.splits),
-    )
+def _read_existing(read: Callable[[Any], T], units: Sequence[Any]) -> list[T]:
+    """The results of `read` for those units whose file exists, in the order of the units."""
 
-
-def read_unit_records(out: str, units: Sequence[AnnotationUnit]) -> list[UnitRecord]:
-    """The records that stand for these units, in order."""
-
-    def read(unit: AnnotationUnit) -> UnitRecord | None:
+    def read_or_none(unit: Any) -> T | None:
         try:
-            return read_record(storage.join(out, record_path("targets", unit.split, unit.name)))
+            return read(unit)
         except FileNotFoundError:
             return None
 
     with ThreadPoolExecutor(_NUM_READERS) as pool:
-        return [record for record in pool.map(read, units) if record is not None]
+        return [found for found in pool.map(read_or_none, units) if found is not None]
 
 
-def _check_sizes(out: str, entries: EntryTable) -> None:
-    """Checks that every finished shard is there, as long as its record says.
+def _check_sizes(out: str, entries: PackedShardList) -> None:
+    """Checks that every shard exists and has the length in its record.
 
     Raises:
-        MissingShardError, CorruptShardError: One is not.
+        MissingShardError, CorruptShardError: A shard does not.
     """
     listed = list(entries)
-    for entry, standing in zip(listed, standing_shards(out, "targets", listed), strict=True):
-        if standing.size_bytes is None:
+    for entry, stored in zip(listed, stored_shards(out, "targets", listed), strict=True):
+        if stored.size_bytes is None:
             raise MissingShardError(
-                f"{storage.redact(storage.join(out, entry.path))}: gone; run the same command again"
+                f"{storage.redact(storage.join(out, entry.path))}: missing; run the same command again"
             )
-        if standing.size_bytes != entry.size_bytes:
+        if stored.size_bytes != entry.size_bytes:
             raise CorruptShardError(
-                f"{storage.redact(storage.join(out, entry.path))}: {standing.size_bytes} bytes, its record says "
+                f"{storage.redact(storage.join(out, entry.path))}: {stored.size_bytes} bytes, its record says "
                 f"{entry.size_bytes}; remove it and run the same command again"
             )
 

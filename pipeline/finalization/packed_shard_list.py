@@ -1,4 +1,4 @@
-"""The shards of a snapshot, packed: a million of them in about eighty megabytes, as entries only when looked at."""
+"""The shards of a snapshot as compressed tables: a million in about eighty megabytes; entries are created on access."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ from logitcask.schemas.dataset.layout import shard_path
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot import ShardEntry
 
-# The path follows from split and name; a list of shards made here refers to no rules.
+# The path follows from split and name; these entries never refer to rules.
 _SCHEMA = pa.schema(
     [
         pa.field("name", pa.string(), nullable=False),
@@ -27,12 +27,12 @@ _BATCH_ROWS = 10_000
 
 
 def entry_rows(records: Sequence[UnitRecord]) -> pa.Table:
-    """The rows of finished target shards, in their order."""
+    """The rows of finished target shards, in the order of their records."""
     return pa.table({name: [getattr(record, name) for record in records] for name in _SCHEMA.names}, schema=_SCHEMA)
 
 
-class EntryTable(Sequence[ShardEntry]):
-    """Entries by split, and in the order of the tables within each; those are kept compressed."""
+class PackedShardList(Sequence[ShardEntry]):
+    """Entries sorted by split, and in the order of the added tables within a split."""
 
     def __init__(self, tables: Iterable[pa.Table] = ()) -> None:
         self._packed: list[pa.Buffer] = []

@@ -16,7 +16,7 @@ from logitcask.pipeline.runners.local_workers import (
     take_place,
 )
 from logitcask.pipeline.runners.messages import silence_libraries
-from logitcask.pipeline.units.leases import let_go_of_all, wait_until_idle
+from logitcask.pipeline.units.leases import release_leases, wait_until_idle
 
 _PARENT_CHECK_SECONDS = 1.0
 
@@ -56,7 +56,7 @@ def _settle(directory: Path, devices: str) -> None:
 def _die_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_PARENT_CHECK_SECONDS)
-    let_go_of_all()
+    release_leases()
     os._exit(1)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from logitcask.pipeline.corpus.documents import Rejected
 from logitcask.pipeline.corpus.fields import Fields
 from logitcask.pipeline.units.commit import commit_shard
-from logitcask.pipeline.units.units import TokenShard, TokenUnit, token_shard_name
+from logitcask.pipeline.units.token_units import TokenShard, TokenUnit, token_shard_name
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.format.metadata import ShardMetadata, Split, TokenizerInfo
@@ -31,7 +31,7 @@ class TokenSpec:
         held_out: Share of documents, by hash of their text, that go into the held-out split.
         shard_tokens: Most positions of a shard.
         vocab_size: Documents with an id not below it (the teacher's vocabulary) are rejected.
-        corpus_licence: Terms of the text, as the user stated them.
+        corpus_license: Terms of the text, as the user stated them.
     """
 
     out: str
@@ -43,7 +43,7 @@ class TokenSpec:
     held_out: float
     shard_tokens: int
     vocab_size: int
-    corpus_licence: str | None
+    corpus_license: str | None
 
 
 class ShardWriter:
@@ -98,7 +98,7 @@ class ShardWriter:
             split=self._split,
             window_tokens=self._spec.window_tokens,
             tokenizer=self._spec.tokenizer,
-            corpus_licence=self._spec.corpus_licence,
+            corpus_licence=self._spec.corpus_license,
         )
         record = UnitRecord(
             name=token_shard_name(self._unit, self._split, len(self._shards)),

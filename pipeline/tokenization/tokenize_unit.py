@@ -16,8 +16,8 @@ from logitcask.pipeline.corpus.reading import read_documents
 from logitcask.pipeline.tokenization.token_shards import RejectionWriter, ShardWriter, TokenSpec
 from logitcask.pipeline.units import leases
 from logitcask.pipeline.units.heartbeats import Heartbeats
-from logitcask.pipeline.units.token_unit_record import TokenizedUnit, unit_record_url
-from logitcask.pipeline.units.units import TokenUnit
+from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, token_unit_record_path
+from logitcask.pipeline.units.token_units import TokenUnit
 from logitcask.schemas import storage
 from logitcask.schemas.errors import FingerprintMismatchError, TokenizerError
 from logitcask.schemas.fingerprints import canonical_json
@@ -26,14 +26,14 @@ from logitcask.teacher.text.packing import Document, kinds_of_chat
 from logitcask.teacher.text.tokenizers import Tokenizer, load_tokenizer
 
 
-def tokenize_unit(unit: TokenUnit, spec: TokenSpec, heartbeats: Heartbeats) -> TokenizedUnit:
+def tokenize_unit(unit: TokenUnit, spec: TokenSpec, heartbeats: Heartbeats) -> TokenUnitRecord:
     """Reads, tokenises, packs and commits one unit.
 
     Raises:
         CorpusError: A corpus file changed under the job.
         FingerprintMismatchError: The tokenizer is not the one the job was planned with.
     """
-    leases.reach("read", unit.name)
+    leases.report_phase("read", unit.name)
     tokenizer = cached_tokenizer(spec)
     rejections = RejectionWriter(spec.out, unit.name)
     writers = {split: ShardWriter(unit, split, spec) for split in SPLITS}
@@ -47,10 +47,10 @@ def tokenize_unit(unit: TokenUnit, spec: TokenSpec, heartbeats: Heartbeats) -> T
             writers[split].add(document)
     shards = [shard for writer in writers.values() for shard in writer.finish()]
     rejections.close()
-    record = TokenizedUnit(
+    record = TokenUnitRecord(
         name=unit.name, num_documents=num_documents, rejected=rejections.counts, shards=tuple(shards)
     )
-    storage.create_json(unit_record_url(spec.out, unit.name), record.to_json())
+    storage.create_json(storage.join(spec.out, token_unit_record_path(unit.name)), record.to_json())
     return record
 
 

@@ -1,1 +1,1 @@
-"""Units of work: how they are planned, leased, committed and found finished."""
+"""Units of work: what they are, who holds them, how they are committed, and which are finished."""

@@ -1,7 +1,7 @@
-"""Exactly-once by effect: a shard, then its record, each created once; whoever comes second reads the first back.
+"""Exactly-once by effect: a shard and then its record are each created once; a later attempt reads the first back.
 
-A unit may be tried any number of times, by several workers at once, and may die anywhere. What stands in storage
-afterwards is one whole shard and one record that describes it.
+A unit may be tried any number of times, by several workers at once, and may die anywhere. Afterwards storage holds
+one whole shard and one record that describes it.
 """
 
 from typing import Literal
@@ -18,7 +18,7 @@ from logitcask.schemas.format.writer import EncodedShard, column_bytes
 from logitcask.schemas.stats.target_statistics import Statistics
 
 REBUILT_NOTE = (
-    "rebuilt from the shard after its record was lost: statistics are those of the quantised targets, and top-1 "
+    "rebuilt from the shard after its record was lost: statistics are those of the quantized targets, and top-1 "
     "agreement, the environment and the timings are not known"
 )
 
@@ -29,49 +29,48 @@ def commit_shard(out: str, shard: EncodedShard, record: UnitRecord) -> UnitRecor
     Args:
         out: The dataset's directory.
         shard: The whole file.
-        record: What describes it, but for what the shard itself says (digests, sizes, counts).
+        record: Its description, except what follows from the shard (digests, sizes, counts).
 
     Returns:
-        The record that stands: this one, or that of whoever was first.
+        The record in storage: this one, or that of the first attempt.
 
     Raises:
-        CorruptShardError: A record stands that describes other bytes than the shard that stands.
+        CorruptShardError: The record in storage does not describe the shard in storage.
     """
-    if not storage.create(_shard_url(out, record), shard.data):
-        standing = storage.read_bytes(_shard_url(out, record))
-        if digest(standing) != shard.digest:
-            return commit_record(out, rebuild_record(out, record.kind, record.split, record.name))
+    url = storage.join(out, shard_path(record.kind, record.split, record.name))
+    if not storage.create(url, shard.data) and digest(storage.read_bytes(url)) != shard.digest:
+        return commit_record(out, rebuild_record(out, record.kind, record.split, record.name))
     fault_points.reach("committed", record.name)
     return commit_record(out, record.of_shard(shard))
 
 
 def commit_record(out: str, record: UnitRecord) -> UnitRecord:
-    """Creates a record, or returns the one that stands.
+    """Creates a record, or returns the one that exists.
 
     Raises:
-        CorruptShardError: The one that stands describes another shard.
+        CorruptShardError: The existing record describes another shard.
     """
-    url = _record_url(out, record)
+    url = storage.join(out, record_path(record.kind, record.split, record.name))
     if storage.create_json(url, record.to_json()):
         fault_points.reach("recorded", record.name)
         return record
-    standing = read_record(url)
-    if standing.status == record.status and standing.digest != record.digest:
+    existing = read_record(url)
+    if existing.status == record.status and existing.digest != record.digest:
         raise CorruptShardError(
-            f"{storage.redact(url)}: the record says {standing.digest}, but the shard beside it is {record.digest}; "
+            f"{storage.redact(url)}: the record says {existing.digest}, but the shard next to it is {record.digest}; "
             "remove both and run again"
         )
-    return standing
+    return existing
 
 
-def standing_record(out: str, kind: Literal["tokens", "targets"], split: Split, name: str) -> UnitRecord | None:
-    """The record of a unit that is finished already, rebuilt where only its shard is there.
+def finished_record(out: str, kind: Literal["tokens", "targets"], split: Split, name: str) -> UnitRecord | None:
+    """The record of a finished unit, rebuilt where only its shard exists.
 
     Returns:
-        None if the unit has to be done: nothing stands, or only the record of a shard that has been lost.
+        None if the unit must be done: nothing exists, or only the record of a shard that was lost.
 
     Raises:
-        CorruptShardError: What stands is not a record, or not a shard.
+        CorruptShardError: The file is not a record, or not a shard.
     """
     has_shard = storage.exists(storage.join(out, shard_path(kind, split, name)))
     try:
@@ -82,10 +81,10 @@ def standing_record(out: str, kind: Literal["tokens", "targets"], split: Split, 
 
 
 def rebuild_record(out: str, kind: Literal["tokens", "targets"], split: Split, name: str) -> UnitRecord:
-    """Describes a shard from its own contents, and says that it does so.
+    """Describes a shard from its own contents; the record says so in its environment.
 
     Raises:
-        CorruptShardError: It is not a whole shard.
+        CorruptShardError: The file is not a whole shard.
     """
     url = storage.join(out, shard_path(kind, split, name))
     data = storage.read_bytes(url)
@@ -105,11 +104,3 @@ def rebuild_record(out: str, kind: Literal["tokens", "targets"], split: Split, n
         statistics=None if block.targets is None else Statistics.of(block.windows, block.targets),
         environment={"note": REBUILT_NOTE},
     )
-
-
-def _shard_url(out: str, record: UnitRecord) -> str:
-    return storage.join(out, shard_path(record.kind, record.split, record.name))
-
-
-def _record_url(out: str, record: UnitRecord) -> str:
-    return storage.join(out, record_path(record.kind, record.split, record.name))

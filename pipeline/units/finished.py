@@ -1,7 +1,7 @@
-"""What stands in storage of some units, at a cost that follows their number and not the size of the dataset.
+"""Which units storage has finished, at a cost that grows with their number and not with the dataset.
 
-On local disks each file is asked for. Object stores answer a listing of a thousand names as fast as a question for one
-file, and list by prefix: a unit's name begins with its number, so neighbours are listed together.
+On local disks each file is checked. Object stores list a thousand names as fast as they answer for one file, and list
+by prefix: a unit's name begins with its number, so consecutive units are listed together.
 """
 
 import os
@@ -9,23 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from logitcask.pipeline.units.token_unit_record import token_unit_record_path
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.layout import record_path, shard_path
 from logitcask.schemas.dataset.record import read_record
 from logitcask.schemas.errors import CorruptShardError
 
-# Of a unit's six-digit number: a hundred neighbours a listing.
+# Digits of a unit's six-digit number: one listing covers a hundred consecutive units.
 _PREFIX_DIGITS = 4
-
-
-class ShardName(Protocol):
-    """Whatever has the name and the split of a shard."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def split(self) -> str: ...
 
 
 class Named(Protocol):
@@ -33,42 +24,49 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
+class ShardName(Named, Protocol):
+    """Anything with the name and the split of a shard."""
+
+    @property
+    def split(self) -> str: ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
-    """What stands of one shard.
+class StoredShard:
+    """What storage has of one shard.
 
     Attributes:
-        size_bytes: Of its file; None where there is none.
-        has_record: Whether its record is there.
+        size_bytes: Size of its file; None where there is none.
+        has_record: Whether its record exists.
     """
 
     size_bytes: int | None
     has_record: bool
 
 
-def standing_shards(out: str, kind: Literal["tokens", "targets"], shards: Sequence[ShardName]) -> list[Standing]:
-    """What stands of some shards, in their order."""
+def stored_shards(out: str, kind: Literal["tokens", "targets"], shards: Sequence[ShardName]) -> list[StoredShard]:
+    """What storage has of each of the shards, in their order."""
     shard_paths = [shard_path(kind, shard.split, shard.name) for shard in shards]
     record_paths = [record_path(kind, shard.split, shard.name) for shard in shards]
     sizes = _sizes(out, [*shard_paths, *record_paths])
     return [
-        Standing(size_bytes=sizes.get(shard), has_record=record in sizes)
+        StoredShard(size_bytes=sizes.get(shard), has_record=record in sizes)
         for shard, record in zip(shard_paths, record_paths, strict=True)
     ]
 
 
-def finished_units(out: str, units: Sequence[ShardName]) -> set[str]:
-    """Names of the annotation units that are done, or set aside by a record that says so."""
+def finished_annotation_units(out: str, units: Sequence[ShardName]) -> set[str]:
+    """Names of the units that have a shard and its record, or a record that says that all documents are rejected."""
     return {
         unit.name
-        for unit, standing in zip(units, standing_shards(out, "targets", units), strict=True)
-        if standing.has_record and (standing.size_bytes is not None or _is_rejected(out, unit))
+        for unit, stored in zip(units, stored_shards(out, "targets", units), strict=True)
+        if stored.has_record and (stored.size_bytes is not None or _is_rejected(out, unit))
     }
 
 
 def finished_token_units(out: str, units: Sequence[Named]) -> set[str]:
-    """Names of the token units whose record stands."""
-    paths = {unit.name: f"tokens/units/{unit.name}.json" for unit in units}
+    """Names of the units that have a record."""
+    paths = {unit.name: token_unit_record_path(unit.name) for unit in units}
     sizes = _sizes(out, list(paths.values()))
     return {name for name, path in paths.items() if path in sizes}
 
@@ -82,7 +80,7 @@ def _is_rejected(out: str, unit: ShardName) -> bool:
 
 
 def _sizes(out: str, paths: Sequence[str]) -> dict[str, int]:
-    """Sizes of those files that are there, by path relative to the dataset's directory."""
+    """Sizes of those files that exist, by path relative to the dataset's directory."""
     return _local_sizes(out, paths) if storage.is_local(out) else _listed_sizes(out, paths)
 
 
@@ -98,12 +96,12 @@ def _local_sizes(out: str, paths: Sequence[str]) -> dict[str, int]:
 
 
 def _listed_sizes(out: str, paths: Sequence[str]) -> dict[str, int]:
-    wanted = set(paths)
+    requested = set(paths)
     found = {}
     for directory, prefix in sorted({_prefix(path) for path in paths}):
         for file in storage.list_files(storage.join(out, directory), prefix):
             path = f"{directory}/{storage.file_name(file.url)}"
-            if path in wanted:
+            if path in requested:
                 found[path] = file.size_bytes
     return found
 

@@ -1,8 +1,8 @@
-"""What workers of this machine tell the driver while they run, through files in a local directory.
+"""Heartbeats: progress and errors that workers of this machine report to the driver, as files in a local directory.
 
 Beam's own metrics arrive late or never (not at all on Dask), and a unit can take minutes on a CPU. So each process
-keeps one small file with how far it has come, and errors leave a file with their name, because a runner passes
-them on as text. None of this decides anything about the data: storage is the truth.
+keeps one small file with its progress, and each error leaves a file with its class name, because runners pass errors
+on as text. None of this decides anything about the data: storage is the truth.
 """
 
 import json
@@ -28,7 +28,7 @@ _written_seconds: dict[str, float] = {}
 
 
 class StopRequested(Exception):  # noqa: N818 - not a fault
-    """The driver asked for an end; raised between two batches, so that nothing is left half done."""
+    """The driver requested a stop; raised between two batches, so that no batch is lost."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +36,8 @@ class Heartbeats:
     """One attempt's directory of heartbeats; small and picklable, used by driver and workers alike.
 
     Attributes:
-        directory: Local directory, or None where nobody listens. On a worker of another machine it does not exist,
-            and nothing is written.
+        directory: Local directory, or None to report nothing. On a worker of another machine it does not exist, and
+            nothing is written.
     """
 
     directory: str | None = None
@@ -46,10 +46,10 @@ class Heartbeats:
         """Counts work done by this process.
 
         Raises:
-            StopRequested: The driver wants to end, or has ended.
+            StopRequested: The driver requested a stop, or has ended.
         """
-        leases.progressed()
-        if not self._is_heard():
+        leases.report_progress()
+        if not self._has_listener():
             if self._key in _done:
                 raise StopRequested
             return
@@ -62,16 +62,16 @@ class Heartbeats:
             raise StopRequested
 
     def spend(self, seconds: float, *, forward_seconds: float = 0.0) -> None:
-        """Notes time that this process has spent on units, and how much of it in the teacher."""
-        if not self._is_heard():
+        """Adds time that this process spent on units, and how much of it the teacher took."""
+        if not self._has_listener():
             return
         with _lock:
             before_seconds, before_forward_seconds = _spent.get(self._key, (0.0, 0.0))
             _spent[self._key] = (before_seconds + seconds, before_forward_seconds + forward_seconds)
 
     def flush(self) -> None:
-        """Writes this process's count now."""
-        if not self._is_heard():
+        """Writes this process's counts now."""
+        if not self._has_listener():
             return
         with _lock:
             done, spent = _done.get(self._key, 0), _spent.get(self._key, (0.0, 0.0))
@@ -83,7 +83,7 @@ class Heartbeats:
         return sum(counts[0] for counts in self._counts())
 
     def forward_share(self) -> float | None:
-        """Share of the time spent on units that went into the teacher's forward pass; None if nobody noted any."""
+        """Share of the time on units that the teacher's forward pass took; None if no process reported it."""
         counts = self._counts()
         seconds, forward_seconds = sum(count[1] for count in counts), sum(count[2] for count in counts)
         return forward_seconds / seconds if seconds and forward_seconds else None
@@ -97,21 +97,21 @@ class Heartbeats:
         (self._path / STOP_FILE).touch()
 
     def request_drain(self) -> None:
-        """Asks all workers to finish the units they have, and to take no more."""
+        """Asks all workers to finish their units and to take no more."""
         (self._path / _DRAIN_FILE).touch()
 
     def require_open(self) -> None:
-        """Asked before a unit is taken.
+        """Called before a unit is taken.
 
         Raises:
-            StopRequested: The driver wants to end.
+            StopRequested: The driver requested a stop or a drain.
         """
-        if self._is_heard() and any((self._path / name).exists() for name in (STOP_FILE, _DRAIN_FILE)):
+        if self._has_listener() and any((self._path / name).exists() for name in (STOP_FILE, _DRAIN_FILE)):
             raise StopRequested
 
-    def note_failure(self, unit: str, error: BaseException) -> None:
-        """Keeps an error for the driver, by name."""
-        if not self._is_heard() or isinstance(error, StopRequested):
+    def report_failure(self, unit: str, error: BaseException) -> None:
+        """Reports an error to the driver, by class name."""
+        if not self._has_listener() or isinstance(error, StopRequested):
             return
         note = {
             "unit": unit,
@@ -122,7 +122,7 @@ class Heartbeats:
         storage.replace(str(self._path / f"{unit}.failure"), json.dumps(note).encode())
 
     def failures(self) -> list["Failure"]:
-        """The errors that workers noted, by unit."""
+        """The errors that workers reported, by unit."""
         return [Failure(**json.loads(file.read_bytes())) for file in sorted(self._path.glob("*.failure"))]
 
     @property
@@ -132,10 +132,10 @@ class Heartbeats:
 
     @property
     def _key(self) -> str:
-        # A forked worker must not go on with its parent's count.
+        # A forked worker must not continue its parent's count.
         return f"{os.getpid()}:{self.directory}"
 
-    def _is_heard(self) -> bool:
+    def _has_listener(self) -> bool:
         return self.directory is not None and self._path.is_dir()
 
 
@@ -144,8 +144,8 @@ class Failure:
     """An error of a worker.
 
     Attributes:
-        unit: Which unit it met.
-        error: Its class.
+        unit: The unit's name.
+        error: The name of its class.
         message, traceback: As text.
     """
 
@@ -155,7 +155,7 @@ class Failure:
     traceback: str
 
     def as_error(self) -> LogitcaskError | None:
-        """The named error again, or None if it was not one of ours."""
+        """The error of `schemas.errors` with its message, or None if it was of another class."""
         kind = getattr(errors, self.error, None)
         if isinstance(kind, type) and issubclass(kind, LogitcaskError):
             return kind(self.message)

@@ -1,10 +1,10 @@
-"""Who has taken which unit: so that a unit that kills every worker is set aside, and a hung one is ended.
+"""Leases on units: a unit that kills every worker is quarantined, and a worker that hangs is ended.
 
-    OUT/attempts/<unit>~<8 hex digits>.json     made when a worker takes a unit, removed when it lets go of it
+    OUT/attempts/<unit>~<8 hex digits>.json     created when a worker takes a unit, removed when it releases the unit
 
-A worker lets go of a unit when it is finished, and also when it ends with an error that it could report. So a mark
-that stands is of a worker at work or of one that died, and what it says last is the evidence: where, when, which
-process, how far. Marks are the only files of a dataset that change, and none of them is data.
+A worker releases a unit when the unit is finished, and also when it ends with an error that it could report. So a
+lease in storage belongs to a worker that runs or to one that died, and its last contents are the evidence: where,
+when, which process, how far. Leases are the only files of a dataset that change, and none of them is data.
 """
 
 import json
@@ -29,11 +29,11 @@ _logger = logging.getLogger(__name__)
 
 
 class UnitHungError(Exception):
-    """A unit made no progress for longer than it may; its worker is ended."""
+    """A unit made no progress within its time limit; its worker is ended."""
 
 
 class DriverHungError(UnitHungError):
-    """The same in the process of the driver, which cannot end and go on."""
+    """The unit hangs in the driver's own process, which cannot be ended without ending the job."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,9 +42,9 @@ class UnitLimits:
 
     Attributes:
         out: The dataset's directory.
-        attempts: After so many workers have died of a unit, nobody takes it any more.
-        timeout_seconds: A unit without progress for so long ends its worker; None: never.
-        driver: The process that runs the job: it is not ended, it gives up.
+        attempts: A unit that this many workers died of is quarantined: no worker takes it again.
+        timeout_seconds: A worker whose unit makes no progress for this long is ended; None: never.
+        driver: The process that runs the job: it is not ended, it reports the error.
     """
 
     out: str
@@ -54,15 +54,15 @@ class UnitLimits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Mark:
-    """One worker's hold on one unit.
+class Lease:
+    """One worker's claim on one unit.
 
     Attributes:
-        unit: Its name.
-        process: Who holds it, as `this_process` says.
-        started_at: When it was taken (UTC, ISO 8601).
+        unit: The unit's name.
+        process: The worker, as returned by `this_process`.
+        started_at: When the unit was taken (UTC, ISO 8601).
         phase: The last point that was reached.
-        ending: How it ended, where anybody knows.
+        ending: How the worker ended, where known.
     """
 
     unit: str
@@ -71,210 +71,210 @@ class Mark:
     phase: str = "taken"
     ending: str | None = None
 
-    def is_of_the_living(self) -> bool:
-        """Whether its process runs on this machine; of other machines' processes nobody can say so."""
-        host, pid, mark = self.process.rsplit(":", 2)
+    def holder_runs_here(self) -> bool:
+        """Whether its process is alive on this machine; False for all processes of other machines."""
+        host, pid, start = self.process.rsplit(":", 2)
         if host != socket.gethostname():
             return False
         if int(pid) == os.getpid():
-            return mark == _process_mark(os.getpid())
+            return start == _process_start(os.getpid())
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:
             return False
         except PermissionError:
             pass
-        return mark == _process_mark(int(pid))
+        return start == _process_start(int(pid))
 
     def describe(self) -> str:
-        """For people, in one line."""
+        """One human-readable line about a dead worker."""
         ending = f": {self.ending.splitlines()[0]}" if self.ending else ""
         return f"{self.started_at} {self.process.rpartition(':')[0]} died at {self.phase!r}{ending}"
 
 
 def this_process() -> str:
     """`host:pid:start`, different for any two processes."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_process_mark(os.getpid())}"
+    return f"{socket.gethostname()}:{os.getpid()}:{_process_start(os.getpid())}"
 
 
-def _process_mark(pid: int) -> str:
-    """When a process started, in ticks since boot: pids are used again. 0 where the system does not say."""
+def _process_start(pid: int) -> str:
+    """When a process started, in ticks since boot, because pids are reused; "0" where the system does not say."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - once for each mark of a listing
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - once for each lease of a listing
             state, *fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return "0"
-    # Its parent has not asked for its end yet: Beam's worker pool never does, nor does a container without an init.
+    # A zombie: Beam's worker pool never waits for its children, nor does a container without an init process.
     return "dead" if state in (b"Z", b"X") else fields[18].decode()
 
 
 @dataclass(kw_only=True, slots=True)
-class _Hold:
-    """A unit in this process's hands."""
+class _HeldLease:
+    """A lease of this process."""
 
     url: str
-    mark: Mark
+    lease: Lease
     thread: int
     progressed_seconds: float
 
-    def write(self, **changes: str) -> None:
-        self.mark = replace(self.mark, **changes)
-        # Evidence only: where it cannot be written, the unit may still be.
+    def update(self, **changes: str) -> None:
+        self.lease = replace(self.lease, **changes)
+        # Evidence only: where the lease cannot be written, the unit's shard may still be.
         with suppress(OSError):
-            storage.replace(self.url, _encode(self.mark))
+            storage.replace(self.url, _encode(self.lease))
 
 
 _lock = threading.Lock()
-_holds: dict[str, _Hold] = {}
+_held: dict[str, _HeldLease] = {}
 
 
 @contextmanager
-def taking(unit: str, limits: UnitLimits, on_hang: Callable[[Exception], None]) -> Iterator[None]:
-    """Marks a unit as taken while the context lasts, and watches over it.
+def hold_lease(unit: str, limits: UnitLimits, on_hang: Callable[[Exception], None]) -> Iterator[None]:
+    """Holds a lease on a unit while the context lasts, and ends this process if the unit hangs.
 
     Args:
-        unit: Its name.
-        limits: When it counts as hung.
-        on_hang: Told of it, before this process ends (unless it is the driver).
+        unit: The unit's name.
+        limits: When the unit counts as hung.
+        on_hang: Called with the error before this process ends; in the driver, instead of ending it.
     """
     url = storage.join(limits.out, _DIRECTORY, f"{unit}~{secrets.token_hex(4)}.json")
-    mark = Mark(unit=unit, process=this_process(), started_at=datetime.now(UTC).isoformat(timespec="seconds"))
-    hold = _Hold(url=url, mark=mark, thread=threading.get_ident(), progressed_seconds=time.monotonic())
-    storage.create(url, _encode(mark))
+    lease = Lease(unit=unit, process=this_process(), started_at=datetime.now(UTC).isoformat(timespec="seconds"))
+    held = _HeldLease(url=url, lease=lease, thread=threading.get_ident(), progressed_seconds=time.monotonic())
+    storage.create(url, _encode(lease))
     with _lock:
-        _holds[url] = hold
-    let_go = threading.Event()
+        _held[url] = held
+    released = threading.Event()
     if limits.timeout_seconds is not None:
-        threading.Thread(target=_watch, args=(hold, limits, let_go, on_hang), daemon=True).start()
+        threading.Thread(target=_end_if_hung, args=(held, limits, released, on_hang), daemon=True).start()
     try:
         yield
     finally:
-        let_go.set()
-        _let_go(hold)
+        released.set()
+        _release(held)
 
 
-def reach(point: Point, unit: str) -> None:
-    """Says how far this process has come with a unit.
+def report_phase(point: Point, unit: str) -> None:
+    """Records the point that this process has reached in a unit.
 
     Raises:
-        OSError: If a test ordered it (`schemas.fault_points`).
+        OSError: A test ordered it (`schemas.fault_points`).
     """
     with _lock:
-        holds = [hold for hold in _holds.values() if hold.mark.unit == unit]
-    for hold in holds:
-        hold.progressed_seconds = time.monotonic()
-        hold.write(phase=point)
+        leases = [held for held in _held.values() if held.lease.unit == unit]
+    for held in leases:
+        held.progressed_seconds = time.monotonic()
+        held.update(phase=point)
     fault_points.reach(point, unit)
 
 
-def progressed() -> None:
-    """Says that this process's units get on: nobody is to end them yet."""
+def report_progress() -> None:
+    """Records that this process's units make progress, which restarts their time limit."""
     now_seconds = time.monotonic()
-    for hold in tuple(_holds.values()):
-        hold.progressed_seconds = now_seconds
+    for held in tuple(_held.values()):
+        held.progressed_seconds = now_seconds
 
 
-def let_go_of_all() -> None:
-    """Removes this process's marks, before it ends on purpose: its units are not to blame."""
-    for hold in tuple(_holds.values()):
-        _let_go(hold)
+def release_leases() -> None:
+    """Removes this process's leases before it ends on purpose, so that no unit is blamed."""
+    for held in tuple(_held.values()):
+        _release(held)
 
 
 def wait_until_idle() -> None:
-    """Returns when this process holds no unit."""
-    while _holds:
+    """Returns when this process holds no lease."""
+    while _held:
         time.sleep(0.05)
 
 
-def dead_marks(out: str, unit: str | None = None) -> dict[str, list[Mark]]:
-    """Marks of workers that died, by unit: of one unit, or all."""
-    found: dict[str, list[Mark]] = {}
-    for _, mark in _marks(out, None if unit is None else {unit}):
-        if not mark.is_of_the_living():
-            found.setdefault(mark.unit, []).append(mark)
+def dead_leases(out: str, unit: str | None = None) -> dict[str, list[Lease]]:
+    """Leases of workers that died, by unit: of one unit, or of all.
+
+    Workers of other machines count as dead, because this machine cannot see whether they run.
+    """
+    found: dict[str, list[Lease]] = {}
+    for _, lease in _read_leases(out, None if unit is None else {unit}):
+        if not lease.holder_runs_here():
+            found.setdefault(lease.unit, []).append(lease)
     return found
 
 
-def set_aside(out: str, limits: UnitLimits) -> dict[str, list[Mark]]:
-    """The units that nobody takes any more, each with the marks of those who died of it."""
-    return {unit: marks for unit, marks in dead_marks(out).items() if len(marks) >= limits.attempts}
+def quarantined_units(out: str, limits: UnitLimits) -> dict[str, list[Lease]]:
+    """The units that no worker takes again, each with the leases of the workers that died of it."""
+    return {unit: leases for unit, leases in dead_leases(out).items() if len(leases) >= limits.attempts}
 
 
-def living_marks(out: str, recently: timedelta) -> list[Mark]:
-    """Marks of processes that run on this machine, and of others' that took a unit, or got on with it, lately."""
+def active_leases(out: str, recently: timedelta) -> list[Lease]:
+    """Leases of live processes of this machine, and of other machines' processes that took a unit recently."""
     after = datetime.now(UTC) - recently
     host = socket.gethostname()
     return [
-        mark
-        for _, mark in _marks(out)
-        if (mark.is_of_the_living() if mark.process.startswith(f"{host}:") else _time(mark) > after)
+        lease
+        for _, lease in _read_leases(out)
+        if (
+            lease.holder_runs_here()
+            if lease.process.startswith(f"{host}:")
+            else datetime.fromisoformat(lease.started_at) > after
+        )
     ]
 
 
-def _time(mark: Mark) -> datetime:
-    return datetime.fromisoformat(mark.started_at)
-
-
-def explain_deaths(out: str, ending: str) -> None:
-    """Adds how they ended to the marks of this machine's dead that do not say so."""
+def record_endings(out: str, ending: str) -> None:
+    """Adds how the worker ended to the leases of this machine's dead workers that do not say so yet."""
     host = socket.gethostname()
-    for url, mark in _marks(out):
-        if mark.ending is None and mark.process.startswith(f"{host}:") and not mark.is_of_the_living():
+    for url, lease in _read_leases(out):
+        if lease.ending is None and lease.process.startswith(f"{host}:") and not lease.holder_runs_here():
             with suppress(OSError):
-                storage.replace(url, _encode(replace(mark, ending=ending)))
+                storage.replace(url, _encode(replace(lease, ending=ending)))
 
 
-def forgive(out: str, units: Collection[str] | None = None) -> int:
-    """Removes marks of the dead, so that their units are tried again; returns their number.
+def remove_dead_leases(out: str, units: Collection[str] | None = None) -> int:
+    """Removes leases of dead workers, so that their units are retried; returns their number.
 
     Args:
         out: The dataset's directory.
-        units: Those units' marks; None: all.
+        units: Only the leases of these units; None: of all.
     """
-    urls = [url for url, mark in _marks(out, units) if not mark.is_of_the_living()]
+    urls = [url for url, lease in _read_leases(out, units) if not lease.holder_runs_here()]
     for url in urls:
         storage.remove(url)
     return len(urls)
 
 
-def _marks(out: str, units: Collection[str] | None = None) -> Iterator[tuple[str, Mark]]:
-    """The marks that stand, with their URLs."""
+def _read_leases(out: str, units: Collection[str] | None = None) -> Iterator[tuple[str, Lease]]:
+    """The leases in storage, with their URLs."""
     for file in storage.list_files(storage.join(out, _DIRECTORY)):
         if units is not None and storage.file_name(file.url).rpartition("~")[0] not in units:
             continue
-        mark = _read(file.url)
-        if mark is not None:
-            yield file.url, mark
+        try:
+            lease = Lease(**storage.read_json(file.url))
+        except FileNotFoundError:
+            continue  # its worker has just released it
+        yield file.url, lease
 
 
-def _read(url: str) -> Mark | None:
-    try:
-        return Mark(**storage.read_json(url))
-    except FileNotFoundError:
-        return None  # its worker has just let go of it
+def _encode(lease: Lease) -> bytes:
+    return json.dumps(asdict(lease), indent=1).encode() + b"\n"
 
 
-def _encode(mark: Mark) -> bytes:
-    return json.dumps(asdict(mark), indent=1).encode() + b"\n"
-
-
-def _let_go(hold: _Hold) -> None:
+def _release(held: _HeldLease) -> None:
     with _lock:
-        _holds.pop(hold.url, None)
+        _held.pop(held.url, None)
     try:
-        storage.remove(hold.url)
+        storage.remove(held.url)
     except OSError as error:
-        _logger.debug("%s: %s", storage.redact(hold.url), error)
+        _logger.debug("%s: %s", storage.redact(held.url), error)
 
 
-def _watch(hold: _Hold, limits: UnitLimits, let_go: threading.Event, on_hang: Callable[[Exception], None]) -> None:
-    """Ends this process if the unit does not get on."""
+def _end_if_hung(
+    held: _HeldLease, limits: UnitLimits, released: threading.Event, on_hang: Callable[[Exception], None]
+) -> None:
+    """Ends this process if the unit makes no progress within the limit."""
     assert limits.timeout_seconds is not None
-    while not let_go.wait(min(1.0, limits.timeout_seconds / 4)):
-        if time.monotonic() - hold.progressed_seconds < limits.timeout_seconds:
+    while not released.wait(min(1.0, limits.timeout_seconds / 4)):
+        if time.monotonic() - held.progressed_seconds < limits.timeout_seconds:
             continue
-        message = f"no progress for {limits.timeout_seconds:g} s at {hold.mark.phase!r}"
-        hold.write(ending=f"{message}\n{_stack(hold.thread)}")
+        message = f"no progress for {limits.timeout_seconds:g} s at {held.lease.phase!r}"
+        held.update(ending=f"{message}\n{_stack(held.thread)}")
         if this_process() == limits.driver:
             on_hang(DriverHungError(message))
             return

@@ -25,7 +25,7 @@ from object_store import Fault, environment, failing_proxy, s3_server
 from logitcask.pipeline.clean import clean
 from logitcask.pipeline.commands import summary
 from logitcask.pipeline.config import AnnotateConfig
-from logitcask.pipeline.execution.stages import UnitFailedError
+from logitcask.pipeline.execution.background_run import UnitFailedError
 from logitcask.pipeline.job import JobResult, annotate
 from logitcask.schemas import fault_points, storage
 from logitcask.schemas.dataset.snapshot import load_snapshot
@@ -222,7 +222,7 @@ def test_a_poison_unit_is_set_aside_with_its_evidence_and_tried_again_on_demand(
     # The same command leaves it aside; asked to, it tries again.
     assert not run(corpus, tiny_teacher, out, workers=2, unit_attempts=2).snapshot.complete
     assert reached(faults, "encode")[poison] == 2
-    assert run(corpus, tiny_teacher, out, retry_set_aside=True).snapshot.complete
+    assert run(corpus, tiny_teacher, out, retry_quarantined=True).snapshot.complete
     check_undisturbed(out, undisturbed)
 
 

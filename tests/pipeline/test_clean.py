@@ -13,10 +13,10 @@ from logitcask.pipeline import clean as clean_module
 from logitcask.pipeline.clean import RunIsActiveError
 from logitcask.pipeline.commands import Clean
 from logitcask.pipeline.tokenization.token_shards import token_shard
+from logitcask.pipeline.units.annotation_units import AnnotationUnit, annotation_unit
 from logitcask.pipeline.units.commit import commit_shard
 from logitcask.pipeline.units.leases import this_process
-from logitcask.pipeline.units.token_unit_record import TokenizedUnit, unit_record_url
-from logitcask.pipeline.units.units import AnnotationUnit, annotation_unit
+from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, token_unit_record_path
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.identity import target_fingerprint
 from logitcask.schemas.dataset.layout import write_configuration
@@ -75,8 +75,8 @@ def commit(out: Path, kind: Any, name: str) -> UnitRecord:
 def tokenize(out: Path, number: int) -> AnnotationUnit:
     """A finished token unit of one shard; returns the unit that annotates it."""
     tokens = token_shard(commit(out, "tokens", f"{number:06d}-0000-abc"))
-    unit = TokenizedUnit(name=f"{number:06d}-abc", num_documents=1, rejected={}, shards=(tokens,))
-    storage.create_json(unit_record_url(str(out), unit.name), unit.to_json())
+    unit = TokenUnitRecord(name=f"{number:06d}-abc", num_documents=1, rejected={}, shards=(tokens,))
+    storage.create_json(storage.join(str(out), token_unit_record_path(unit.name)), unit.to_json())
     return annotation_unit(tokens, target_fingerprint(IDENTITY))
 
 
@@ -112,13 +112,13 @@ def test_nothing_is_removed_that_a_snapshot_or_a_run_that_goes_on_needs(out: Pat
     assert files(out) == before
 
 
-def litter(out: Path, leave_mark: Callable[..., None]) -> dict[str, str]:
+def litter(out: Path, leave_lease: Callable[..., None]) -> dict[str, str]:
     """Everything that killed runs may leave, and what it is called."""
     (out / "targets/train/.tmp-abc").write_bytes(b"half")
     commit(out, "tokens", "000009-0000-abc")
     commit(out, "targets", "000000-0000-of-another-teacher")
     (out / "snapshots/000002-lost-the-race.parquet").write_bytes(b"x")
-    leave_mark("000001-abc", "elsewhere:1:1")
+    leave_lease("000001-abc", "elsewhere:1:1")
     return {
         "targets/train/.tmp-abc": "temporary file",
         "tokens/train/000009-0000-abc.parquet": "token shard",
@@ -130,10 +130,10 @@ def litter(out: Path, leave_mark: Callable[..., None]) -> dict[str, str]:
     }
 
 
-def test_what_killed_runs_left_is_removed_and_nothing_else(out: Path, leave_mark: Callable[..., None]) -> None:
+def test_what_killed_runs_left_is_removed_and_nothing_else(out: Path, leave_lease: Callable[..., None]) -> None:
     before = files(out)
-    left = litter(out, leave_mark)
-    leave_mark("000002-0000-unfinished", "elsewhere:1:1")
+    left = litter(out, leave_lease)
+    leave_lease("000002-0000-unfinished", "elsewhere:1:1")
     age(out)
     assert clean(out, dry_run=True) == left
     assert files(out) == before | set(left) | {"attempts/000002-0000-unfinished~00000000.json"}
@@ -141,13 +141,13 @@ def test_what_killed_runs_left_is_removed_and_nothing_else(out: Path, leave_mark
     assert files(out) == before | {"attempts/000002-0000-unfinished~00000000.json"}
 
 
-def test_young_files_stay(out: Path, leave_mark: Callable[..., None]) -> None:
-    litter(out, leave_mark)
+def test_young_files_stay(out: Path, leave_lease: Callable[..., None]) -> None:
+    litter(out, leave_lease)
     assert clean(out) == {}
 
 
-def test_a_running_job_is_not_disturbed(out: Path, leave_mark: Callable[..., None]) -> None:
-    leave_mark("000002-abc", this_process())
+def test_a_running_job_is_not_disturbed(out: Path, leave_lease: Callable[..., None]) -> None:
+    leave_lease("000002-abc", this_process())
     with pytest.raises(RunIsActiveError, match="is at work on unit 000002-abc"):
         clean(out)
 

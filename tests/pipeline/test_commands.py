@@ -18,7 +18,8 @@ WORDS = ["texts", "--teacher", "t", "--out", "o"]
 
 
 def test_importing_the_command_imports_nothing_heavy() -> None:
-    code = "import sys, pipeline.commands; print([m for m in ('torch', 'apache_beam', 'pyarrow') if m in sys.modules])"
+    heavy = ("torch", "apache_beam", "pyarrow")
+    code = f"import sys, logitcask.pipeline.commands; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
@@ -67,7 +68,7 @@ def test_help_explains_every_option_and_has_an_example(capsys: pytest.CaptureFix
     for field in dataclasses.fields(AnnotateConfig):
         assert field.name.replace("_", "-") in text.lower()
     assert "logitcask annotate texts/ --teacher google/gemma-2-2b --out cask" in text
-    assert "Terms of the text" in text
+    assert "License of the text" in text
 
 
 def test_bad_usage_ends_with_status_2_and_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def result(**changes: object) -> JobResult:
 def test_the_summary_says_what_was_done_and_what_comes_next() -> None:
     assert summary(result()).splitlines() == [
         "documents  12 in, 10 annotated, 2 rejected (empty 1, malformed_json 1)",
-        "tokens     3,100, of which 100 held out",
+        "tokens     3,100, including 100 held out",
         "shards     3, 279,000 bytes",
         "size       90.0 bytes/token",
         "speed      310 tokens/s in this run",
@@ -118,10 +119,16 @@ def test_the_summary_tells_of_a_split_that_nothing_fell_into() -> None:
     snapshot = result().snapshot
     only = {"train": snapshot.splits["train"]}
     wanted = dataclasses.replace(snapshot, splits=only, identity={"held_out": 0.01})
-    assert "note       no document fell into the held-out split" in summary(result(snapshot=wanted))
+    assert "note       the held-out split got no document" in summary(result(snapshot=wanted))
     unwanted = dataclasses.replace(wanted, identity={"held_out": 0.0})
     assert "note" not in summary(result(snapshot=unwanted))
 
 
 def test_the_summary_of_a_finished_job_says_that_nothing_was_done() -> None:
-    assert "nothing to do: the dataset was finished before" in summary(result(num_units=0))
+    assert "nothing to do: the dataset is already finished" in summary(result(num_units=0))
+
+
+def test_old_option_names_still_work() -> None:
+    words = ["--corpus-licence", "CC0-1.0", "--retry-set-aside", *WORDS]
+    parsed = parse_command(Annotate, "annotate", words)
+    assert parsed == Annotate(corpus=("texts",), teacher="t", out="o", corpus_license="CC0-1.0", retry_quarantined=True)

@@ -17,7 +17,7 @@ from small_job import settings
 from logitcask.pipeline.annotation import annotate_unit, scorers
 from logitcask.pipeline.commands import summary
 from logitcask.pipeline.config import AnnotateConfig
-from logitcask.pipeline.execution.stages import UnitFailedError
+from logitcask.pipeline.execution.background_run import UnitFailedError
 from logitcask.pipeline.job import JobResult, annotate
 from logitcask.schemas import cli
 from logitcask.schemas.dataset.snapshot import complete_snapshot, load_snapshot
@@ -230,20 +230,20 @@ def test_lost_token_shards_are_made_again_where_they_are_needed(
 
 
 def test_a_unit_that_workers_died_of_is_left_out_until_it_is_asked_for(
-    finished: JobResult, corpus: Path, tiny_teacher: Path, tmp_path: Path, out: Path, leave_mark: Any
+    finished: JobResult, corpus: Path, tiny_teacher: Path, tmp_path: Path, out: Path, leave_lease: Any
 ) -> None:
     unit = sorted(out.glob("targets/train/*.parquet"))[1]
     unit.unlink()
     unit.with_suffix(".json").unlink()
     for number in range(3):
-        leave_mark(unit.stem, "elsewhere:7:1", number)
+        leave_lease(unit.stem, "elsewhere:7:1", number)
     shutil.move(tmp_path / "attempts", out / "attempts")
     result = run(settings(corpus, tiny_teacher, out))
-    assert result.set_aside.keys() == {unit.stem}
+    assert result.quarantined.keys() == {unit.stem}
     assert (result.snapshot.complete, result.snapshot.num_missing_units) == (False, 1)
-    for words in ("3 workers died of it", "died at 'encode'", "--retry-set-aside"):
+    for words in ("3 workers died of it", "died at 'encode'", "--retry-quarantined"):
         assert words in summary(result)
-    assert run(settings(corpus, tiny_teacher, out, retry_set_aside=True)).snapshot.complete
+    assert run(settings(corpus, tiny_teacher, out, retry_quarantined=True)).snapshot.complete
     assert shards(out) == shards(finished.out)
 
 
@@ -310,7 +310,7 @@ def test_what_was_chosen_for_the_machine_is_kept_on_resume(
     assert run(resumed).num_units == 0
     assert not caplog.records
     run(dataclasses.replace(resumed, batch_tokens=128))
-    assert "batch_tokens: the output was begun with 256, going on with 128 as asked" in caplog.text
+    assert "batch_tokens: the dataset was begun with 256, continuing with 128" in caplog.text
 
 
 def test_an_output_that_holds_something_else_is_left_alone(corpus: Path, tiny_teacher: Path, tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ from logitcask.pipeline.execution.progress import Meter, format_duration, progre
 
 
 def test_rate_and_time_left_follow_from_the_samples() -> None:
-    meter = Meter(label="annotate", unit="tokens", total=40_960)
+    meter = Meter(stage="annotate", unit="tokens", total=40_960)
     for second in range(4):
         meter.update(second * 4096, now_seconds=100.0 + second * 10)
     assert meter.describe() == "annotate: 12,288 of 40,960 tokens (30 %), 410 tokens/s, 1 min 10 s left"
 
 
 def test_the_share_of_time_in_the_teacher_is_told_where_it_is_known() -> None:
-    meter = Meter(label="annotate", unit="tokens", total=100)
+    meter = Meter(stage="annotate", unit="tokens", total=100)
     meter.update(10, now_seconds=0.0)
     meter.update(20, now_seconds=1.0)
     meter.forward_share = 0.934
@@ -21,7 +21,7 @@ def test_the_share_of_time_in_the_teacher_is_told_where_it_is_known() -> None:
 
 
 def test_loading_the_teacher_does_not_count_into_the_rate() -> None:
-    meter = Meter(label="annotate", unit="tokens", total=1000)
+    meter = Meter(stage="annotate", unit="tokens", total=1000)
     for second in range(100):
         meter.update(0, now_seconds=float(second))
     meter.update(100, now_seconds=100.0)
@@ -30,14 +30,14 @@ def test_loading_the_teacher_does_not_count_into_the_rate() -> None:
 
 
 def test_an_old_rate_is_forgotten() -> None:
-    meter = Meter(label="annotate", unit="tokens", total=10_000)
+    meter = Meter(stage="annotate", unit="tokens", total=10_000)
     for second in range(1, 200):
         meter.update(second * (1 if second < 100 else 2), now_seconds=float(second))
     assert meter.rate == pytest.approx(2.0, rel=0.01)
 
 
 def test_nothing_done_yet_promises_nothing() -> None:
-    meter = Meter(label="tokenize", unit="bytes", total=10)
+    meter = Meter(stage="tokenize", unit="bytes", total=10)
     meter.update(0, now_seconds=0.0)
     assert meter.describe() == "tokenize: starting on 10 bytes"
 

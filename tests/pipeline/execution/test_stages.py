@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from logitcask.pipeline.execution import stages
-from logitcask.pipeline.execution.stages import Stage, StageResult, UnitFailedError, finish_stage
+from logitcask.pipeline.execution.background_run import UnitFailedError
+from logitcask.pipeline.execution.stages import Stage, StageResult, finish_stage
 from logitcask.pipeline.runners.settings import RunnerSettings
 from logitcask.pipeline.units.heartbeats import Heartbeats
 from logitcask.pipeline.units.leases import UnitLimits
@@ -65,7 +66,7 @@ def finish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Sta
 def test_units_are_submitted_in_waves_and_those_that_stand_not_at_all(finish: Any) -> None:
     cluster = Cluster(lambda cluster, unit: cluster.stored.add(unit.name))
     cluster.stored = {"u1", "u2"}
-    assert finish(cluster, 7, wave_units=2) == StageResult(num_units=5, size=50, set_aside={})
+    assert finish(cluster, 7, wave_units=2) == StageResult(num_units=5, size=50, quarantined={})
     assert cluster.tries == [["u0", "u3"], ["u4", "u5"], ["u6"]]
     assert finish(cluster, 7).num_units == 0
     assert len(cluster.tries) == 3
@@ -98,28 +99,28 @@ def test_bad_data_is_not_tried_again(finish: Any) -> None:
 
 def test_storage_is_believed_and_not_the_runner(finish: Any) -> None:
     cluster = Cluster(lambda cluster, unit: cluster.stored.add(unit.name) if unit.name != "u1" else None)
-    with pytest.raises(UnitFailedError, match="the runner reported success, but 1 of 3 units have not arrived"):
+    with pytest.raises(UnitFailedError, match="the runner reported success, but 1 of 3 units are not in storage"):
         finish(cluster, 3, attempts=2)
 
 
-def test_a_unit_of_which_workers_died_is_set_aside_and_the_rest_is_finished(finish: Any, leave_mark: Any) -> None:
+def test_a_unit_of_which_workers_died_is_set_aside_and_the_rest_is_finished(finish: Any, leave_lease: Any) -> None:
     def deadly(cluster: Cluster, unit: Unit) -> None:
         if unit.name == "u1":
-            leave_mark("u1", f"elsewhere:{len(cluster.tries)}:1", len(cluster.tries))
+            leave_lease("u1", f"elsewhere:{len(cluster.tries)}:1", len(cluster.tries))
             raise ChildProcessError("return code -9")
         cluster.stored.add(unit.name)
 
     cluster = Cluster(deadly)
     result = finish(cluster, 4)
     assert cluster.tries == [["u0", "u1", "u2", "u3"], ["u1", "u2", "u3"], ["u2", "u3"]]
-    assert {unit: len(marks) for unit, marks in result.set_aside.items()} == {"u1": 2}
-    assert finish(cluster, 4).set_aside.keys() == {"u1"}
+    assert {unit: len(leases) for unit, leases in result.quarantined.items()} == {"u1": 2}
+    assert finish(cluster, 4).quarantined.keys() == {"u1"}
     assert len(cluster.tries) == 3
 
 
-def test_where_every_unit_dies_the_machine_is_to_blame_and_the_job_fails(finish: Any, leave_mark: Any) -> None:
+def test_where_every_unit_dies_the_machine_is_to_blame_and_the_job_fails(finish: Any, leave_lease: Any) -> None:
     def deadly(cluster: Cluster, unit: Unit) -> None:
-        leave_mark(unit.name, f"elsewhere:{len(cluster.tries)}:1", len(cluster.tries))
+        leave_lease(unit.name, f"elsewhere:{len(cluster.tries)}:1", len(cluster.tries))
         raise ChildProcessError("return code -9")
 
     cluster = Cluster(deadly)

@@ -24,7 +24,7 @@ from logitcask.schemas.maintenance.verify import verify
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")
 
 
-settings = partial(small_job.settings, corpus_licence="PSF-2.0")
+settings = partial(small_job.settings, corpus_license="PSF-2.0")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_a_new_snapshot_is_the_old_one_and_what_the_new_corpus_alone_would_be(
     out: Path, more: AnnotateConfig, corpora: tuple[Path, Path], tiny_teacher: Path, tmp_path: Path
 ) -> None:
     old, before = load_snapshot(str(out)), files(out)
-    result = annotate(dataclasses.replace(more, corpus_licence="CC0-1.0"), quiet=True)
+    result = annotate(dataclasses.replace(more, corpus_license="CC0-1.0"), quiet=True)
     alone = annotate(settings(corpora[1], tiny_teacher, tmp_path / "alone"), quiet=True).snapshot
     both = result.snapshot
     assert (both.number, both.base, both.made_by, both.complete) == (2, 1, "append", True)
@@ -182,6 +182,6 @@ def test_another_teacher_is_refused(out: Path, more: AnnotateConfig, tmp_path: P
 
 
 def test_there_must_be_something_to_append_to(more: AnnotateConfig, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nothing to append to"):
+    with pytest.raises(UsageError, match="no dataset to append to"):
         annotate(dataclasses.replace(more, out=str(tmp_path / "nowhere")), quiet=True)
     assert not (tmp_path / "nowhere").exists()

@@ -122,7 +122,7 @@ def test_a_killed_worker_is_made_good_by_a_second_attempt(
         env=sabotage(tmp_path, KILL_ONCE=str(tmp_path / "killed")),
     )
     assert finished.returncode == 0, finished.stderr
-    assert "attempt 1 of 2: a worker died" in finished.stderr
+    assert "attempt 1 of 2 failed: a worker died" in finished.stderr
     check_undisturbed(out, undisturbed)
 
 

@@ -12,8 +12,8 @@ from logitcask.pipeline.corpus.files import find_corpus
 from logitcask.pipeline.tokenization.token_shards import TokenSpec
 from logitcask.pipeline.tokenization.tokenize_unit import is_held_out, tokenize_document, tokenize_unit
 from logitcask.pipeline.units.heartbeats import Heartbeats
-from logitcask.pipeline.units.token_unit_record import TokenizedUnit, read_tokenized_unit, unit_record_url
-from logitcask.pipeline.units.units import TokenUnit, plan_token_units
+from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, read_token_unit_record, token_unit_record_path
+from logitcask.pipeline.units.token_units import TokenUnit, make_token_units
 from logitcask.schemas.errors import CorruptShardError, FingerprintMismatchError, TokenizerError
 from logitcask.schemas.format.metadata import TokenizerInfo
 from logitcask.schemas.format.reader import ShardReader
@@ -34,13 +34,13 @@ def make_spec(out: Path, model: Path, **changes: object) -> TokenSpec:
         "held_out": 0.2,
         "shard_tokens": 512,
         "vocab_size": 1000,
-        "corpus_licence": None,
+        "corpus_license": None,
     }
     return TokenSpec(**{**settings, **changes})  # pyright: ignore[reportArgumentType]
 
 
 def make_unit(corpus: Path) -> TokenUnit:
-    [unit] = plan_token_units(find_corpus([str(corpus)]), "settings", lambda _: [])
+    [unit] = make_token_units(find_corpus([str(corpus)]), "settings", lambda _: [])
     return unit
 
 
@@ -59,7 +59,7 @@ def files(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
-def windows_of(out: Path, unit: TokenizedUnit, split: str) -> list[Windows]:
+def windows_of(out: Path, unit: TokenUnitRecord, split: str) -> list[Windows]:
     found = []
     for shard in unit.shards:
         if shard.split == split:
@@ -225,8 +225,8 @@ def test_another_tokenizer_on_a_worker_is_refused(tmp_path: Path, sentencepiece_
 
 
 def test_a_damaged_unit_record_is_named(tmp_path: Path) -> None:
-    url = Path(unit_record_url(str(tmp_path), "u"))
+    url = tmp_path / token_unit_record_path("u")
     url.parent.mkdir(parents=True)
     url.write_text('{"name": "u"}')
     with pytest.raises(CorruptShardError, match=r"u\.json: not a unit's record"):
-        read_tokenized_unit(str(tmp_path), "u")
+        read_token_unit_record(str(tmp_path), "u")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from logitcask.pipeline.units.commit import REBUILT_NOTE, commit_record, commit_shard, standing_record
+from logitcask.pipeline.units.commit import REBUILT_NOTE, commit_record, commit_shard, finished_record
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.errors import CorruptShardError
 from logitcask.schemas.format.metadata import ShardMetadata, TokenizerInfo
@@ -40,7 +40,7 @@ def test_the_record_describes_the_shard_that_was_committed(tmp_path: Path) -> No
     data = (tmp_path / "tokens/train/u.parquet").read_bytes()
     assert (record.digest, record.size_bytes) == (shard(1).digest, len(data))
     assert (record.num_windows, record.num_positions, record.num_documents) == (1, 5, 1)
-    assert standing_record(str(tmp_path), "tokens", "train", "u") == record
+    assert finished_record(str(tmp_path), "tokens", "train", "u") == record
 
 
 def test_a_second_attempt_changes_nothing_and_reads_the_first_back(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_of_two_attempts_with_other_bytes_the_first_stands(tmp_path: Path) -> No
 def test_a_lost_record_is_rebuilt_from_the_shard_and_says_so(tmp_path: Path) -> None:
     first = commit_shard(str(tmp_path), shard(1), RECORD)
     (tmp_path / "tokens/train/u.json").unlink()
-    rebuilt = standing_record(str(tmp_path), "tokens", "train", "u")
+    rebuilt = finished_record(str(tmp_path), "tokens", "train", "u")
     assert rebuilt is not None
     assert rebuilt.environment == {"note": REBUILT_NOTE}
     for name in ("digest", "footer_digest", "size_bytes", "num_windows", "num_positions", "num_documents"):
@@ -73,7 +73,7 @@ def test_a_lost_record_is_rebuilt_from_the_shard_and_says_so(tmp_path: Path) -> 
 def test_a_lost_shard_has_to_be_done_again_and_must_come_out_the_same(tmp_path: Path) -> None:
     first = commit_shard(str(tmp_path), shard(1), RECORD)
     (tmp_path / "tokens/train/u.parquet").unlink()
-    assert standing_record(str(tmp_path), "tokens", "train", "u") is None
+    assert finished_record(str(tmp_path), "tokens", "train", "u") is None
     assert commit_shard(str(tmp_path), shard(1), RECORD) == first
     (tmp_path / "tokens/train/u.parquet").unlink()
     with pytest.raises(CorruptShardError, match="remove both and run again"):
@@ -90,14 +90,14 @@ def test_a_damaged_shard_is_not_taken_for_whole(tmp_path: Path) -> None:
     (tmp_path / "tokens/train").mkdir(parents=True)
     (tmp_path / "tokens/train/u.parquet").write_bytes(shard(1).data[:-1])
     with pytest.raises(CorruptShardError, match="not a whole Parquet file"):
-        standing_record(str(tmp_path), "tokens", "train", "u")
+        finished_record(str(tmp_path), "tokens", "train", "u")
 
 
 def test_nothing_stands_where_nothing_was_committed(tmp_path: Path) -> None:
-    assert standing_record(str(tmp_path), "tokens", "train", "u") is None
+    assert finished_record(str(tmp_path), "tokens", "train", "u") is None
 
 
 def test_a_unit_that_was_set_aside_stays_so(tmp_path: Path) -> None:
     rejected = dataclasses.replace(RECORD, status="rejected", rejected={"non_finite": 1})
     commit_record(str(tmp_path), rejected)
-    assert standing_record(str(tmp_path), "tokens", "train", "u") == rejected
+    assert finished_record(str(tmp_path), "tokens", "train", "u") == rejected

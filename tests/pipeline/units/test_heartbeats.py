@@ -41,8 +41,8 @@ def test_the_share_of_time_in_the_teacher_is_that_of_all_processes(tmp_path: Pat
 
 def test_a_named_error_comes_back_as_what_it_was(tmp_path: Path) -> None:
     heartbeats = Heartbeats(directory=str(tmp_path))
-    heartbeats.note_failure("u1", CorpusError("a.txt changed"))
-    heartbeats.note_failure("u2", OSError(28, "No space left on device"))
+    heartbeats.report_failure("u1", CorpusError("a.txt changed"))
+    heartbeats.report_failure("u2", OSError(28, "No space left on device"))
     named, other = heartbeats.failures()
     assert isinstance(named.as_error(), CorpusError)
     assert str(named.as_error()) == "a.txt changed"
@@ -56,7 +56,7 @@ def test_a_stop_reaches_workers_at_their_next_heartbeat_and_is_no_failure(tmp_pa
     heartbeats.request_stop()
     with pytest.raises(StopRequested):
         heartbeats.advance(1)
-    heartbeats.note_failure("u1", StopRequested())
+    heartbeats.report_failure("u1", StopRequested())
     assert heartbeats.failures() == []
 
 
@@ -64,7 +64,7 @@ def test_nobody_listening_is_no_fault(tmp_path: Path) -> None:
     for heartbeats in (Heartbeats(), Heartbeats(directory=str(tmp_path / "on another machine"))):
         heartbeats.advance(1)
         heartbeats.flush()
-        heartbeats.note_failure("u1", ValueError())
+        heartbeats.report_failure("u1", ValueError())
 
 
 def test_a_worker_whose_driver_has_gone_stops(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ import pytest
 from logitcask.pipeline.units import leases
 from logitcask.pipeline.units.leases import (
     DriverHungError,
-    Mark,
+    Lease,
     UnitLimits,
-    dead_marks,
-    set_aside,
-    taking,
+    dead_leases,
+    hold_lease,
+    quarantined_units,
     this_process,
 )
 
@@ -28,8 +28,8 @@ def never(_: Exception) -> None:
     raise AssertionError("nothing hangs here")
 
 
-def marks(out: Path) -> list[Mark]:
-    return [Mark(**json.loads(path.read_text())) for path in sorted((out / "attempts").glob("*.json"))]
+def marks(out: Path) -> list[Lease]:
+    return [Lease(**json.loads(path.read_text())) for path in sorted((out / "attempts").glob("*.json"))]
 
 
 def dead_process() -> str:
@@ -44,11 +44,11 @@ def test_a_unit_has_a_mark_while_it_is_in_hand_and_none_when_its_worker_could_le
 ) -> None:
     limits = UnitLimits(out=str(tmp_path))
     try:
-        with taking("u", limits, never):
-            leases.reach("forward", "u")
+        with hold_lease("u", limits, never):
+            leases.report_phase("forward", "u")
             [mark] = marks(tmp_path)
             assert (mark.unit, mark.phase, mark.process) == ("u", "forward", this_process())
-            assert dead_marks(str(tmp_path)) == {}
+            assert dead_leases(str(tmp_path)) == {}
             if error is not None:
                 raise error
     except ValueError:
@@ -59,50 +59,50 @@ def test_a_unit_has_a_mark_while_it_is_in_hand_and_none_when_its_worker_could_le
 def test_a_killed_worker_s_mark_stays_and_says_how_far_it_came(tmp_path: Path) -> None:
     code = f"""
 from logitcask.pipeline.units import leases
-with leases.taking("u", leases.UnitLimits(out={str(tmp_path)!r}), print):
-    leases.reach("encode", "u")
+with leases.hold_lease("u", leases.UnitLimits(out={str(tmp_path)!r}), print):
+    leases.report_phase("encode", "u")
 """
     (tmp_path / "faults").mkdir()
     (tmp_path / "faults/encode").write_text("kill")
     environment = {**os.environ, "LOGITCASK_FAULTS": str(tmp_path / "faults")}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == -signal.SIGKILL
-    [mark] = dead_marks(str(tmp_path))["u"]
+    [mark] = dead_leases(str(tmp_path))["u"]
     assert (mark.phase, mark.ending) == ("encode", None)
-    leases.explain_deaths(str(tmp_path), "return code -9")
-    assert dead_marks(str(tmp_path))["u"][0].describe().endswith("died at 'encode': return code -9")
+    leases.record_endings(str(tmp_path), "return code -9")
+    assert dead_leases(str(tmp_path))["u"][0].describe().endswith("died at 'encode': return code -9")
 
 
-def test_a_unit_is_set_aside_after_so_many_deaths_and_forgiven_on_demand(tmp_path: Path, leave_mark: Any) -> None:
+def test_a_unit_is_set_aside_after_so_many_deaths_and_forgiven_on_demand(tmp_path: Path, leave_lease: Any) -> None:
     limits = UnitLimits(out=str(tmp_path), attempts=2)
-    leave_mark("u", "elsewhere:7:100", 0)
-    leave_mark("v", "elsewhere:7:100", 0)
-    leave_mark("v", "elsewhere:7:200", 1)
-    assert list(set_aside(str(tmp_path), limits)) == ["v"]
-    with taking("w", limits, never):
-        assert leases.forgive(str(tmp_path)) == 3
+    leave_lease("u", "elsewhere:7:100", 0)
+    leave_lease("v", "elsewhere:7:100", 0)
+    leave_lease("v", "elsewhere:7:200", 1)
+    assert list(quarantined_units(str(tmp_path), limits)) == ["v"]
+    with hold_lease("w", limits, never):
+        assert leases.remove_dead_leases(str(tmp_path)) == 3
         assert [mark.unit for mark in marks(tmp_path)] == ["w"]
-    assert set_aside(str(tmp_path), limits) == {}
+    assert quarantined_units(str(tmp_path), limits) == {}
 
 
-def test_a_process_that_has_a_dead_one_s_number_is_not_taken_for_it(tmp_path: Path, leave_mark: Any) -> None:
+def test_a_process_that_has_a_dead_one_s_number_is_not_taken_for_it(tmp_path: Path, leave_lease: Any) -> None:
     host, pid, _ = this_process().rsplit(":", 2)
-    leave_mark("u", f"{host}:{pid}:1", 0)
-    leave_mark("u", f"{host}:{os.getppid()}:1", 1)
-    leave_mark("u", dead_process(), 2)
-    leave_mark("u", this_process(), 3)
-    assert len(dead_marks(str(tmp_path), "u")["u"]) == 3
+    leave_lease("u", f"{host}:{pid}:1", 0)
+    leave_lease("u", f"{host}:{os.getppid()}:1", 1)
+    leave_lease("u", dead_process(), 2)
+    leave_lease("u", this_process(), 3)
+    assert len(dead_leases(str(tmp_path), "u")["u"]) == 3
 
 
-def test_a_dead_process_that_its_parent_has_not_asked_after_is_dead(tmp_path: Path, leave_mark: Any) -> None:
+def test_a_dead_process_that_its_parent_has_not_asked_after_is_dead(tmp_path: Path, leave_lease: Any) -> None:
     code = (
         "from logitcask.pipeline.units.leases import this_process; import os; "
         "print(this_process(), flush=True); os.abort()"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
-    leave_mark("u", child.stdout.readline().strip())
+    leave_lease("u", child.stdout.readline().strip())
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert list(dead_marks(str(tmp_path))) == ["u"]
+    assert list(dead_leases(str(tmp_path))) == ["u"]
     child.communicate()
 
 
@@ -111,14 +111,14 @@ def test_a_unit_without_progress_ends_its_worker_with_the_place_it_hung_at(tmp_p
 import threading
 from logitcask.pipeline.units import leases
 limits = leases.UnitLimits(out={str(tmp_path)!r}, timeout_seconds=0.3)
-with leases.taking("u", limits, lambda error: print(type(error).__name__, error, flush=True)):
-    leases.reach("forward", "u")
+with leases.hold_lease("u", limits, lambda error: print(type(error).__name__, error, flush=True)):
+    leases.report_phase("forward", "u")
     threading.Event().wait()
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert ended.stdout == "UnitHungError no progress for 0.3 s at 'forward'\n"
-    [mark] = dead_marks(str(tmp_path))["u"]
+    [mark] = dead_leases(str(tmp_path))["u"]
     assert mark.ending is not None
     assert "no progress for 0.3 s at 'forward'" in mark.ending
     assert "in wait" in mark.ending
@@ -133,25 +133,25 @@ def test_a_unit_that_gets_on_is_not_hung_and_one_in_the_driver_only_says_so(tmp_
         told.set()
 
     limits = UnitLimits(out=str(tmp_path), timeout_seconds=0.4, driver=this_process())
-    with taking("u", limits, on_hang):
+    with hold_lease("u", limits, on_hang):
         for _ in range(8):
             assert not told.wait(0.1)
-            leases.progressed()
+            leases.report_progress()
         assert told.wait(30)
     assert isinstance(errors[0], DriverHungError)
 
 
 def test_a_process_that_ends_on_purpose_leaves_no_mark(tmp_path: Path) -> None:
-    with taking("u", UnitLimits(out=str(tmp_path)), never):
-        leases.let_go_of_all()
+    with hold_lease("u", UnitLimits(out=str(tmp_path)), never):
+        leases.release_leases()
         assert marks(tmp_path) == []
         leases.wait_until_idle()
 
 
-def test_only_the_living_and_those_who_may_be_count_as_active(tmp_path: Path, leave_mark: Any) -> None:
-    leave_mark("gone", dead_process(), 0)
-    leave_mark("old", "elsewhere:7:1", 0)
-    leave_mark("new", "elsewhere:7:1", 0, started_at="2999-01-01T00:00:00+00:00")
-    leave_mark("here", this_process(), 0)
-    active = leases.living_marks(str(tmp_path), timedelta(hours=1))
+def test_only_the_living_and_those_who_may_be_count_as_active(tmp_path: Path, leave_lease: Any) -> None:
+    leave_lease("gone", dead_process(), 0)
+    leave_lease("old", "elsewhere:7:1", 0)
+    leave_lease("new", "elsewhere:7:1", 0, started_at="2999-01-01T00:00:00+00:00")
+    leave_lease("here", this_process(), 0)
+    active = leases.active_leases(str(tmp_path), timedelta(hours=1))
     assert sorted(mark.unit for mark in active) == ["here", "new"]

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logitcask.pipeline.corpus.files import Compression, CorpusFile, Format
-from logitcask.pipeline.units.annotation_units import plan_annotation_units
-from logitcask.pipeline.units.units import TokenShard, TokenUnit, plan_token_units, token_shard_name
+from logitcask.pipeline.units.annotation_units import annotation_unit
+from logitcask.pipeline.units.token_units import TokenShard, TokenUnit, make_token_units, token_shard_name
 from logitcask.schemas.format.metadata import SPLITS
 
 MIB = 1 << 20
@@ -23,7 +23,7 @@ def corpus_file(
 
 
 def plan(files: list[CorpusFile], settings: str = "s", unit_bytes: int = MIB) -> list[TokenUnit]:
-    return plan_token_units(files, settings, lambda file: [file.size_bytes // 4] * 4, unit_bytes)
+    return make_token_units(files, settings, lambda file: [file.size_bytes // 4] * 4, unit_bytes)
 
 
 @given(st.lists(st.integers(0, 5 * MIB), min_size=1, max_size=30), st.integers(4096, 2 * MIB))
@@ -86,7 +86,7 @@ def test_an_annotation_unit_is_named_by_its_token_shard_and_the_settings() -> No
         num_documents=1,
         footer_digest="d",
     )
-    [one], [other] = plan_annotation_units([shard], "teacher"), plan_annotation_units([shard], "another teacher")
+    one, other = annotation_unit(shard, "teacher"), annotation_unit(shard, "another teacher")
     assert one.name.startswith("000003-0001-")
     assert len({one.name, other.name, shard.name}) == 3
     assert (one.tokens, one.split) == (shard, "train")

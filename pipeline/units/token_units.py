@@ -1,8 +1,8 @@
-"""Two plans, both pure functions of their inputs: corpus files → token units, token shards → annotation units.
+"""Token units: the corpus files as slices of about equal size, a pure function of the files and the settings.
 
-A unit is what one worker does in one go: a deterministic slice with a name that carries the fingerprint of all that
-changes the bytes it writes. So a unit that is already there is known by its name, and another job never matches.
-Neither the number of workers nor the machine has a part in either plan.
+A unit is what one worker does without interruption: a deterministic slice whose name carries the fingerprint of
+everything that changes the bytes it writes. A finished unit is therefore recognized by its name, and another job's
+unit never matches. Neither the number of workers nor the machine changes the units.
 """
 
 import itertools
@@ -13,32 +13,24 @@ from logitcask.pipeline.corpus.files import CorpusFile, FileSlice
 from logitcask.schemas.fingerprints import fingerprint
 from logitcask.schemas.format.metadata import Split
 
-# A unit of about this many bytes of text is tokenised in well under a minute.
+# A unit of about this many bytes of text is tokenized in well under a minute.
 UNIT_BYTES = 32 << 20
-
-
-# Text packs about this much; equal units matter more than exact ones.
+# About how much larger the text is than the file; equal units matter more than exact sizes.
 _EXPANSION = {None: 1, "gzip": 3, "zstd": 3}
-
-
 _PARQUET_EXPANSION = 2
-
-
-# Opening a file costs about as much as reading this much: keeps units of very many tiny files short.
+# Opening a file costs about as much as reading this much; it bounds the number of tiny files in a unit.
 _OPENING_BYTES = 4096
-
-
 _NAME_DIGITS = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenUnit:
-    """Slices of corpus files that one worker tokenises.
+    """Slices of corpus files that one worker tokenizes.
 
     Attributes:
-        name: Number and fingerprint; part of the names of all it writes.
+        name: Number and fingerprint; part of the names of all files that the unit writes.
         slices: What it reads, in order.
-        size_bytes: About how much text that is.
+        size_bytes: Approximate size of the text.
     """
 
     name: str
@@ -48,12 +40,12 @@ class TokenUnit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenShard:
-    """A token shard, as its record describes it.
+    """A token shard, as its unit's record describes it.
 
     Attributes:
-        name, split: Which one.
-        num_windows, num_positions, num_documents: What it holds; a document counts where it begins.
-        footer_digest: Of its Parquet footer.
+        name, split: Which shard.
+        num_windows, num_positions, num_documents: Its contents; a document counts where it begins.
+        footer_digest: Digest of its Parquet footer.
     """
 
     name: str
@@ -64,36 +56,19 @@ class TokenShard:
     footer_digest: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AnnotationUnit:
-    """A token shard that one worker annotates.
-
-    Attributes:
-        name: Of the target shard to be written.
-        tokens: The token shard to be read.
-    """
-
-    name: str
-    tokens: TokenShard
-
-    @property
-    def split(self) -> Split:
-        return self.tokens.split
-
-
-def plan_token_units(
+def make_token_units(
     files: Sequence[CorpusFile],
     settings_fingerprint: str,
     row_group_bytes: Callable[[CorpusFile], Sequence[int]],
     unit_bytes: int = UNIT_BYTES,
 ) -> list[TokenUnit]:
-    """Cuts large files, groups small ones, into units of about equal bytes of text.
+    """Cuts large files and groups small ones into units of about equal bytes of text.
 
     Args:
         files: Corpus files in order.
-        settings_fingerprint: Of everything but the slice that changes token shards.
+        settings_fingerprint: Covers everything except the slice that changes token shards.
         row_group_bytes: Stored bytes of each row group of a .parquet file.
-        unit_bytes: About how much text a unit holds.
+        unit_bytes: Approximate bytes of text in a unit.
     """
     pieces = [piece for file in files for piece in _slice_file(file, row_group_bytes, unit_bytes)]
     return [
@@ -106,30 +81,21 @@ def plan_token_units(
     ]
 
 
-def annotation_unit(shard: TokenShard, settings_fingerprint: str) -> AnnotationUnit:
-    """A token shard's unit, named by the shard and the fingerprint of all else that changes its targets."""
-    return AnnotationUnit(name=unit_name(_position(shard.name), [settings_fingerprint, shard.name]), tokens=shard)
+def token_shard_name(unit: TokenUnit, split: Split, index: int) -> str:
+    """Name of a unit's token shard number `index` of a split: `<unit>-<shard>-<fingerprint>`, unique over splits."""
+    number, _, digits = unit.name.partition("-")
+    return f"{number}-{'h' if split == 'held-out' else ''}{index:04d}-{digits}"
 
 
 def token_unit_name(shard_name: str) -> str:
-    """Which token unit a token shard is of: the inverse of `token_shard_name`."""
-    number, _, mark = shard_name.split("-")
-    return f"{number}-{mark}"
-
-
-def token_shard_name(unit: TokenUnit, split: Split, index: int) -> str:
-    """Name of a unit's token shard number `index` of a split: `<unit>-<shard>-<fingerprint>`, unique over splits."""
-    number, _, mark = unit.name.partition("-")
-    return f"{number}-{'h' if split == 'held-out' else ''}{index:04d}-{mark}"
+    """Name of the token unit that writes a token shard: the inverse of `token_shard_name`."""
+    number, _, digits = shard_name.split("-")
+    return f"{number}-{digits}"
 
 
 def unit_name(position: str, identity: object) -> str:
-    """`<position>-<12 hex digits of the identity's fingerprint>`: sorts by position, matches only itself."""
+    """`<position>-<12 hex digits of the identity's fingerprint>`: sorts by position and matches only itself."""
     return f"{position}-{fingerprint(identity)[:_NAME_DIGITS]}"
-
-
-def _position(shard_name: str) -> str:
-    return shard_name.rpartition("-")[0]
 
 
 def _slice_identity(piece: FileSlice) -> list:
@@ -139,7 +105,7 @@ def _slice_identity(piece: FileSlice) -> list:
 def _slice_file(
     file: CorpusFile, row_group_bytes: Callable[[CorpusFile], Sequence[int]], unit_bytes: int
 ) -> Iterator[tuple[FileSlice, int]]:
-    """The pieces of one file and about how many bytes of text each holds."""
+    """The pieces of one file, each with its approximate bytes of text."""
     if file.format == "parquet":
         yield from _slice_parquet(file, row_group_bytes(file), unit_bytes)
     elif file.format == "jsonl" and file.compression is None:
@@ -158,7 +124,7 @@ def _slice_bytes(file: CorpusFile, unit_bytes: int) -> Iterator[tuple[FileSlice,
 
 def _slice_parquet(file: CorpusFile, group_bytes: Sequence[int], unit_bytes: int) -> Iterator[tuple[FileSlice, int]]:
     if not group_bytes:
-        # An unreadable file is a slice like any other: reading it gives the rejection.
+        # An unreadable file is a slice like any other: reading it yields the rejection.
         yield FileSlice(file=file, start=0, stop=1, is_whole=True), file.size_bytes
         return
     start, size = 0, 0
@@ -171,7 +137,10 @@ def _slice_parquet(file: CorpusFile, group_bytes: Sequence[int], unit_bytes: int
 
 
 def _group(pieces: Iterable[tuple[FileSlice, int]], unit_bytes: int) -> Iterator[list[tuple[FileSlice, int]]]:
-    """Neighbours together until a unit is full; a piece that would overfill it by more than half starts the next."""
+    """Groups consecutive pieces until a unit is full; a piece that would overfill it by more than half starts the next.
+
+    Every piece counts at least `_OPENING_BYTES`.
+    """
     group: list[tuple[FileSlice, int]] = []
     filled = 0
     for piece, size in pieces:
