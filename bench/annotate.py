@@ -33,7 +33,6 @@ from memory import Peak, return_free_memory
 
 from logitcask.pipeline.annotation import score_windows
 from logitcask.pipeline.annotation.annotate_unit import AnnotationSpec, annotate_unit
-from logitcask.pipeline.annotation.scorers import ScorerSpec, _scorers
 from logitcask.pipeline.units.annotation_units import AnnotationUnit
 from logitcask.pipeline.units.heartbeats import Heartbeats
 from logitcask.pipeline.units.token_units import TokenShard
@@ -45,8 +44,11 @@ from logitcask.schemas.format.targets import Part, Windows
 from logitcask.schemas.format.writer import encode_shard
 from logitcask.teacher.scoring.block_sums import Kernel, choose_kernel
 from logitcask.teacher.scoring.heads import select_heads
-from logitcask.teacher.scoring.huggingface import HuggingFaceScorer
+from logitcask.teacher.scoring.huggingface import HuggingFaceTrunk
 from logitcask.teacher.scoring.projection import rows_of_chunk
+from logitcask.teacher.scoring.protocol import ScorerSpec
+from logitcask.teacher.scoring.registry import SCORERS
+from logitcask.teacher.scoring.trunk_scorer import TrunkScorer
 from logitcask.teacher.text.packing import Document, batches, pack_documents
 
 WINDOW_TOKENS = 1024
@@ -67,16 +69,20 @@ class Problem:
         spec: Settings of the job, but for the output.
     """
 
-    scorer: HuggingFaceScorer
+    scorer: TrunkScorer
     windows: Windows
     spec: AnnotationSpec
+
+    @property
+    def model(self) -> Any:
+        return self.scorer.trunk.model
 
 
 def bare_forward(
     problem: Problem, batch_windows: int, then: Callable[[torch.Tensor], Any] = lambda logits: None
 ) -> None:
     """The model's own logits of all windows, batch by batch."""
-    windows, model = problem.windows, problem.scorer.model
+    windows, model = problem.windows, problem.model
     longest = int(np.diff(windows.window_offsets).max())
     with torch.inference_mode():
         for start, stop in batches(windows.window_offsets, batch_windows * longest):
@@ -178,7 +184,7 @@ def fastest_batch(problem: Problem) -> int:
 def peak_bytes(problem: Problem) -> int:
     """Most memory that annotating takes above the loaded model, with windows measured at full width as in a job."""
     score_windows.measured_rows = _measured_rows
-    if problem.scorer.model.device.type == "cuda":
+    if problem.model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         annotate(problem)
@@ -243,17 +249,17 @@ def load_problem(options: argparse.Namespace) -> Problem:
     score_windows.measured_rows = lambda windows: np.zeros(windows.num_positions, dtype=bool)
     model, teacher, tokenizer, windows = _random(options) if options.teacher == RANDOM else _real(options)
     spec = ScorerSpec(
+        kind="loaded",
         reference=options.teacher,
         device=options.device,
         dtype=options.dtype,
-        attention="auto",
-        num_threads=options.threads,
-        batch_tokens=options.batch_tokens,
-        row_chunk=None,
         scheme=Scheme(),
+        batch_tokens=options.batch_tokens,
     )
-    scorer = HuggingFaceScorer(model, Scheme(), batch_tokens=spec.batch_tokens)
-    _scorers[replace(spec, batch_tokens=0)] = scorer
+    scorer = TrunkScorer(
+        HuggingFaceTrunk(model), spec.scheme, batch_tokens=spec.batch_tokens, num_threads=options.threads
+    )
+    SCORERS["loaded"] = lambda spec: scorer
     return Problem(
         scorer=scorer,
         windows=windows,

@@ -218,7 +218,7 @@ def _score(model, windows: Windows, label: str) -> dict[str, np.ndarray]:
     from rich.console import Console
     from rich.progress import track
 
-    from logitcask.teacher.scoring.heads import Heads
+    from logitcask.teacher.scoring.heads import DeviceTargets
 
     blocks, hidden, rows = [], [], []
     for number in track(range(windows.num_windows), description=f"teacher, {label}", console=Console(stderr=True)):
@@ -228,7 +228,7 @@ def _score(model, windows: Windows, label: str) -> dict[str, np.ndarray]:
         kept = np.arange(-first % HIDDEN_STRIDE, len(hidden_SD), HIDDEN_STRIDE)
         rows.append(first + kept)
         hidden.append(hidden_SD.numpy()[kept])
-    top, *sampled = (Heads.concatenate(one) for one in zip(*blocks, strict=True))
+    top, *sampled = (DeviceTargets.concatenate(one) for one in zip(*blocks, strict=True))
     columns = {**_by_probability(top), "hidden_rows": np.concatenate(rows), "hidden": np.concatenate(hidden)}
     for kind, heads in zip(SAMPLING, sampled, strict=True):
         columns[f"{kind} head_widths"], columns[f"{kind} log_tail"] = heads.widths.numpy(), heads.log_tail.numpy()

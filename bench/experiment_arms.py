@@ -24,7 +24,7 @@ from logitcask.schemas.format.writer import encode_shard
 from logitcask.student.data.collator import Batch
 from logitcask.student.losses.full_kl import TeacherLogits
 from logitcask.student.losses.loss_settings import LossSettings
-from logitcask.teacher.scoring.heads import Heads, select_heads
+from logitcask.teacher.scoring.heads import DeviceTargets, select_heads
 
 SHARD_WINDOWS = 32
 
@@ -142,7 +142,7 @@ def targets_of(teacher: RecordedTeacher, split: str, windows: Windows, rows: sli
                 logits_TV, scheme, torch.from_numpy(next_ids[chunk]), uniforms_TRN=torch.from_numpy(uniforms[chunk])
             )
         )
-    heads = Heads.concatenate(blocks)
+    heads = DeviceTargets.concatenate(blocks)
     sample_ids_RM, sample_offsets = heads.sample_ids.T.contiguous(), offsets_from_lengths(heads.sample_widths.numpy())
     return Targets(
         head_ids=heads.ids.numpy(),

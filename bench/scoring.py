@@ -13,7 +13,7 @@ from logitcask.schemas.format.draws import window_uniforms
 from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.format.targets import Windows
 from logitcask.teacher.model.loading import load_model
-from logitcask.teacher.scoring.heads import Heads, select_heads
+from logitcask.teacher.scoring.heads import DeviceTargets, select_heads
 from logitcask.teacher.scoring.projection import LinearHead, linear_head
 
 # Rows whose logits exist at a time: 128 of 262,144 ids are 134 MB in float32.
@@ -43,14 +43,14 @@ class Teacher:
         with torch.inference_mode():
             return self.head.logits(hidden_TD, torch.empty(len(hidden_TD), self.head.vocab_size))
 
-    def selections(self, window: Windows, hidden_SD: torch.Tensor, schemes: Sequence[Scheme]) -> list[Heads]:
+    def selections(self, window: Windows, hidden_SD: torch.Tensor, schemes: Sequence[Scheme]) -> list[DeviceTargets]:
         """What each scheme keeps of the rows of one window."""
         chunks = [list(self._chunk(window, hidden_SD, schemes, start)) for start in range(0, len(hidden_SD), ROW_CHUNK)]
-        return [Heads.concatenate(blocks) for blocks in zip(*chunks, strict=True)]
+        return [DeviceTargets.concatenate(blocks) for blocks in zip(*chunks, strict=True)]
 
     def _chunk(
         self, window: Windows, hidden_SD: torch.Tensor, schemes: Sequence[Scheme], start: int
-    ) -> Iterator[Heads]:
+    ) -> Iterator[DeviceTargets]:
         rows = slice(start, start + ROW_CHUNK)
         logits_TV = self.logits(hidden_SD[rows])
         next_ids_T = torch.from_numpy(window.next_token()[rows])

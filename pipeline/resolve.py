@@ -11,7 +11,6 @@ from typing import Any
 
 from logitcask.pipeline.annotation.annotate_unit import AnnotationSpec
 from logitcask.pipeline.annotation.batch_size import find_batch_tokens
-from logitcask.pipeline.annotation.scorers import ScorerSpec
 from logitcask.pipeline.config import AnnotateConfig
 from logitcask.pipeline.corpus.fields import Fields
 from logitcask.pipeline.corpus.files import CorpusFile, find_corpus
@@ -34,6 +33,7 @@ from logitcask.schemas.format.metadata import ALGORITHM_VERSION, FORMAT_VERSION,
 from logitcask.schemas.format.scheme import Scheme, further_temperatures
 from logitcask.teacher.model.attention_cost import describe_long_window, max_part_tokens
 from logitcask.teacher.model.description import check_vocabulary, describe_teacher
+from logitcask.teacher.scoring.protocol import ScorerSpec
 from logitcask.teacher.text.packing import pack_documents
 from logitcask.teacher.text.pieces import piece_bytes
 from logitcask.teacher.text.tokenizers import load_tokenizer

@@ -26,7 +26,15 @@ class TeacherError(LogitcaskError):
 
 
 class MemoryExhaustedError(LogitcaskError):
-    """Even the smallest step of the work does not fit into memory."""
+    """A step of the work does not fit into memory.
+
+    Attributes:
+        can_halve: Whether the same step can be tried in pieces of half the size.
+    """
+
+    def __init__(self, message: str, *, can_halve: bool = False) -> None:
+        super().__init__(message)
+        self.can_halve = can_halve
 
 
 class TokenizerError(LogitcaskError):

@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
+from logitcask.pipeline.annotation.cached_scorer import cached_scorer
 from logitcask.pipeline.annotation.encoder import UnitEncoder
 from logitcask.pipeline.annotation.score_windows import score_windows
-from logitcask.pipeline.annotation.scorers import ScorerSpec, cached_scorer
 from logitcask.pipeline.units import leases
 from logitcask.pipeline.units.annotation_units import AnnotationUnit
 from logitcask.pipeline.units.commit import commit_record, commit_shard, finished_record
@@ -30,10 +29,7 @@ from logitcask.schemas.format.writer import EncodedShard
 from logitcask.schemas.stats.by_source import SourceGroups, summarize_by_source
 from logitcask.schemas.stats.outlier_windows import find_outliers
 from logitcask.schemas.stats.target_statistics import Statistics
-
-if TYPE_CHECKING:
-    # torch is not needed before the first window is scored; workers of the other stage never need it.
-    pass
+from logitcask.teacher.scoring.protocol import ScorerSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,8 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from logitcask.pipeline.annotation.scorers import ScorerSpec, cached_scorer
+from logitcask.pipeline.annotation.cached_scorer import cached_scorer
+from logitcask.schemas.errors import MemoryExhaustedError
 from logitcask.schemas.format.targets import Part, Windows
+from logitcask.teacher.scoring.protocol import ScorerSpec
 
 CPU_BATCH_TOKENS = 2_048
 # Where no teacher is at hand to try: one of 2B parameters needs a tenth of a 80 GB device for it.
@@ -76,7 +78,7 @@ def _try_on_gpu(spec: ScorerSpec, window_tokens: int) -> int:
     try:
         free_bytes, _ = torch.cuda.mem_get_info(device)
         return largest_batch(peak_bytes, free_bytes, window_tokens)
-    except torch.OutOfMemoryError:
+    except MemoryExhaustedError:
         return window_tokens
 
 

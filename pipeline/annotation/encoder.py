@@ -4,17 +4,12 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from logitcask.schemas.format.metadata import ShardMetadata
 from logitcask.schemas.format.targets import Targets, Windows
 from logitcask.schemas.format.writer import EncodedShard, ShardStream
 from logitcask.schemas.stats.target_statistics import Statistics
 from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
-
-if TYPE_CHECKING:
-    pass
-
 
 _WAITING_BATCHES = 2
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from logitcask.pipeline.annotation.scorers import ScorerSpec, load_scorer
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.layout import read_configuration
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, load_snapshot
@@ -26,6 +25,8 @@ from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.format.targets import StoredTargets, TargetRows, Targets, Windows
 from logitcask.teacher.model.description import describe_teacher
 from logitcask.teacher.model.loading import resolve_device
+from logitcask.teacher.scoring.protocol import ScorerSpec
+from logitcask.teacher.scoring.registry import load_scorer
 
 # Nats: mean, and single entries beyond a step. A log-probability is a difference of logits of some ten nats, whose
 # rounding errors add up like a random walk over some hundred operations: about 10 · 10 · u. Float32 (u = 6e-8): 6e-6;
@@ -166,7 +167,6 @@ def _scorer_spec(snapshot: Snapshot, teacher: str) -> ScorerSpec:
         device=device,
         dtype=identity["teacher"]["dtype"],
         attention=environment.get("attention", "auto"),
-        num_threads=environment.get("threads", 1),
         batch_tokens=environment.get("batch_tokens", 2048),
         row_chunk=environment.get("row_chunk", 256),
         num_ids=identity.get("num_ids"),

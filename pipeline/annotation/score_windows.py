@@ -1,4 +1,4 @@
-"""The teacher at work on a unit, while another thread encodes what it has done: the accelerator never waits for zstd.
+"""The teacher scores a unit while another thread encodes what is scored: the accelerator never waits for zstd.
 
 At most two batches wait between them, so memory does not grow with the unit's length. The encoder sees batches in
 order, one after the other: the bytes are those of doing everything in turn.
@@ -7,7 +7,7 @@ order, one after the other: the bytes are those of doing everything in turn.
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,19 +16,11 @@ from logitcask.pipeline.units.heartbeats import Heartbeats
 from logitcask.schemas.errors import MemoryExhaustedError
 from logitcask.schemas.format.targets import Targets, Windows
 from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
+from logitcask.teacher.scoring.protocol import Scorer
 from logitcask.teacher.text.packing import batches
 
-if TYPE_CHECKING:
-    from logitcask.teacher.scoring.protocol import Scorer
-
-
-# Every so many windows of a shard, from its first on, are measured over the whole vocabulary.
+# Vocabulary statistics are measured in every 64th window of a shard, from its first on.
 MEASURED_WINDOW_INTERVAL = 64
-
-
-# What one window takes is halved so often: from sequences of 4,096 positions and 512 rows of logits to 128 and 16.
-_MAX_HALVINGS = 5
-
 
 _logger = logging.getLogger(__name__)
 
@@ -38,10 +30,10 @@ class Scoring:
     """What scoring a unit took.
 
     Attributes:
+        batch_tokens: Maximum positions of a forward pass at the end; memory ran out at more.
         forward_seconds: Spent in the teacher, heads included.
-        batch_tokens: Most positions of a forward pass in the end; memory ran out at more.
-        num_out_of_memory: How often it did.
-        num_halvings: How often after that a single window had to be scored in smaller pieces.
+        num_out_of_memory: How often memory ran out.
+        num_halvings: How often after that the pieces of a single window were halved.
     """
 
     batch_tokens: int
@@ -58,31 +50,31 @@ class Scoring:
 
 
 def score_windows(
-    windows: Windows, scorer: "Scorer", batch_tokens: int, heartbeats: Heartbeats, encoder: UnitEncoder
+    windows: Windows, scorer: Scorer, batch_tokens: int, heartbeats: Heartbeats, encoder: UnitEncoder
 ) -> Scoring:
     """Scores all windows batch by batch, with a heartbeat after each, and passes them on to the encoder.
 
-    Where memory runs out, batches of half as many positions are tried for the rest of the unit, down to one window;
-    then shorter sequences of its parts, and fewer rows of logits at a time.
+    Where memory runs out, the rest of the unit is scored in batches of half as many positions, down to one window;
+    then in shorter sequences of its parts, and fewer rows of logits at a time.
 
     Raises:
         NonFiniteError: The teacher gave NaN or infinity.
-        MemoryExhaustedError: A single window is too much.
+        MemoryExhaustedError: A single window does not fit into memory.
     """
     scoring = Scoring(batch_tokens=batch_tokens)
-    measured = measured_rows(windows)
+    measured_T = measured_rows(windows)
     start = 0
     last_seconds = time.perf_counter()
     scorer.num_halvings = 0
     while start < windows.num_windows:
         stop = start + next(batches(windows.window_offsets[start:], scoring.batch_tokens))[1]
         batch = windows.select(start, stop)
-        measured_T = measured[windows.window_offsets[start] : windows.window_offsets[stop]]
+        rows = slice(windows.window_offsets[start], windows.window_offsets[stop])
         forward_seconds = scoring.forward_seconds
-        found = _try_to_score(scorer, batch, measured_T, scoring)
-        if found is None:
+        scored = _try_to_score(scorer, batch, measured_T[rows], scoring)
+        if scored is None:
             continue
-        encoder.add(batch, *found)
+        encoder.add(batch, *scored)
         start = stop
         before_seconds, last_seconds = last_seconds, time.perf_counter()
         heartbeats.spend(last_seconds - before_seconds, forward_seconds=scoring.forward_seconds - forward_seconds)
@@ -91,39 +83,38 @@ def score_windows(
 
 
 def measured_rows(windows: Windows) -> np.ndarray:
-    """Which rows are measured over the whole vocabulary, bool [T]."""
+    """Which rows get vocabulary statistics, bool [T]."""
     return windows.window_index() % MEASURED_WINDOW_INTERVAL == 0
 
 
 def _try_to_score(
-    scorer: "Scorer", batch: Windows, measured_T: np.ndarray, scoring: Scoring
+    scorer: Scorer, batch: Windows, measured_T: np.ndarray, scoring: Scoring
 ) -> tuple[Targets, VocabularyStatistics] | None:
-    """The batch's targets; None where memory ran out and smaller batches are to be tried."""
-    import torch
-
+    """The batch's targets; None where memory ran out and smaller batches or pieces are to be tried."""
     started_seconds = time.perf_counter()
     try:
         return scorer.score_and_measure(batch, measured_T)
-    except torch.OutOfMemoryError as error:
-        _take_less(scorer, batch, scoring, error)
+    except MemoryExhaustedError as error:
+        _halve(scorer, batch, scoring, error)
+        return None
     finally:
         scoring.forward_seconds += time.perf_counter() - started_seconds
-    # Only now: while the exception was handled, its traceback held the tensors.
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return None
 
 
-def _take_less(scorer: "Scorer", batch: Windows, scoring: Scoring, error: Exception) -> None:
-    """Halves what is worked on at a time for the rest of the unit, or gives up."""
+def _halve(scorer: Scorer, batch: Windows, scoring: Scoring, error: MemoryExhaustedError) -> None:
+    """Halves the batches, or the pieces of a window, for the rest of the unit.
+
+    Raises:
+        MemoryExhaustedError: Neither can be halved.
+    """
     scoring.num_out_of_memory += 1
     _logger.debug("%s", error)
     if batch.num_windows > 1:
-        # Not below what this batch really was: halving a budget that was never filled would change nothing.
+        # From what this batch really was: halving a maximum that was never reached would change nothing.
         scoring.batch_tokens = max(1, min(scoring.batch_tokens, batch.num_positions) // 2)
         _logger.warning("out of memory: batches of %d tokens for the rest of this unit", scoring.batch_tokens)
         return
-    if scoring.num_halvings == _MAX_HALVINGS:
+    if not error.can_halve:
         raise MemoryExhaustedError(
             f"a window of {batch.num_positions} tokens does not fit into memory, alone and in the smallest pieces; "
             "use a smaller --window or --dtype bfloat16 with another --out, or spread the teacher by --device-map auto"

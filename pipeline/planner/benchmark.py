@@ -7,6 +7,8 @@ import numpy as np
 
 from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.format.targets import Kind, Part, Windows
+from logitcask.teacher.scoring.protocol import ScorerSpec
+from logitcask.teacher.scoring.registry import load_scorer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,22 +40,16 @@ def measure(
     Raises:
         TeacherError: It cannot be loaded.
     """
-    from logitcask.pipeline.annotation.scorers import ScorerSpec, load_scorer
     from logitcask.teacher.model.loading import resolve_device, resolve_dtype
 
     resolved = resolve_device(device)
-    import torch
-
     scorer = load_scorer(
         ScorerSpec(
             reference=teacher,
             device=resolved,
             dtype=resolve_dtype("auto", resolved),
-            attention="auto",
-            num_threads=torch.get_num_threads(),
-            batch_tokens=max(window_tokens, 2048 if resolved == "cpu" else 32_768),
-            row_chunk=None,
             scheme=scheme,
+            batch_tokens=max(window_tokens, 2048 if resolved == "cpu" else 32_768),
         )
     )
     windows = random_windows(scorer.vocab_size, num_windows, window_tokens)

@@ -13,12 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from logitcask.schemas.errors import UsageError
-
-# Where the second part of a `trial_window` lies.
-SECOND_PART = slice(5, 12)
-
-# Rounding stays far below these relative errors; parts that see each other differ by a tenth and more.
-_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.1}
+from logitcask.schemas.trial_window import SECOND_PART, trial_tolerance, trial_window
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -66,7 +61,9 @@ def check_projection(model: PreTrainedModel) -> None:
     """
     was_training = model.training
     model.eval()
-    ids, positions = trial_window(model)
+    embeddings: Any = model.get_input_embeddings()
+    window = trial_window(embeddings.weight.shape[0])
+    ids, positions = (torch.from_numpy(values).to(model.device) for values in window)
     alone = {"input_ids": ids[:, SECOND_PART], "position_ids": positions[:, SECOND_PART]}
     whole = model(**alone, use_cache=False).logits.float()
     alone_BSD = hidden_states(model, alone["input_ids"], alone["position_ids"])
@@ -74,19 +71,6 @@ def check_projection(model: PreTrainedModel) -> None:
     model.train(was_training)
     _check_logits(model, whole, output_projection(model).logits(alone_BSD).float())
     _check_parts(model, packed_BSD.float(), alone_BSD.float())
-
-
-def trial_window(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
-    """Ids and position ids, [1, 12] each, of a window of two parts to try a model on; see `SECOND_PART`."""
-    embeddings: Any = model.get_input_embeddings()
-    ids = (torch.arange(12) * 7919 + 11) % embeddings.weight.shape[0]
-    positions = torch.cat([torch.arange(SECOND_PART.start), torch.arange(12 - SECOND_PART.start)])
-    return ids.unsqueeze(0).to(model.device), positions.unsqueeze(0).to(model.device)
-
-
-def trial_tolerance(model: PreTrainedModel) -> float:
-    """Relative error from which on two ways to compute the same count as different, in the model's dtype."""
-    return _TOLERANCE.get(model.dtype, 0.1)
 
 
 def _check_logits(model: PreTrainedModel, whole: Tensor, ours: Tensor) -> None:
@@ -98,7 +82,7 @@ def _check_logits(model: PreTrainedModel, whole: Tensor, ours: Tensor) -> None:
 
 
 def _check_parts(model: PreTrainedModel, packed: Tensor, alone: Tensor) -> None:
-    error, allowed = ((packed - alone).norm() / alone.norm().clamp(min=1e-6)).item(), trial_tolerance(model)
+    error, allowed = ((packed - alone).norm() / alone.norm().clamp(min=1e-6)).item(), trial_tolerance(model.dtype)
     if not error < allowed:
         raise UsageError(
             f"{type(model).__name__}: the documents of a window see each other (hidden states of the second one differ "

@@ -12,8 +12,8 @@ from logitcask.student.online.trainer import FullDistillationTrainer, LiveTarget
 from logitcask.student.settings import EvalSettings, TrainSettings
 from logitcask.student.training.trainer import SoftTargetTrainer
 from logitcask.teacher.model.description import describe_teacher
-from logitcask.teacher.model.loading import load_model
-from logitcask.teacher.scoring.huggingface import HuggingFaceScorer
+from logitcask.teacher.scoring.protocol import ScorerSpec
+from logitcask.teacher.scoring.registry import load_scorer
 from logitcask.teacher.text.tokenizers import load_tokenizer
 
 
@@ -37,9 +37,15 @@ def online_trainer(settings: TrainSettings, windows: WindowDataset) -> Callable[
     (scheme,) = schemes
     assert scheme is not None, "target shards have one"
     temperatures, num_ids = tuple(windows[0].targets.tempered_log_tails), num_ids_of(windows)
-    model = load_model(settings.online, settings.dtype, device)
-    scorer = HuggingFaceScorer(model, scheme, temperatures=temperatures, num_ids=num_ids)
-    return partial(LiveTargetsTrainer, scorer=scorer, fingerprint=fingerprint)
+    spec = ScorerSpec(
+        reference=settings.online,
+        device=device,
+        dtype=settings.dtype,
+        scheme=scheme,
+        temperatures=temperatures,
+        num_ids=num_ids,
+    )
+    return partial(LiveTargetsTrainer, scorer=load_scorer(spec), fingerprint=fingerprint)
 
 
 def evaluation_teacher(settings: EvalSettings, windows: WindowDataset, device: str) -> LiveTeacher:

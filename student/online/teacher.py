@@ -5,17 +5,19 @@ that only pad its vocabulary get no probability, as in the shards.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from logitcask.schemas.errors import UsageError
+from logitcask.schemas.trial_window import SECOND_PART, trial_tolerance, trial_window
 from logitcask.student.data.collator import Batch
 from logitcask.student.losses.full_kl import TeacherLogits
-from logitcask.student.model.projection import SECOND_PART, hidden_states, trial_tolerance, trial_window
+from logitcask.student.model.projection import hidden_states
 from logitcask.teacher.model.loading import load_model
-from logitcask.teacher.scoring.projection import linear_head
+from logitcask.teacher.scoring.projection import linear_head, relative_error
 
 
 class LiveTeacher:
@@ -79,11 +81,12 @@ class LiveTeacher:
     @torch.no_grad()
     def _try(self) -> None:
         """Compares with the model's own logits of a part alone, padding included, where it is second in a window."""
-        ids, positions = trial_window(self.model)
+        embeddings: Any = self.model.get_input_embeddings()
+        window = trial_window(embeddings.weight.shape[0])
+        ids, positions = (torch.from_numpy(values).to(self.model.device) for values in window)
         alone_TV = self.model(input_ids=ids[:, SECOND_PART], use_cache=False).logits[0].float()
         packed_TV = self._project(self.hidden_states(ids, positions)[0, SECOND_PART])
-        scale = (alone_TV - alone_TV.mean(dim=-1, keepdim=True)).norm().clamp(min=1e-6)
-        if not (packed_TV - alone_TV).norm() / scale < trial_tolerance(self.model):
+        if not relative_error(packed_TV, alone_TV) < trial_tolerance(self.model.dtype):
             raise UsageError(
                 f"{type(self.model).__name__}: its logits are not its output matrix times its hidden states, or its "
                 "attention crosses from one document of a window to the next; annotate with it, and train from shards"

@@ -21,7 +21,7 @@ from logitcask.student.losses.linear_truncated_kl import LinearLoss
 from logitcask.student.losses.loss_settings import LossSettings
 from logitcask.student.model.projection import hidden_states, output_projection
 from logitcask.student.training.trainer import SoftTargetTrainer
-from logitcask.teacher.scoring.huggingface import HuggingFaceScorer
+from logitcask.teacher.scoring.protocol import Scorer
 
 
 class FullDistillationTrainer(SoftTargetTrainer):
@@ -85,7 +85,7 @@ class LiveTargetsTrainer(SoftTargetTrainer):
         **options: As for `SoftTargetTrainer`.
     """
 
-    def __init__(self, *arguments: Any, scorer: HuggingFaceScorer, fingerprint: str = "", **options: Any) -> None:
+    def __init__(self, *arguments: Any, scorer: Scorer, fingerprint: str = "", **options: Any) -> None:
         self._scorer, self._fingerprint = scorer, fingerprint
         super().__init__(*arguments, **options)
         if self.args.dataloader_num_workers:
@@ -108,7 +108,7 @@ class LiveTargetsTrainer(SoftTargetTrainer):
 class _Rescored(Dataset[WindowSample]):
     """Windows with targets from a live teacher."""
 
-    def __init__(self, windows: Dataset[WindowSample], scorer: HuggingFaceScorer) -> None:
+    def __init__(self, windows: Dataset[WindowSample], scorer: Scorer) -> None:
         self._windows, self._scorer = windows, scorer
 
     def __len__(self) -> int:

@@ -28,7 +28,7 @@ _LOWEST = torch.finfo(torch.float32).min
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Heads:
+class DeviceTargets:
     """Targets of T rows on the device that computed them; the fields of `schemas.format.targets.Targets`, as tensors.
 
     Attributes:
@@ -58,7 +58,7 @@ class Heads:
     is_finite: torch.Tensor
 
     @classmethod
-    def empty(cls, num_samples: int, num_temperatures: int) -> "Heads":
+    def empty(cls, num_samples: int, num_temperatures: int) -> "DeviceTargets":
         """No rows."""
         ids, numbers = torch.empty(0, dtype=torch.int32), torch.empty(0)
         return cls(
@@ -76,13 +76,13 @@ class Heads:
         )
 
     @classmethod
-    def concatenate(cls, blocks: Sequence["Heads"]) -> "Heads":
+    def concatenate(cls, blocks: Sequence["DeviceTargets"]) -> "DeviceTargets":
         """All rows of `blocks` (at least one) in order."""
         return cls(**{f.name: torch.cat([getattr(block, f.name) for block in blocks]) for f in fields(cls)})
 
-    def to_host(self) -> "Heads":
+    def to_host(self) -> "DeviceTargets":
         """The same in the host's memory."""
-        return Heads(**to_host({f.name: getattr(self, f.name) for f in fields(self)}))
+        return DeviceTargets(**to_host({f.name: getattr(self, f.name) for f in fields(self)}))
 
 
 def select_heads(
@@ -93,7 +93,7 @@ def select_heads(
     uniforms_TRN: torch.Tensor | None = None,
     temperatures: Sequence[float] = (),
     kernel: Kernel | None = None,
-) -> Heads:
+) -> DeviceTargets:
     """Heads of a block of rows (T ≥ 1). Uses `logits_TV` as working memory: its contents are lost.
 
     Args:
@@ -126,7 +126,7 @@ def select_heads(
         _log_total(rows.without_removed(blocks, temperature), temperature) - log_all_T
         for blocks, temperature, log_all_T in zip(tempered, temperatures, log_all, strict=True)
     ]
-    return Heads(
+    return DeviceTargets(
         ids=head.id.int(),
         log_probs=(head.logit.double() - rows.log_norm_T[head.row]).float(),
         widths=row_counts(head.row, len(logits_TV)),

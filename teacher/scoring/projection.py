@@ -73,6 +73,13 @@ class LinearHead:
                 block_TV.copy_(hidden_TD @ weight_VD[start : start + _CONVERTED_ROWS].float().T)
 
 
+def project(
+    head: LinearHead | None, states_TD: torch.Tensor, out_TV: torch.Tensor, *, compiled: bool = False
+) -> torch.Tensor:
+    """Writes the logits of a trunk's states into `out_TV`; without a head the states are the logits."""
+    return out_TV.copy_(states_TD) if head is None else head.logits(states_TD, out_TV, compiled=compiled)
+
+
 @functools.cache
 def _compiled_softcap(cap: float, device_type: str) -> Callable[[torch.Tensor], Any]:
     return compiled_over_rows(lambda logits_TV: logits_TV.copy_(torch.tanh(logits_TV / cap) * cap), device_type)
@@ -84,6 +91,12 @@ def rows_of_chunk(vocab_size: int) -> int:
     while rows > 1 and rows * vocab_size > _CHUNK_LOGITS:
         rows //= 2
     return rows
+
+
+def relative_error(actual_TV: torch.Tensor, expected_TV: torch.Tensor) -> float:
+    """Norm of the difference of logits, relative to the expected logits less their mean in each row."""
+    centered_TV = expected_TV - expected_TV.mean(dim=-1, keepdim=True)
+    return float((actual_TV - expected_TV).norm() / centered_TV.norm().clamp(min=1e-6))
 
 
 def linear_head(model: PreTrainedModel) -> LinearHead | None:

@@ -1,19 +1,60 @@
-"""The scorer protocol: tokens of windows in, targets out."""
+"""The seam between a job and the engine that computes its targets: the settings of a scorer, and what a scorer does.
 
+Nothing here needs torch. `teacher.scoring.registry` finds the scorer that a spec names.
+"""
+
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.format.targets import Targets, Windows
 from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
 
 
-class Scorer(Protocol):
-    """Tokens of windows → head, tail, next-token log-probability and entropy of each row with a target.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScorerSpec:
+    """How a teacher runs. A dataset keeps all of it pinned, because it moves the low bits of targets. Picklable.
 
     Attributes:
-        batch_tokens: Most positions of a forward pass; may be set.
-        num_halvings: How often what one window takes was halved, because memory ran out; may be set.
+        kind: Name of the scorer in `teacher.scoring.registry`.
+        reference: Directory, hub id or `.gguf` file of the teacher.
+        device: "cpu", "cuda" or "cuda:1".
+        dtype: Of weights and forward pass.
+        scheme: How heads are chosen.
+        attention: Attention implementation of `transformers`, or "auto".
+        num_threads: CPU threads of a worker; None keeps the process's number.
+        batch_tokens: Maximum positions of a forward pass, padding included.
+        row_chunk: Positions whose logits exist at a time; None for what suits the teacher's vocabulary.
+        temperatures: Further temperatures at which the tail is stored.
+        num_ids: Ids from here on are padding of the vocabulary and get no probability; None if there are none.
+        kernel: What passes over the logits (`teacher.scoring.block_sums`).
+        device_map: Spreads the teacher over several devices (`teacher.model.loading.load_model`).
+    """
+
+    kind: str = "huggingface"
+    reference: str
+    device: str
+    dtype: str
+    scheme: Scheme
+    attention: str = "auto"
+    num_threads: int | None = None
+    batch_tokens: int = 4096
+    row_chunk: int | None = None
+    temperatures: tuple[float, ...] = ()
+    num_ids: int | None = None
+    kernel: str = "auto"
+    device_map: str | None = None
+
+
+class Scorer(Protocol):
+    """Turns tokens of windows into the head, tail, next-token log-probability and entropy of each row with a target.
+
+    Attributes:
+        batch_tokens: Maximum positions of a forward pass; may be set between calls.
+        num_halvings: How often the pieces in which one window is scored were halved, because memory ran out; may be
+            set between calls.
     """
 
     batch_tokens: int
@@ -26,7 +67,11 @@ class Scorer(Protocol):
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What moves the low bits of targets (`teacher.model.environment`)."""
+        """What moves the low bits of targets (`teacher.model.environment`), as JSON values."""
+        ...
+
+    def prepare_thread(self) -> None:
+        """Gives the calling thread the spec's settings that hold for one thread only, such as the OpenMP threads."""
         ...
 
     def score(self, windows: Windows) -> Targets:
@@ -35,11 +80,12 @@ class Scorer(Protocol):
         Raises:
             NonFiniteError: The teacher gave NaN or infinity; names the row.
             VocabularyError: A token is not in the teacher's vocabulary.
+            MemoryExhaustedError: The windows do not fit into memory; says whether smaller pieces can be tried.
         """
         ...
 
     def score_and_measure(self, windows: Windows, measured_T: np.ndarray) -> tuple[Targets, VocabularyStatistics]:
-        """The same, and what the marked rows (bool [T]) look like over the whole vocabulary, where they have targets.
+        """As `score`, and vocabulary statistics of the marked rows (bool [T]) that have targets.
 
         Raises:
             As `score`.

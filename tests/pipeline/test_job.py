@@ -14,7 +14,7 @@ import pytest
 import torch
 from small_job import settings
 
-from logitcask.pipeline.annotation import annotate_unit, scorers
+from logitcask.pipeline.annotation import annotate_unit
 from logitcask.pipeline.commands import summary
 from logitcask.pipeline.config import AnnotateConfig
 from logitcask.pipeline.execution.background_run import UnitFailedError
@@ -41,6 +41,7 @@ from logitcask.schemas.maintenance.verify import verify
 from logitcask.schemas.stats.by_source import SourceSummary
 from logitcask.schemas.stats.outlier_windows import MAX_OUTLIERS, MIN_ROWS
 from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
+from logitcask.teacher.scoring.registry import SCORERS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")
 
@@ -395,6 +396,9 @@ class FailingScorer:
         self.environment = scorer.environment
         self.batch_tokens = scorer.batch_tokens
 
+    def prepare_thread(self) -> None:
+        self._scorer.prepare_thread()
+
     def score_and_measure(self, windows: Windows, measured_T: np.ndarray) -> tuple[Targets, VocabularyStatistics]:
         if (windows.token == self._token).any():
             raise self._error
@@ -404,14 +408,12 @@ class FailingScorer:
 @pytest.fixture
 def fail(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes the teacher fail on windows that hold a token."""
-    load = scorers.load_scorer
+    load = SCORERS["huggingface"]
 
     def start(token: int, error: Exception) -> None:
-        scorers._scorers.clear()
-        monkeypatch.setattr(scorers, "load_scorer", lambda spec: FailingScorer(load(spec), token, error))
+        monkeypatch.setitem(SCORERS, "huggingface", lambda spec: FailingScorer(load(spec), token, error))
 
-    yield start
-    scorers._scorers.clear()
+    return start
 
 
 def rare_token(finished: JobResult) -> int:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from logitcask.pipeline.annotation import scorers
 from logitcask.schemas.format.targets import Targets, Windows
 from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
+from logitcask.teacher.scoring.protocol import ScorerSpec
+from logitcask.teacher.scoring.registry import SCORERS
 
 _SAME_PROBABILITY = 0.75
 
@@ -22,13 +23,17 @@ class EchoScorer:
     """Gives three quarters to a row's own token and shares the rest among all others."""
 
     vocab_size = 1000
+    num_halvings = 0
 
-    def __init__(self, batch_tokens: int) -> None:
-        self.batch_tokens = batch_tokens
+    def __init__(self, spec: ScorerSpec) -> None:
+        self.batch_tokens = spec.batch_tokens
 
     @property
     def environment(self) -> dict[str, Any]:
         return {"device": "cpu", "num_threads": 1}
+
+    def prepare_thread(self) -> None:
+        pass
 
     def score(self, windows: Windows) -> Targets:
         return self.score_and_measure(windows, np.zeros(windows.num_positions, dtype=bool))[0]
@@ -54,19 +59,13 @@ class EchoScorer:
 
 
 def install() -> None:
-    """Makes this teacher that of all units of this process, whatever the job names."""
-    scorers.load_scorer = load_scorer
-
-
-def load_scorer(spec: Any) -> EchoScorer:
-    """Stands in for `pipeline.annotation.scorers.load_scorer`."""
-    return EchoScorer(spec.batch_tokens)
+    """Makes this the teacher of all units of this process, whatever the job names."""
+    SCORERS["huggingface"] = EchoScorer
 
 
 def replace_teachers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same for a test; teachers that other tests have loaded stay theirs."""
-    monkeypatch.setattr(scorers, "load_scorer", load_scorer)
-    monkeypatch.setattr(scorers, "_scorers", {})
+    """The same for one test."""
+    monkeypatch.setitem(SCORERS, "huggingface", EchoScorer)
 
 
 def processes_with_it(directory: Path, *imports: str) -> str:

@@ -8,8 +8,8 @@ from logitcask.pipeline.annotation.batch_size import (
     find_batch_tokens,
     largest_batch,
 )
-from logitcask.pipeline.annotation.scorers import ScorerSpec
 from logitcask.schemas.format.scheme import Scheme
+from logitcask.teacher.scoring.protocol import ScorerSpec
 
 
 def spec(device: str) -> ScorerSpec:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 
 from logitcask.pipeline.annotation.encoder import UnitEncoder
 from logitcask.pipeline.annotation.score_windows import score_windows
@@ -64,7 +63,7 @@ class CertainScorer:
 
     def score(self, windows: Windows) -> Targets:
         if windows.num_positions >> self.num_halvings > self._memory_tokens:
-            raise torch.OutOfMemoryError("no memory")
+            raise MemoryExhaustedError("no memory", can_halve=self.num_halvings < 5)
         self._fail(windows)
         self.batch_sizes.append(windows.num_positions)
         zeros = np.zeros(windows.num_positions, np.float32)
@@ -77,6 +76,9 @@ class CertainScorer:
             entropy=zeros,
             top1_ids=windows.token,
         )
+
+    def prepare_thread(self) -> None:
+        pass
 
     def score_and_measure(self, windows: Windows, measured_T: np.ndarray) -> tuple[Targets, VocabularyStatistics]:
         return self.score(windows), VocabularyStatistics(rows=int(measured_T.sum()))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from annotated import commit_annotated, two_parts
+from scorers import scorer_of
 from transformers import BloomConfig, BloomForCausalLM, TrainingArguments
 
 from logitcask.schemas import cli
@@ -23,7 +24,6 @@ from logitcask.student.online.teacher import LiveTeacher
 from logitcask.student.online.trainer import FullDistillationTrainer, LiveTargetsTrainer
 from logitcask.student.training.trainer import SoftTargetTrainer
 from logitcask.teacher.model.loading import load_model
-from logitcask.teacher.scoring.huggingface import HuggingFaceScorer
 from logitcask.teacher.text.tokenizers import load_tokenizer
 
 SCHEME = Scheme(kind="topk", k=40)
@@ -77,7 +77,7 @@ def train(dataset_url, student, tiny_teacher, tmp_path):
 
 def test_with_the_shards_scheme_a_live_teacher_gives_the_losses_of_the_shards(train, tiny_teacher):
     _, cached = train()
-    scorer = HuggingFaceScorer(load_model(tiny_teacher, "float32", "cpu"), SCHEME)
+    scorer = scorer_of(load_model(tiny_teacher, "float32", "cpu"), SCHEME)
     _, live = train(LiveTargetsTrainer, scorer=scorer)
     # By a hair: what was stored was quantised first.
     assert live[0]["kl_nats"] != cached[0]["kl_nats"]

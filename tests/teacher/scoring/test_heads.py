@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from logitcask.schemas.format.scheme import Scheme
 from logitcask.teacher.scoring import block_sums
-from logitcask.teacher.scoring.heads import Heads, select_heads
+from logitcask.teacher.scoring.heads import DeviceTargets, select_heads
 
 VOCAB_SIZE = 507
 
@@ -152,5 +152,5 @@ def test_pieces_of_blocks_change_nothing(monkeypatch):
     whole = select_heads(logits.clone(), Scheme(), next_ids)
     monkeypatch.setitem(block_sums._PIECE_LOGITS, "cpu", 4000)
     grouped = select_heads(logits.clone(), Scheme(), next_ids)
-    for name in Heads.__slots__:
+    for name in DeviceTargets.__slots__:
         torch.testing.assert_close(getattr(grouped, name), getattr(whole, name), rtol=0, atol=1e-6)

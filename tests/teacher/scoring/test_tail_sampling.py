@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from logitcask.schemas.format.draws import uniforms, window_key
 from logitcask.schemas.format.scheme import Scheme
 from logitcask.teacher.scoring import block_sums
-from logitcask.teacher.scoring.heads import Heads, select_heads
+from logitcask.teacher.scoring.heads import DeviceTargets, select_heads
 
 VOCAB_SIZE = 507
 RANDOM, THRESHOLD = Scheme(kind="random-sampling"), Scheme(kind="threshold-sampling")
@@ -30,12 +30,14 @@ def numbers(num_rows: int, scheme: Scheme, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.stack(drawn, axis=1))
 
 
-def sample(logits: torch.Tensor, scheme: Scheme, uniforms_TRN: torch.Tensor | None = None, seed: int = 0) -> Heads:
+def sample(
+    logits: torch.Tensor, scheme: Scheme, uniforms_TRN: torch.Tensor | None = None, seed: int = 0
+) -> DeviceTargets:
     drawn = numbers(len(logits), scheme, seed) if uniforms_TRN is None else uniforms_TRN
     return select_heads(logits.clone(), scheme, torch.zeros(len(logits), dtype=torch.long), uniforms_TRN=drawn)
 
 
-def counts(heads: Heads, num_replicas: int, vocab_size: int) -> np.ndarray:
+def counts(heads: DeviceTargets, num_replicas: int, vocab_size: int) -> np.ndarray:
     """How often each id was drawn, [R, T, V]."""
     found = np.zeros((num_replicas, len(heads.widths), vocab_size))
     row = torch.repeat_interleave(heads.sample_widths).numpy()
@@ -44,7 +46,7 @@ def counts(heads: Heads, num_replicas: int, vocab_size: int) -> np.ndarray:
     return found
 
 
-def decode(heads: Heads, num_replicas: int, vocab_size: int) -> np.ndarray:
+def decode(heads: DeviceTargets, num_replicas: int, vocab_size: int) -> np.ndarray:
     """The target that each replica stands for: exact head, and an equal share of the tail for each draw, [R, T, V]."""
     share = heads.log_tail.double().exp().numpy() / heads.sample_widths.clamp(min=1).numpy()
     target = counts(heads, num_replicas, vocab_size) * share[:, None]
@@ -111,7 +113,7 @@ def test_the_expected_target_is_the_teachers_distribution(scheme, make_logits):
     assert (np.abs(targets.mean(0) - exact) <= SIGMAS * standard_error + 1e-6)[often].all()
 
 
-def _variance(exact: np.ndarray, scheme: Scheme, heads: Heads) -> np.ndarray:
+def _variance(exact: np.ndarray, scheme: Scheme, heads: DeviceTargets) -> np.ndarray:
     """Of one replica's target, [T, V]: binomial, or of one number rounded up or down at random."""
     if scheme.kind == "random-sampling":
         return exact * (1 - exact) / scheme.draws

@@ -1,0 +1,30 @@
+"""The scorer of a worker process: loaded once, shared by all its units."""
+
+import threading
+from dataclasses import replace
+
+from logitcask.teacher.scoring.protocol import Scorer, ScorerSpec
+from logitcask.teacher.scoring.registry import Loader, find_loader
+
+_lock = threading.Lock()
+_loaded: dict[tuple[Loader, ScorerSpec], Scorer] = {}
+
+
+def cached_scorer(spec: ScorerSpec) -> Scorer:
+    """This process's scorer, ready for the calling thread. It is loaded once; another spec replaces it.
+
+    Raises:
+        UsageError, TeacherError: It cannot be loaded.
+    """
+    load = find_loader(spec.kind)
+    # Another batch size is no reason to load a teacher again.
+    key = load, replace(spec, batch_tokens=0)
+    with _lock:
+        if key not in _loaded:
+            _loaded.clear()
+            _loaded[key] = load(spec)
+        scorer = _loaded[key]
+    scorer.batch_tokens = spec.batch_tokens
+    # For every unit: Beam has many threads.
+    scorer.prepare_thread()
+    return scorer
