@@ -11,6 +11,7 @@ import torch
 from experiment_teacher import CACHE, RecordedTeacher
 
 from logitcask.schemas import storage
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import shard_path
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot_writer import write_snapshot
@@ -173,7 +174,7 @@ def write_dataset(teacher: RecordedTeacher, scheme: Scheme) -> str:
             name = f"{start:06d}-{split}"
             storage.create(str(out / shard_path("targets", split, name)), shard.data)
             records.append(UnitRecord(name=name, kind="targets", split=split).of_shard(shard))
-    write_snapshot(str(out), complete=True, identity={}, records=records, num_documents_in=0, rejected={})
+    write_snapshot(str(out), complete=True, identity=Identity(), records=records, num_documents_in=0, rejected={})
     return str(out)
 
 

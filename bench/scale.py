@@ -40,6 +40,7 @@ from logitcask.pipeline.units.heartbeats import Heartbeats
 from logitcask.pipeline.units.leases import UnitLimits
 from logitcask.pipeline.units.token_unit_record import TokenUnitRecord
 from logitcask.pipeline.units.token_units import TokenShard, TokenUnit, make_token_units, token_shard_name
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.split_summary import SplitSummary, sum_records
 from logitcask.schemas.fingerprints import fingerprint
@@ -261,7 +262,7 @@ def run(num_units: int, directory: Path) -> int:
         result = finish_stage(stage, RunnerSettings(), UnitLimits(out=OUT), 1, quiet=True)
     assert result.num_units == num_units - num_done, result
     with phase("check, gather and write the snapshot"):
-        snapshot = finalize(OUT, {"corpus": {}}, tokenized)
+        snapshot = finalize(OUT, Identity(), tokenized)
     assert snapshot.complete
     assert snapshot.total().num_shards == num_units
     assert snapshot.total().num_documents == snapshot.num_documents_in

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from logitcask.schemas import storage
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import shard_path
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot_writer import write_snapshot
@@ -103,7 +104,7 @@ def write_shards(size: Size, out: Path, num_windows: int = 16) -> str:
     shard = encode_shard(windows, _random_targets(generator, windows, size.vocab_size), metadata)
     storage.create(str(out / shard_path("targets", "train", "0")), shard.data)
     record = UnitRecord(name="0", kind="targets", split="train").of_shard(shard)
-    write_snapshot(str(out), complete=True, identity={}, records=[record], num_documents_in=0, rejected={})
+    write_snapshot(str(out), complete=True, identity=Identity(), records=[record], num_documents_in=0, rejected={})
     return str(out)
 
 

@@ -13,7 +13,7 @@ from logitcask.pipeline.units.annotation_units import annotation_unit
 from logitcask.pipeline.units.leases import active_leases
 from logitcask.pipeline.units.token_unit_record import read_token_unit_record
 from logitcask.schemas import storage
-from logitcask.schemas.dataset.identity import target_fingerprint
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import read_configuration
 from logitcask.schemas.dataset.snapshot import load_snapshot, snapshot_numbers
 from logitcask.schemas.errors import ForeignOutputError, LogitcaskError
@@ -61,7 +61,7 @@ def clean(out: str, *, older_than: timedelta, dry_run: bool = False) -> list[Rem
     _require_rest(out, older_than)
     before = datetime.now(UTC) - older_than
     fs, root = storage.filesystem(out)
-    needed = _Needed(out, configuration["identity"])
+    needed = _Needed(out, configuration.identity)
     found = fs.find(root, detail=True)
     assert isinstance(found, dict)
     removals = []
@@ -91,7 +91,7 @@ def _utc(time: datetime) -> datetime:
 class _Needed:
     """What snapshots and records refer to."""
 
-    def __init__(self, out: str, identity: dict) -> None:
+    def __init__(self, out: str, identity: Identity) -> None:
         self._lists: set[str] = set()
         self._targets: set[tuple[str, str]] = set()
         self._tokens: set[tuple[str, str]] = set()
@@ -100,7 +100,7 @@ class _Needed:
             snapshot = load_snapshot(out, number)
             self._lists.add(snapshot.shards_file)
             self._targets |= {(entry.split, entry.name) for entry in snapshot.each_shard()}
-        mark = target_fingerprint(identity)
+        mark = identity.target_fingerprint()
         for file in storage.list_files(storage.join(out, "tokens", "units")):
             unit = read_token_unit_record(out, storage.file_name(file.url).removesuffix(".json"))
             self._finished.add(unit.name)

@@ -92,7 +92,7 @@ def summary(result: "JobResult") -> str:
     if result.quarantined:
         evidence = storage.redact(storage.join(result.out, "attempts"))
         lines.insert(-1, ("evidence", f"{evidence}; to retry, add --retry-quarantined to the same command"))
-    if held_out is None and snapshot.identity.get("held_out", 0) > 0:
+    if held_out is None and snapshot.identity.held_out:
         lines.insert(-1, ("note", "the held-out split got no document; choose a larger --held-out share"))
     return "\n".join(f"{name:<10} {text}" for name, text in lines)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from logitcask.pipeline.config import AnnotateConfig
 from logitcask.pipeline.runners.local_workers import check_devices, visible_devices
+from logitcask.schemas.dataset.layout import Configuration
 from logitcask.schemas.format.metadata import TeacherInfo
 from logitcask.teacher.model.loading import check_device_map, resolve_device, resolve_dtype
 from logitcask.teacher.scoring.block_sums import choose_kernel
@@ -56,9 +57,9 @@ def runs_in_process(config: AnnotateConfig) -> bool:
     return config.runner == "local" and config.workers == 1
 
 
-def resolve_shard_tokens(config: AnnotateConfig, begun: dict[str, Any], device: str) -> int:
+def resolve_shard_tokens(config: AnnotateConfig, begun: Configuration | None, device: str) -> int:
     chosen = max(config.window, _SHARD_TOKENS[_device_kind(device)])
-    return config.shard_tokens or begun.get("shard_tokens") or chosen
+    return config.shard_tokens or (begun and begun.identity.shard_tokens) or chosen
 
 
 def _device_kind(device: str) -> str:

@@ -89,9 +89,9 @@ def _annotate(config: AnnotateConfig, runner: "StageRunner") -> JobResult:
         return JobResult(out=job.out, snapshot=finished, num_units=0, num_annotated_positions=0, seconds=0.0)
     if config.retry_quarantined:
         remove_dead_leases(job.out)
-    token_units = make_token_units(job.files, job.token_fingerprint(), row_group_bytes)
+    token_units = make_token_units(job.files, job.identity.token_fingerprint(), row_group_bytes)
     first = runner.finish(job, _token_stage(job, token_units))
-    tokenized = read_tokenized_corpus(job.out, token_units, job.target_fingerprint())
+    tokenized = read_tokenized_corpus(job.out, token_units, job.identity.target_fingerprint())
     _require_documents(job, tokenized, first)
     started_seconds = time.monotonic()
     try:

@@ -6,7 +6,7 @@ bits (device, threads, batch size) is the *environment*; it is decided once, kep
 
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from logitcask.pipeline.annotation.annotate_unit import AnnotationSpec
@@ -24,8 +24,8 @@ from logitcask.pipeline.environment import (
 from logitcask.pipeline.finalization.append import check_append
 from logitcask.pipeline.tokenization.token_shards import TokenSpec
 from logitcask.schemas import storage
-from logitcask.schemas.dataset.identity import differences, target_fingerprint
-from logitcask.schemas.dataset.layout import read_configuration, write_configuration
+from logitcask.schemas.dataset.identity import CorpusInfo, Identity, differences
+from logitcask.schemas.dataset.layout import Configuration, read_configuration, write_configuration
 from logitcask.schemas.dataset.vocabulary import has_vocabulary, write_vocabulary
 from logitcask.schemas.errors import ConfigurationMismatchError, TokenizerError, UsageError
 from logitcask.schemas.fingerprints import fingerprint
@@ -65,20 +65,10 @@ class ResolvedJob:
 
     out: str
     files: tuple[CorpusFile, ...]
-    identity: dict[str, Any]
+    identity: Identity
     environment: dict[str, Any]
     tokens: TokenSpec
     targets: AnnotationSpec
-
-    def token_fingerprint(self) -> str:
-        """Covers everything but the slice that changes a token shard."""
-        keys = ("tokenizer", "text_field", "chat_field", "document_bytes", "window_tokens", "overlap_tokens")
-        keys += ("held_out", "shard_tokens", "corpus_licence", "packing_version", "format_version")
-        return fingerprint({key: self.identity[key] for key in keys} | {"vocab_size": self.tokens.vocab_size})
-
-    def target_fingerprint(self) -> str:
-        """Covers everything but the token shard that changes a target shard."""
-        return target_fingerprint(self.identity)
 
 
 def resolve_job(config: AnnotateConfig) -> ResolvedJob:
@@ -95,8 +85,8 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
     temperatures = further_temperatures(config.temperatures, scheme)
     files = find_corpus(config.corpus)
     begun = read_configuration(config.out)
-    environment = resolve_environment(config, begun["environment"] if begun else {})
-    shard_tokens = resolve_shard_tokens(config, begun["identity"] if begun else {}, environment["device"])
+    environment = resolve_environment(config, begun.environment if begun else {})
+    shard_tokens = resolve_shard_tokens(config, begun, environment["device"])
     teacher = describe_teacher(config.teacher, environment["dtype"])
     loaded_tokenizer = load_tokenizer(config.tokenizer or config.teacher)
     tokenizer = loaded_tokenizer.info
@@ -105,7 +95,7 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
     identity = _identity(config, files, tokenizer, teacher, scheme, temperatures, shard_tokens)
     if environment["batch_tokens"] == "auto":
         any_size = environment | {"batch_tokens": config.window}
-        spec = _scorer_spec(config, scheme, temperatures, any_size, identity)
+        spec = _scorer_spec(config, scheme, temperatures, any_size, identity.num_ids)
         environment |= {"batch_tokens": find_batch_tokens(spec, config.window, in_process=runs_in_process(config))}
     if config.append:
         check_append(config.out, begun, identity)
@@ -119,10 +109,10 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
         files=files,
         identity=identity,
         environment=environment,
-        tokens=_token_spec(config, out, tokenizer, teacher, identity["shard_tokens"]),
+        tokens=_token_spec(config, out, tokenizer, teacher, shard_tokens),
         targets=AnnotationSpec(
             out=out,
-            scorer=_scorer_spec(config, scheme, temperatures, environment, identity),
+            scorer=_scorer_spec(config, scheme, temperatures, environment, identity.num_ids),
             teacher=teacher,
             tokenizer=tokenizer,
             window_tokens=config.window,
@@ -181,53 +171,52 @@ def _identity(
     scheme: Scheme,
     temperatures: tuple[float, ...],
     shard_tokens: int,
-) -> dict[str, Any]:
-    return {
-        "corpus": {
-            "num_files": len(files),
-            "size_bytes": sum(file.size_bytes for file in files),
-            "fingerprint": fingerprint([file.identity() for file in files]),
-        },
-        "text_field": None if config.chat_field else config.text_field,
-        "chat_field": config.chat_field,
-        "document_bytes": config.document_bytes,
-        "tokenizer": asdict(tokenizer),
-        "teacher": asdict(teacher),
-        "scheme": scheme.to_json(),
-        # Only where there are any, so that datasets begun without them go on.
-        **({"temperatures": list(temperatures)} if temperatures else {}),
-        **_padding(config, tokenizer, teacher),
-        "window_tokens": config.window,
-        "overlap_tokens": config.overlap,
-        "held_out": config.held_out,
-        "shard_tokens": shard_tokens,
-        "entropy": config.entropy,
-        **({"layout": config.layout} if config.layout != "plain" else {}),
-        "corpus_licence": config.corpus_license,
-        "packing_version": PACKING_VERSION,
-        "algorithm_version": ALGORITHM_VERSION,
-        "format_version": FORMAT_VERSION,
-    }
+) -> Identity:
+    return Identity(
+        corpus=CorpusInfo(
+            num_files=len(files),
+            size_bytes=sum(file.size_bytes for file in files),
+            fingerprint=fingerprint([file.identity() for file in files]),
+        ),
+        corpus_licence=config.corpus_license,
+        text_field=None if config.chat_field else config.text_field,
+        chat_field=config.chat_field,
+        document_bytes=config.document_bytes,
+        tokenizer=tokenizer,
+        teacher=teacher,
+        scheme=scheme,
+        temperatures=temperatures,
+        num_ids=_num_ids(config, tokenizer, teacher),
+        window_tokens=config.window,
+        overlap_tokens=config.overlap,
+        held_out=config.held_out,
+        shard_tokens=shard_tokens,
+        entropy=config.entropy,
+        layout=config.layout,
+        packing_version=PACKING_VERSION,
+        algorithm_version=ALGORITHM_VERSION,
+        format_version=FORMAT_VERSION,
+    )
 
 
-def _padding(config: AnnotateConfig, tokenizer: TokenizerInfo, teacher: TeacherInfo) -> dict[str, int]:
+def _num_ids(config: AnnotateConfig, tokenizer: TokenizerInfo, teacher: TeacherInfo) -> int | None:
     """From which id on the teacher's own vocabulary is padding, if it is.
 
     Rows beyond the tokenizer's ids make the matrix's size round, were never trained on, and cannot occur in text. With
     another tokenizer than the teacher's own nobody knows: it may lack ids that the teacher was trained on.
     """
     if config.tokenizer is not None or tokenizer.vocab_size >= teacher.vocab_size:
-        return {}
-    return {"num_ids": tokenizer.vocab_size}
+        return None
+    return tokenizer.vocab_size
 
 
-def _claim(out: str, begun: dict[str, Any] | None, identity: dict[str, Any], environment: dict[str, Any]) -> None:
+def _claim(out: str, begun: Configuration | None, identity: Identity, environment: dict[str, Any]) -> None:
     """Begins the dataset, or checks that it was begun with the same identity."""
     if begun is None and not write_configuration(out, identity=identity, environment=environment):
         begun = read_configuration(out)
     if begun is None:
         return
-    lines = list(differences(begun["identity"], identity))
+    lines = differences(begun.identity, identity, "job")
     if lines:
         raise ConfigurationMismatchError(
             f"{storage.redact(out)} was begun with other settings:\n  "
@@ -258,7 +247,7 @@ def _scorer_spec(
     scheme: Scheme,
     temperatures: tuple[float, ...],
     environment: dict[str, Any],
-    identity: dict[str, Any],
+    num_ids: int | None,
 ) -> ScorerSpec:
     return ScorerSpec(
         reference=_absolute(config.teacher),
@@ -270,7 +259,7 @@ def _scorer_spec(
         row_chunk=environment["row_chunk"],
         scheme=scheme,
         temperatures=temperatures,
-        num_ids=identity.get("num_ids"),
+        num_ids=num_ids,
         kernel=environment["kernel"],
         device_map=environment.get("device_map"),
     )

@@ -20,8 +20,8 @@ from logitcask.schemas.dataset.layout import read_configuration
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, load_snapshot
 from logitcask.schemas.errors import FingerprintMismatchError, UsageError
 from logitcask.schemas.format import quantizer
+from logitcask.schemas.format.metadata import TeacherInfo
 from logitcask.schemas.format.reader import ShardReader
-from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.format.targets import StoredTargets, TargetRows, Targets, Windows
 from logitcask.teacher.model.description import describe_teacher
 from logitcask.teacher.model.loading import resolve_device
@@ -146,7 +146,6 @@ def recompute(out: str, teacher: str, num_windows: int, *, number: int | None = 
         raise UsageError(f"--recompute needs at least one window, got {num_windows}")
     snapshot = load_snapshot(out, number)
     spec = _scorer_spec(snapshot, teacher)
-    _check_teacher(snapshot, teacher, spec.dtype)
     scorer = load_scorer(spec)
     comparison = _Comparison()
     for stored_windows, stored, environment in _chosen(snapshot, num_windows, seed):
@@ -158,22 +157,28 @@ def recompute(out: str, teacher: str, num_windows: int, *, number: int | None = 
 
 def _scorer_spec(snapshot: Snapshot, teacher: str) -> ScorerSpec:
     """The scorer as it was, on this machine's device where the recorded one is not here."""
-    configuration = read_configuration(snapshot.url) or {"environment": {}}
-    environment, identity = configuration["environment"], snapshot.identity
+    configuration, identity = read_configuration(snapshot.url), snapshot.identity
+    environment = configuration.environment if configuration else {}
+    if identity.teacher is None or identity.scheme is None:
+        raise UsageError(
+            f"{storage.redact(snapshot.url)}: snapshot {snapshot.number} does not state a teacher and a scheme that "
+            "this release knows, so nothing can be recomputed"
+        )
+    _check_teacher(snapshot.url, identity.teacher, teacher)
     path = Path(teacher).expanduser()
     device = _device(environment.get("device", "cpu"))
     return ScorerSpec(
         reference=str(path.absolute()) if path.exists() else teacher,
         device=device,
-        dtype=identity["teacher"]["dtype"],
+        dtype=identity.teacher.dtype,
         attention=environment.get("attention", "auto"),
         batch_tokens=environment.get("batch_tokens", 2048),
         row_chunk=environment.get("row_chunk", 256),
-        num_ids=identity.get("num_ids"),
+        num_ids=identity.num_ids,
         kernel=environment.get("kernel", "auto"),
         device_map=environment.get("device_map") if device == environment.get("device") else None,
-        scheme=Scheme.from_json(identity["scheme"]),
-        temperatures=tuple(identity.get("temperatures", ())),
+        scheme=identity.scheme,
+        temperatures=identity.temperatures,
     )
 
 
@@ -183,13 +188,13 @@ def _device(recorded: str) -> str:
     return recorded if not recorded.startswith("cuda") or torch.cuda.is_available() else resolve_device("auto")
 
 
-def _check_teacher(snapshot: Snapshot, teacher: str, dtype: str) -> None:
-    """Before a model is loaded: what another teacher says proves nothing."""
-    given, recorded = describe_teacher(teacher, dtype).fingerprint, snapshot.identity["teacher"]["fingerprint"]
-    if given != recorded:
+def _check_teacher(out: str, recorded: TeacherInfo, teacher: str) -> None:
+    """Refuses another teacher, whose targets would prove nothing, before its model is loaded."""
+    given = describe_teacher(teacher, recorded.dtype)
+    if given.fingerprint != recorded.fingerprint:
         raise FingerprintMismatchError(
-            f"{teacher}: fingerprint {given}, but {storage.redact(snapshot.url)} was annotated by "
-            f"{snapshot.identity['teacher']['name']!r} with fingerprint {recorded}; name the same weights"
+            f"{teacher}: fingerprint {given.fingerprint}, but {storage.redact(out)} was annotated by "
+            f"{recorded.name!r} with fingerprint {recorded.fingerprint}; name the same weights"
         )
 
 

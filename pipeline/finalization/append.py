@@ -5,22 +5,20 @@ Until all of them are finished, the old snapshot stays the latest; the new one i
 latest then. Rows that `select` and `forget` removed from older shards stay removed; new shards are added whole.
 """
 
-from typing import Any
+from dataclasses import asdict, replace
 
 from logitcask.schemas import storage
-from logitcask.schemas.dataset.appends import claim_append, corpora
-from logitcask.schemas.dataset.identity import differences, joined_terms, without_names
+from logitcask.schemas.dataset.appends import claim_append
+from logitcask.schemas.dataset.identity import AppendedCorpus, Identity, differences, joined_licenses
+from logitcask.schemas.dataset.layout import Configuration
 from logitcask.schemas.dataset.snapshot import Snapshot, complete_snapshot, latest_snapshot
 from logitcask.schemas.dataset.snapshot_writer import Draft, publish
 from logitcask.schemas.dataset.split_summary import sum_summaries
 from logitcask.schemas.errors import ConfigurationMismatchError, IncompleteDatasetError, UsageError
 from logitcask.schemas.stats.sum_by_key import sum_by_key
 
-# Keys that may differ between the corpora of one dataset, and those that record the dataset's own origin.
-_OF_CORPORA = ("corpus", "corpus_licence", "appended", "merged")
 
-
-def check_append(out: str, begun: dict[str, Any] | None, identity: dict[str, Any]) -> None:
+def check_append(out: str, begun: Configuration | None, identity: Identity) -> None:
     """Checks that a corpus can be appended to the dataset, and registers the append.
 
     Raises:
@@ -30,10 +28,7 @@ def check_append(out: str, begun: dict[str, Any] | None, identity: dict[str, Any
     """
     if begun is None:
         raise UsageError(f"{storage.redact(out)}: no dataset to append to; annotate without --append first")
-    ours, theirs = (
-        without_names({k: v for k, v in one.items() if k not in _OF_CORPORA}) for one in (begun["identity"], identity)
-    )
-    lines = list(differences(ours, theirs))
+    lines = differences(begun.identity, identity, "dataset")
     if lines:
         raise ConfigurationMismatchError(
             f"{storage.redact(out)} was made with other settings:\n  "
@@ -44,7 +39,7 @@ def check_append(out: str, begun: dict[str, Any] | None, identity: dict[str, Any
     claim_append(out, identity)
 
 
-def finished_before(out: str, identity: dict[str, Any], *, appends: bool) -> Snapshot | None:
+def finished_before(out: str, identity: Identity, *, appends: bool) -> Snapshot | None:
     """The latest snapshot, if it already holds this corpus, so that there is nothing to do.
 
     None for the snapshot of a plain annotation: the job checks its units, and makes lost ones again.
@@ -52,8 +47,7 @@ def finished_before(out: str, identity: dict[str, Any], *, appends: bool) -> Sna
     latest = latest_snapshot(out)
     if latest is None or not latest.complete or (latest.made_by == "annotate" and not appends):
         return None
-    held = {corpus["fingerprint"] for corpus in corpora(latest.identity)}
-    return latest if identity["corpus"]["fingerprint"] in held else None
+    return latest if latest.identity.holds(identity.corpus) else None
 
 
 def write_appended(out: str, draft: Draft) -> Snapshot:
@@ -70,7 +64,7 @@ def write_appended(out: str, draft: Draft) -> Snapshot:
         )
     while True:
         base = complete_snapshot(out)
-        if draft.identity["corpus"]["fingerprint"] in {corpus["fingerprint"] for corpus in corpora(base.identity)}:
+        if base.identity.holds(draft.identity.corpus):
             return base
         snapshot = publish(out, _extended(base, draft), base.number + 1)
         if snapshot is not None:
@@ -86,17 +80,15 @@ def _extended(base: Snapshot, draft: Draft) -> Draft:
             f"first {twice[0]}) and would be trained on twice; append only new files"
         )
     names = [*base.splits, *(name for name in draft.splits if name not in base.splits)]
-    licence = draft.identity.get("corpus_licence")
+    assert draft.identity.corpus is not None, "an append has a corpus"
+    appended = AppendedCorpus(**asdict(draft.identity.corpus), corpus_licence=draft.identity.corpus_licence)
     return Draft(
         complete=True,
-        identity={
-            **base.identity,
-            "corpus_licence": joined_terms([base.identity.get("corpus_licence"), licence]),
-            "appended": [
-                *base.identity.get("appended", []),
-                {**draft.identity["corpus"], "corpus_licence": licence},
-            ],
-        },
+        identity=replace(
+            base.identity,
+            corpus_licence=joined_licenses([base.identity.corpus_licence, appended.corpus_licence]),
+            appended=(*base.identity.appended, appended),
+        ),
         num_documents_in=base.num_documents_in + draft.num_documents_in,
         rejected=sum_by_key([base.rejected, draft.rejected]),
         splits={name: sum_summaries(one.splits[name] for one in (base, draft) if name in one.splits) for name in names},

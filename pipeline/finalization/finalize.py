@@ -18,6 +18,7 @@ from logitcask.pipeline.units.finished import stored_shards
 from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, read_token_unit_record
 from logitcask.pipeline.units.token_units import TokenShard, TokenUnit
 from logitcask.schemas import storage
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import record_path, shard_path
 from logitcask.schemas.dataset.record import UnitRecord, read_record
 from logitcask.schemas.dataset.snapshot import Snapshot
@@ -88,7 +89,7 @@ def gather_segments(
 
 def finalize(
     out: str,
-    identity: dict[str, Any],
+    identity: Identity,
     tokenized: TokenizedCorpus,
     *,
     check: bool = True,

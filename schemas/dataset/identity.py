@@ -1,71 +1,242 @@
-"""Whether targets may stand side by side: what of a dataset's identity must agree, and what differs, in words.
+"""What a dataset is: its resolved settings, which of them change which bytes, and how far each must agree.
 
-A dataset's identity is its resolved configuration. Corpora, licences and names may differ between datasets that are
-trained on together; whatever changes what a target means may not.
+`Identity` is the one table of the settings: every field names the shards whose bytes it changes and the scope in which
+it must be equal. Fingerprints and comparisons follow from it. `OUT/logitcask.json` and each snapshot store it as JSON.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, get_args
 
+from logitcask.schemas.errors import UsageError
 from logitcask.schemas.fingerprints import fingerprint
-
-
-def target_fingerprint(identity: dict[str, Any]) -> str:
-    """Of everything but the token shard that changes a target shard, as a dataset's identity states it."""
-    keys = ("teacher", "scheme", "entropy", "temperatures", "num_ids", "layout", "algorithm_version", "format_version")
-    return fingerprint({key: identity[key] for key in keys if key in identity})
-
-
-# Of a dataset's identity and of a shard's metadata alike.
-_DECIDES_TARGETS = (
-    "teacher",
-    "tokenizer",
-    "scheme",
-    "temperatures",
-    "num_ids",
-    "entropy",
-    "has_entropy",
-    "quantizer",
-    "window_tokens",
-    "algorithm_version",
-    "format_version",
+from logitcask.schemas.format.metadata import (
+    ALGORITHM_VERSION,
+    FORMAT_VERSION,
+    ShardMetadata,
+    Split,
+    TeacherInfo,
+    TokenizerInfo,
 )
+from logitcask.schemas.format.scheme import Layout, Scheme
+
+# Where a setting must be equal: within one annotation job; in all corpora of one dataset, which `annotate --append`
+# adds; in all datasets that are merged or trained on together, because the setting changes what a target means.
+Scope = Literal["job", "dataset", "targets"]
+
+Shards = Literal["tokens", "targets"]
+
+# One model can be in two directories, and only one of them may state its license.
+_LABELS = ("name", "licence")
 
 
-# One model can lie in two directories, and only one of them may state its terms.
-_FOR_PEOPLE = ("name", "licence")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CorpusInfo:
+    """A corpus, by its content.
+
+    Attributes:
+        num_files, size_bytes: Its extent.
+        fingerprint: Covers the content of all files.
+    """
+
+    num_files: int
+    size_bytes: int
+    fingerprint: str
 
 
-def targets_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an identity (or of a shard's metadata, as JSON) that decides what targets mean."""
-    return without_names({key: identity[key] for key in _DECIDES_TARGETS if key in identity})
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AppendedCorpus(CorpusInfo):
+    """A corpus that `annotate --append` added, with its own license."""
+
+    corpus_licence: str | None
 
 
-def without_names(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """An identity without what its teacher and tokenizer are called, and under which terms they are."""
-    return {
-        key: {name: one for name, one in value.items() if name not in _FOR_PEOPLE}
-        if isinstance(value, Mapping)
-        else value
-        for key, value in identity.items()
-    }
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Row:
+    """What the table says of a setting.
+
+    Attributes:
+        changes: The shards whose bytes it changes.
+        agrees: The widest scope in which it must be equal.
+        always_stored: Whether its default is stored too. That of a setting which a later release adds must not be, so
+            that datasets without the setting keep their fingerprints.
+    """
+
+    changes: tuple[Shards, ...]
+    agrees: Scope
+    always_stored: bool
 
 
-def joined_terms(stated: Sequence[str | None]) -> str | None:
-    """Terms that all apply, as SPDX joins them; None where nobody stated any."""
-    if not any(stated):
-        return None
-    return " AND ".join(dict.fromkeys(one or "not stated" for one in stated))
+def _row(*changes: Shards, agrees: Scope, always_stored: bool = False) -> dict[str, _Row]:
+    return {"row": _Row(changes=changes, agrees=agrees, always_stored=always_stored)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """The settings of a dataset; None where one is not known.
+
+    Attributes:
+        corpus: The first corpus, or the sum of the merged ones.
+        corpus_licence: License of the text, as the user stated it.
+        text_field, chat_field: The field of a record that holds its text, or its conversation.
+        document_bytes: The maximum size of a document.
+        tokenizer, teacher, scheme: As in the shards' metadata.
+        temperatures: Temperatures other than 1 whose tails are stored.
+        num_ids: The first id that is only padding of the teacher's vocabulary; None where none is.
+        window_tokens: The maximum number of positions in a window.
+        overlap_tokens: Context rows that repeat the end of a cut part.
+        held_out: Share of the documents in the held-out split.
+        shard_tokens: The target number of positions in a shard.
+        entropy: Whether shards have the column `entropy`.
+        layout: How head ids are stored.
+        packing_version, algorithm_version, format_version: Versions of the rules that make windows, targets and files.
+        appended: The corpora that were appended, in order.
+        merged: The origins of a merged dataset, as JSON.
+        unknown: What a later release stored in addition, as nested JSON; written back unchanged.
+    """
+
+    corpus: CorpusInfo | None = field(default=None, metadata=_row(agrees="job"))
+    corpus_licence: str | None = field(default=None, metadata=_row("tokens", agrees="job", always_stored=True))
+    text_field: str | None = field(default=None, metadata=_row("tokens", agrees="dataset", always_stored=True))
+    chat_field: str | None = field(default=None, metadata=_row("tokens", agrees="dataset", always_stored=True))
+    document_bytes: int | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
+    tokenizer: TokenizerInfo | None = field(default=None, metadata=_row("tokens", agrees="targets"))
+    teacher: TeacherInfo | None = field(default=None, metadata=_row("targets", agrees="targets"))
+    scheme: Scheme | None = field(default=None, metadata=_row("targets", agrees="targets"))
+    temperatures: tuple[float, ...] = field(default=(), metadata=_row("targets", agrees="targets"))
+    num_ids: int | None = field(default=None, metadata=_row("targets", agrees="targets"))
+    window_tokens: int | None = field(default=None, metadata=_row("tokens", agrees="targets"))
+    overlap_tokens: int | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
+    held_out: float | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
+    shard_tokens: int | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
+    entropy: bool | None = field(default=None, metadata=_row("targets", agrees="targets"))
+    layout: Layout = field(default="plain", metadata=_row("targets", agrees="dataset"))
+    packing_version: int | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
+    algorithm_version: int | None = field(default=None, metadata=_row("targets", agrees="targets"))
+    format_version: int | None = field(default=None, metadata=_row("tokens", "targets", agrees="targets"))
+    appended: tuple[AppendedCorpus, ...] = field(default=(), metadata=_row(agrees="job"))
+    merged: tuple[dict[str, Any], ...] = field(default=(), metadata=_row(agrees="job"))
+    unknown: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def corpora(self) -> tuple[CorpusInfo, ...]:
+        """All corpora, in the order in which they were added."""
+        return (*([self.corpus] if self.corpus else []), *self.appended)
+
+    @property
+    def vocabulary_fingerprint(self) -> str | None:
+        """Covers the meaning of the ids; None where it is not known."""
+        return self.tokenizer.vocabulary_fingerprint if self.tokenizer else None
+
+    def holds(self, corpus: CorpusInfo | None) -> bool:
+        """Whether a corpus is one of these."""
+        return corpus is not None and corpus.fingerprint in {one.fingerprint for one in self.corpora}
+
+    def token_fingerprint(self) -> str:
+        """Covers everything except the slice of the corpus that changes the bytes of a token shard."""
+        assert self.teacher is not None, "token shards are made for one teacher"
+        return fingerprint(self._changing("tokens") | {"vocab_size": self.teacher.vocab_size})
+
+    def target_fingerprint(self) -> str:
+        """Covers everything except the token shard that changes the bytes of a target shard."""
+        return fingerprint(self._changing("targets"))
+
+    def _changing(self, shards: Shards) -> dict[str, Any]:
+        return {name: one for name, one in self.to_json().items() if name in _TABLE and shards in _TABLE[name].changes}
+
+    def shard_metadata(self, kind: Shards, split: Split) -> ShardMetadata:
+        """What the footer of a shard says.
+
+        Raises:
+            UsageError: Tokenizer, window or, for targets, teacher or scheme are not known.
+        """
+        needed = ("tokenizer", "window_tokens", *(("teacher", "scheme") if kind == "targets" else ()))
+        missing = [name for name in needed if getattr(self, name) is None]
+        if missing:
+            raise UsageError(f"an identity without {' and '.join(missing)} does not describe a shard of {kind}")
+        of_targets = {"teacher": self.teacher, "scheme": self.scheme, "has_entropy": bool(self.entropy)}
+        known: dict[str, Any] = {"tokenizer": self.tokenizer, "window_tokens": self.window_tokens}
+        known |= of_targets | {"layout": self.layout} if kind == "targets" else {}
+        return ShardMetadata(kind=kind, split=split, corpus_licence=self.corpus_licence, **known)
+
+    @classmethod
+    def of_shards(cls, metadata: ShardMetadata) -> "Identity":
+        """What the footer of a target shard says of its dataset; the inverse of `shard_metadata`."""
+        return cls(
+            corpus_licence=metadata.corpus_licence,
+            tokenizer=metadata.tokenizer,
+            teacher=metadata.teacher,
+            scheme=metadata.scheme,
+            window_tokens=metadata.window_tokens,
+            entropy=metadata.has_entropy,
+            layout=metadata.layout,
+            algorithm_version=ALGORITHM_VERSION,
+            format_version=FORMAT_VERSION,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored; settings with their default are left out, except those that are always stored."""
+        stored = {
+            one.name: _to_json(getattr(self, one.name))
+            for one in fields(self)
+            if one.name in _TABLE and (_TABLE[one.name].always_stored or getattr(self, one.name) != one.default)
+        }
+        return _joined(stored, self.unknown)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Identity":
+        """Parses an identity; what this release does not know is kept in `unknown`.
+
+        Raises:
+            TypeError, AttributeError: It is not an identity.
+        """
+        settings: dict[str, Any] = {name: value[name] for name in _TABLE if name in value}
+        for name, info in (("corpus", CorpusInfo), ("tokenizer", TokenizerInfo), ("teacher", TeacherInfo)):
+            if settings.get(name) is not None:
+                settings[name] = _known(info, settings[name])
+        if "scheme" in settings:
+            settings["scheme"] = _known_scheme(settings["scheme"])
+        for name in ("temperatures", "merged"):
+            settings[name] = tuple(settings.get(name, ()))
+        settings["appended"] = tuple(_known(AppendedCorpus, one) for one in settings.get("appended", ()))
+        identity = cls(**settings)
+        return replace(identity, unknown=_without(value, identity.to_json()))
+
+
+_TABLE: dict[str, _Row] = {one.name: one.metadata["row"] for one in fields(Identity) if one.metadata}
 
 
 def differences(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], *, where: tuple[str, str] = ("in the output", "now")
-) -> Iterator[str]:
-    """Keys (dotted) whose values differ, with both values and where each was found, sorted."""
+    ours: Identity, theirs: Identity, scope: Scope, *, where: tuple[str, str] = ("in the output", "now")
+) -> list[str]:
+    """The settings that must agree in a scope but do not: dotted keys, with both values and where each was found.
+
+    The names and licenses of teacher and tokenizer must agree only within a job.
+    """
+    return list(_different_lines(_agreeing(ours, scope), _agreeing(theirs, scope), where))
+
+
+def _agreeing(identity: Identity, scope: Scope) -> dict[str, Any]:
+    """The settings that must agree in a scope, as JSON. Those of a later release must agree in a dataset."""
+    scopes = get_args(Scope)
+    settings = {
+        name: value
+        for name, value in identity.to_json().items()
+        if scopes.index(_TABLE[name].agrees if name in _TABLE else "dataset") >= scopes.index(scope)
+    }
+    if scope == "job":
+        return settings
+    return {
+        name: {key: one for key, one in value.items() if key not in _LABELS} if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+    }
+
+
+def _different_lines(ours: Mapping[str, Any], theirs: Mapping[str, Any], where: tuple[str, str]) -> Iterator[str]:
     for key in sorted(ours.keys() | theirs.keys()):
         one, other = ours.get(key), theirs.get(key)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
-            yield from (f"{key}.{line}" for line in differences(one, other, where=where))
+            yield from (f"{key}.{line}" for line in _different_lines(one, other, where))
         elif one != other:
             yield f"{key}: {_shorten(one)} {where[0]}, {_shorten(other)} {where[1]}"
 
@@ -73,3 +244,51 @@ def differences(
 def _shorten(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def joined_licenses(stated: Sequence[str | None]) -> str | None:
+    """Licenses that all apply, as SPDX joins them; None where none is stated."""
+    if not any(stated):
+        return None
+    return " AND ".join(dict.fromkeys(one or "not stated" for one in stated))
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_to_json(one) for one in value]
+    if isinstance(value, Scheme):
+        return value.to_json()
+    return asdict(value) if isinstance(value, _INFOS) else value
+
+
+_INFOS = (CorpusInfo, TokenizerInfo, TeacherInfo)
+
+
+def _known(info: Any, value: Mapping[str, Any]) -> Any:
+    """An instance of a dataclass with the fields of a value that this release knows."""
+    return info(**{one.name: value[one.name] for one in fields(info) if one.name in value})
+
+
+def _known_scheme(value: dict[str, Any]) -> Scheme | None:
+    """None for a scheme of a later release, which can be shown but not used."""
+    try:
+        return Scheme.from_json(value)
+    except (KeyError, TypeError, UsageError):
+        return None
+
+
+def _without(value: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a nested JSON value that another one lacks."""
+    rest = {}
+    for name, one in value.items():
+        if name not in known:
+            rest[name] = one
+        elif isinstance(one, Mapping) and isinstance(known[name], Mapping) and (nested := _without(one, known[name])):
+            rest[name] = nested
+    return rest
+
+
+def _joined(known: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `_without`."""
+    nested = {name: _joined(known[name], one) for name, one in more.items() if isinstance(known.get(name), Mapping)}
+    return {**known, **more, **nested}

@@ -1,14 +1,40 @@
-"""Where the files of a dataset are, and its configuration file."""
+"""Where the files of a dataset are, and its configuration file.
 
+    OUT/logitcask.json                        the configuration: identity and numeric environment; written first
+    OUT/tokens/<split>/<name>.parquet|.json   token shards and their records
+    OUT/tokens/units/<name>.json              what a token unit found, rejected and wrote; written last
+    OUT/targets/<split>/<name>.parquet|.json  target shards and their records
+    OUT/tokenizer/pieces.json                 the bytes of every id, so that windows can be shown as text
+    OUT/rejected/<name>.jsonl                 documents that could not be annotated, with the reason
+    OUT/snapshots/<number>.json               a snapshot: totals, statistics, and whether it is complete
+    OUT/snapshots/<number>-<digest>.parquet   the list of its shards
+    OUT/segments/, OUT/attempts/              internal to the job: gathered records, and the leases of units
+
+Every file is created once and never changed.
+"""
+
+from dataclasses import dataclass
 from typing import Any
 
 from logitcask.schemas import storage
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.errors import ForeignOutputError, UnknownFormatVersionError
 
 DATASET_VERSION = 1
-
-
 CONFIGURATION_NAME = "logitcask.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Configuration:
+    """What a dataset was begun with.
+
+    Attributes:
+        identity: The settings that decide its bytes.
+        environment: The numeric environment, which moves only their low bits; empty where it is not known.
+    """
+
+    identity: Identity
+    environment: dict[str, Any]
 
 
 def configuration_url(out: str) -> str:
@@ -21,44 +47,48 @@ def shard_path(kind: str, split: str, name: str) -> str:
 
 
 def record_path(kind: str, split: str, name: str) -> str:
-    """The path of the record beside a shard."""
+    """The path of the record next to a shard, relative to the dataset's directory."""
     return f"{kind}/{split}/{name}.json"
 
 
-def read_configuration(out: str) -> dict[str, Any] | None:
-    """The configuration a dataset was begun with; None where nothing was begun.
+def read_configuration(out: str) -> Configuration | None:
+    """The configuration of a dataset; None for an empty directory, or none.
 
     Raises:
-        ForeignOutputError: The directory holds something, but not a dataset.
-        UnknownFormatVersionError: Another version began it.
+        ForeignOutputError: The directory holds files, but not a dataset.
+        UnknownFormatVersionError: A later version began it.
     """
+    url = storage.redact(configuration_url(out))
     try:
-        configuration = storage.read_json(configuration_url(out))
+        value = storage.read_json(configuration_url(out))
     except FileNotFoundError:
-        return _nothing_begun(out)
+        return _require_empty(out)
     except ValueError as error:
-        raise ForeignOutputError(f"{storage.redact(configuration_url(out))}: not JSON ({error})") from error
-    version = configuration.get("dataset_version") if isinstance(configuration, dict) else None
+        raise ForeignOutputError(f"{url}: not JSON ({error})") from error
+    version = value.get("dataset_version") if isinstance(value, dict) else None
     if version is None:
-        raise ForeignOutputError(f"{storage.redact(configuration_url(out))}: not the configuration of a dataset")
+        raise ForeignOutputError(f"{url}: not the configuration of a dataset")
     if version != DATASET_VERSION:
         raise UnknownFormatVersionError(
             f"{storage.redact(out)}: dataset version {version}; this release reads {DATASET_VERSION}; "
             "install a newer logitcask"
         )
-    return configuration
+    try:
+        return Configuration(identity=Identity.from_json(value["identity"]), environment=value["environment"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ForeignOutputError(f"{url}: not the configuration of a dataset ({error})") from error
 
 
-def _nothing_begun(out: str) -> None:
-    held = storage.list_files(out)
-    if held:
+def _require_empty(out: str) -> None:
+    files = storage.list_files(out)
+    if files:
         raise ForeignOutputError(
-            f"{storage.redact(out)}: holds {len(held)} files but no {CONFIGURATION_NAME}, so it is not a dataset "
-            f"(first file: {storage.redact(held[0].url)}); choose another output directory"
+            f"{storage.redact(out)}: holds {len(files)} files but no {CONFIGURATION_NAME}, so it is not a dataset "
+            f"(first file: {storage.redact(files[0].url)}); choose another output directory"
         )
 
 
-def write_configuration(out: str, *, identity: dict[str, Any], environment: dict[str, Any]) -> bool:
-    """Begins a dataset; False if somebody began it first."""
-    value = {"dataset_version": DATASET_VERSION, "identity": identity, "environment": environment}
+def write_configuration(out: str, *, identity: Identity, environment: dict[str, Any]) -> bool:
+    """Begins a dataset; False if another process began it first."""
+    value = {"dataset_version": DATASET_VERSION, "identity": identity.to_json(), "environment": environment}
     return storage.create_json(configuration_url(out), value)

@@ -1,19 +1,8 @@
-"""A dataset: a directory of immutable shards with a record beside each, and numbered snapshots of them.
+"""A snapshot: a numbered, immutable view of a dataset, over shards that never change. A trainer names the one it uses.
 
-    OUT/logitcask.json                        what the dataset is: the resolved configuration, made first
-    OUT/tokens/<split>/<name>.parquet|.json   token shards and their records
-    OUT/tokens/units/<name>.json              made last: what a token unit found, rejected and wrote
-    OUT/targets/<split>/<name>.parquet|.json  target shards and their records
-    OUT/tokenizer/pieces.json                 the bytes of every id, so that windows can be read as text
-    OUT/rejected/<name>.jsonl                 documents that could not be annotated, with the reason
-    OUT/snapshots/<number>.json               a snapshot: totals, statistics, and whether it is complete
-    OUT/snapshots/<number>-<digest>.parquet   the shards it is made of
-    OUT/segments/, OUT/attempts/              the job's own: gathered records, and who has a unit in hand
-
-Every file is created once and never changed. A trainer names the snapshot it uses. The list of shards stands in a
-file of its own, so that totals and statistics of any number of shards are one small read. What a snapshot leaves out of
-its shards are rules (`schemas.dataset.rules`); `schemas.dataset.shard_view` opens a shard with them,
-`schemas.dataset.snapshot_writer` writes the next snapshot.
+The list of shards is a file of its own, so that totals and statistics of any number of shards are one small read. The
+rules of a snapshot (`schemas.dataset.rules`) say what it leaves out of its shards; `schemas.dataset.shard_view` opens a
+shard with them, and `schemas.dataset.snapshot_writer` writes the next snapshot.
 """
 
 import re
@@ -22,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from logitcask.schemas import storage
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import DATASET_VERSION
 from logitcask.schemas.dataset.rules import Rules, rules_from_json
 from logitcask.schemas.dataset.split_summary import SplitSummary, sum_summaries
@@ -75,7 +65,7 @@ class Snapshot:
         url: The dataset's directory.
         number: Counts from 1.
         complete: Whether every planned unit is in it, or set aside with its reason.
-        identity: What the shards are: corpus, tokenizer, teacher, scheme and the rest of the resolved configuration.
+        identity: The settings of the dataset: corpora, tokenizer, teacher, scheme and the rest.
         num_documents_in: Documents found in the corpus: annotated + rejected, if complete.
         rejected: Reason to number of documents set aside.
         splits: Totals and statistics by split, of what the snapshot takes; sizes are those of whole files.
@@ -91,7 +81,7 @@ class Snapshot:
     url: str
     number: int
     complete: bool
-    identity: dict[str, Any]
+    identity: Identity
     num_documents_in: int
     rejected: dict[str, int]
     splits: dict[str, SplitSummary]
@@ -217,6 +207,7 @@ def _parse_snapshot(out: str, value: dict[str, Any]) -> Snapshot:
             f"{storage.redact(out)}: a snapshot of dataset version {version}; this release reads {DATASET_VERSION}; "
             "install a newer logitcask"
         )
+    fields["identity"] = Identity.from_json(fields["identity"])
     fields["splits"] = {split: SplitSummary.from_json(summary) for split, summary in fields["splits"].items()}
     # Snapshots of the first release have none.
     fields["selections"] = tuple(rules_from_json(rules) for rules in fields.get("selections", []))

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from logitcask.schemas import storage
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import DATASET_VERSION, shard_path
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.rules import Rules, rules_to_json
@@ -30,7 +31,7 @@ class Draft:
     """A snapshot to be: everything but its number. The attributes are those of `Snapshot`."""
 
     complete: bool
-    identity: dict[str, Any]
+    identity: Identity
     num_documents_in: int
     rejected: dict[str, int]
     splits: dict[str, SplitSummary]
@@ -46,7 +47,7 @@ def write_snapshot(
     out: str,
     *,
     complete: bool,
-    identity: dict[str, Any],
+    identity: Identity,
     records: Iterable[UnitRecord],
     num_documents_in: int,
     rejected: dict[str, int],
@@ -171,6 +172,7 @@ def _entry_batches(entries: Iterator[ShardEntry], schema: "pa.Schema") -> "Itera
 def _snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
     fields = asdict(snapshot)
     del fields["url"]
+    fields["identity"] = snapshot.identity.to_json()
     fields["selections"] = [rules_to_json(rules) for rules in snapshot.selections]
     return {"dataset_version": DATASET_VERSION, **_string_keys(fields)}
 

@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from logitcask.schemas.format import quantizer
 from logitcask.schemas.format.scheme import Layout, Scheme
 
 FORMAT_VERSION = 1
@@ -98,6 +97,9 @@ class ShardMetadata:
         return self.teacher.vocab_size if self.teacher else self.tokenizer.vocab_size
 
     def to_json(self) -> dict[str, Any]:
+        # Not at the top: numpy, which snapshots are read without.
+        from logitcask.schemas.format import quantizer
+
         fields = asdict(self)
         if self.layout == "plain":
             # Shards had no other when they had no such field: equal shards keep equal bytes.

@@ -149,7 +149,7 @@ def _difference(a: np.ndarray | None, b: np.ndarray | None, rows: np.ndarray) ->
 
 
 def _vocabulary(snapshot: Snapshot) -> str | None:
-    return snapshot.identity.get("tokenizer", {}).get("vocabulary_fingerprint")
+    return snapshot.identity.vocabulary_fingerprint
 
 
 class _OpenShards:

@@ -7,6 +7,7 @@ figures of the whole vocabulary from a share of the windows.
 from typing import Any
 
 from logitcask.schemas import storage
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.snapshot import Snapshot
 from logitcask.schemas.dataset.split_summary import SplitSummary
 from logitcask.schemas.stats import expected_bytes
@@ -28,7 +29,7 @@ ACCURACY = {
 def describe(snapshot: Snapshot) -> dict[str, Any]:
     """All that a snapshot says. Nats, bytes, seconds and counts; None where unknown."""
     identity, total = snapshot.identity, snapshot.total()
-    window_tokens = identity.get("window_tokens")
+    stored, window_tokens = identity.to_json(), identity.window_tokens
     return {
         "schema": SCHEMA,
         "dataset": storage.redact(snapshot.url),
@@ -36,13 +37,13 @@ def describe(snapshot: Snapshot) -> dict[str, Any]:
         "complete": snapshot.complete,
         "missing_units": snapshot.num_missing_units,
         "made_by": snapshot.made_by,
-        "teacher": identity.get("teacher"),
-        "tokenizer": {k: v for k, v in identity.get("tokenizer", {}).items() if k != "chat_template"},
-        "scheme": identity.get("scheme"),
+        "teacher": stored.get("teacher"),
+        "tokenizer": {k: v for k, v in stored.get("tokenizer", {}).items() if k != "chat_template"},
+        "scheme": stored.get("scheme"),
         "window_tokens": window_tokens,
         "licences": {
-            "teacher": (identity.get("teacher") or {}).get("licence"),
-            "corpus": identity.get("corpus_licence"),
+            "teacher": identity.teacher.licence if identity.teacher else None,
+            "corpus": identity.corpus_licence,
         },
         "documents": {
             "in": snapshot.num_documents_in,
@@ -119,13 +120,13 @@ def _describe_outliers(extremes: OutlierWindows) -> dict[str, Any]:
     }
 
 
-def _describe_costs(total: SplitSummary, identity: dict[str, Any]) -> dict[str, Any]:
+def _describe_costs(total: SplitSummary, identity: Identity) -> dict[str, Any]:
     """What was spent, beside what the formulas of `plan` expect of such a dataset."""
-    parameters = (identity.get("teacher") or {}).get("num_parameters")
+    parameters, scheme = identity.teacher.num_parameters if identity.teacher else None, identity.scheme
     return {
         "devices": {device: _describe_cost(cost, parameters) for device, cost in total.costs.items()},
         "bytes_per_token": total.size_bytes / total.num_positions if total.num_positions else None,
-        "expected_bytes_per_token": _expected_bytes(identity.get("scheme")),
+        "expected_bytes_per_token": expected_bytes.bytes_per_token(scheme.to_json()) if scheme else None,
         "bytes_per_token_source": expected_bytes.BYTES_SOURCE,
     }
 
@@ -141,10 +142,6 @@ def _describe_cost(cost: RunningCost, num_parameters: int | None) -> dict[str, A
         "tokens_per_second": rate,
         "flop_per_second_lower_bound": 2 * num_parameters * rate if num_parameters and rate else None,
     }
-
-
-def _expected_bytes(scheme: dict[str, Any] | None) -> float | None:
-    return None if scheme is None else expected_bytes.bytes_per_token(scheme)
 
 
 def _histograms(statistics: Statistics) -> dict[str, Any]:

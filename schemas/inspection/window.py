@@ -47,7 +47,7 @@ def dataset_vocabulary(snapshot: Snapshot) -> Vocabulary:
     Raises:
         UsageError: It does not say. FingerprintMismatchError: It says so of another vocabulary.
     """
-    return read_vocabulary(snapshot.url, snapshot.identity.get("tokenizer", {}).get("vocabulary_fingerprint"))
+    return read_vocabulary(snapshot.url, snapshot.identity.vocabulary_fingerprint)
 
 
 def find_window(snapshot: Snapshot, window: str) -> tuple[NumberedShard, int]:

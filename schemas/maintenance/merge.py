@@ -10,14 +10,13 @@ datasets is refused, since its documents would be learned twice. Documents of on
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
 from logitcask.schemas import storage
 from logitcask.schemas.dataset import snapshot_writer, split_summary
-from logitcask.schemas.dataset.appends import corpora
-from logitcask.schemas.dataset.identity import differences, joined_terms, targets_identity
+from logitcask.schemas.dataset.identity import CorpusInfo, Identity, differences, joined_licenses
 from logitcask.schemas.dataset.layout import read_configuration, write_configuration
 from logitcask.schemas.dataset.shard_view import parts_of_shards
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, complete_snapshot, load_snapshot
@@ -101,12 +100,11 @@ def _shards(snapshots: Sequence[Snapshot]) -> Iterator[tuple[int, Snapshot, Shar
 
 
 def _check_same_targets(first: Snapshot, other: Snapshot) -> None:
-    where = tuple(f"in {storage.redact(one.url)}" for one in (first, other))
-    assert len(where) == 2
-    lines = list(differences(targets_identity(first.identity), targets_identity(other.identity), where=where))
+    where = (f"in {storage.redact(first.url)}", f"in {storage.redact(other.url)}")
+    lines = differences(first.identity, other.identity, "targets", where=where)
     if not lines:
-        # What shards say of themselves counts, whatever their dataset says.
-        lines = list(differences(_of_first_shard(first), _of_first_shard(other), where=where))
+        # The shards' own metadata counts, whatever the dataset's identity says.
+        lines = differences(_of_first_shard(first), _of_first_shard(other), "targets", where=where)
     if lines:
         raise ConfigurationMismatchError(
             "targets that were made in different ways cannot be merged:\n  "
@@ -115,10 +113,10 @@ def _check_same_targets(first: Snapshot, other: Snapshot) -> None:
         )
 
 
-def _of_first_shard(snapshot: Snapshot) -> dict[str, Any]:
+def _of_first_shard(snapshot: Snapshot) -> Identity:
     for entry in snapshot.shards():
         with ShardReader(snapshot.shard_url(entry), footer_digest=entry.footer_digest) as reader:
-            return targets_identity(reader.metadata.to_json())
+            return Identity.of_shards(reader.metadata)
     raise UsageError(f"{storage.redact(snapshot.url)}: snapshot {snapshot.number} has no shards; leave it out")
 
 
@@ -142,48 +140,52 @@ def _names(snapshots: Sequence[Snapshot]) -> dict[tuple[int, str], str]:
     return names
 
 
-def _identity(snapshots: Sequence[Snapshot]) -> dict[str, Any]:
-    """The first one's, for what is appended later, with the corpora, terms and origins of all."""
+def _identity(snapshots: Sequence[Snapshot]) -> Identity:
+    """The first dataset's identity, for what is appended later, with the corpora, licenses and origins of all."""
     first = snapshots[0].identity
-    teachers = [one.identity.get("teacher") or {} for one in snapshots]
-    held = [corpus for one in snapshots for corpus in corpora(one.identity)]
-    return {
-        **{key: value for key, value in first.items() if key != "appended"},
-        **(
-            {"teacher": {**teachers[0], "licence": joined_terms([one.get("licence") for one in teachers])}}
-            if teachers[0]
-            else {}
+    teacher_license = joined_licenses([_teacher_license(one) for one in snapshots])
+    corpora = [corpus for one in snapshots for corpus in one.identity.corpora]
+    return replace(
+        first,
+        teacher=replace(first.teacher, licence=teacher_license) if first.teacher else None,
+        corpus=CorpusInfo(
+            num_files=sum(corpus.num_files for corpus in corpora),
+            size_bytes=sum(corpus.size_bytes for corpus in corpora),
+            fingerprint=fingerprint([corpus.fingerprint for corpus in corpora]),
         ),
-        "corpus": {
-            "num_files": sum(corpus["num_files"] for corpus in held),
-            "size_bytes": sum(corpus["size_bytes"] for corpus in held),
-            "fingerprint": fingerprint([corpus["fingerprint"] for corpus in held]),
-        },
-        "corpus_licence": joined_terms([one.identity.get("corpus_licence") for one in snapshots]),
-        "merged": [
+        corpus_licence=joined_licenses([one.identity.corpus_licence for one in snapshots]),
+        appended=(),
+        merged=tuple(
             {
                 "dataset": storage.redact(one.url),
                 "snapshot": one.number,
                 "shards_digest": one.shards_digest,
-                "corpora": corpora(one.identity),
-                "corpus_licence": one.identity.get("corpus_licence"),
-                "teacher": {key: teacher.get(key) for key in ("name", "licence")},
-                "merged": one.identity.get("merged", []),
+                "corpora": [asdict(corpus) for corpus in one.identity.corpora],
+                "corpus_licence": one.identity.corpus_licence,
+                "teacher": {
+                    "name": one.identity.teacher.name if one.identity.teacher else None,
+                    "licence": _teacher_license(one),
+                },
+                "merged": list(one.identity.merged),
             }
-            for one, teacher in zip(snapshots, teachers, strict=True)
-        ],
-    }
+            for one in snapshots
+        ),
+    )
 
 
-def _begin(out: str, identity: dict[str, Any], first: Snapshot) -> None:
+def _teacher_license(snapshot: Snapshot) -> str | None:
+    return snapshot.identity.teacher.licence if snapshot.identity.teacher else None
+
+
+def _begin(out: str, identity: Identity, first: Snapshot) -> None:
     """Claims the output, or checks that it was begun as the same merge."""
     begun = read_configuration(out)
     if begun is None:
         source = read_configuration(first.url)
-        write_configuration(out, identity=identity, environment=source["environment"] if source else {})
+        write_configuration(out, identity=identity, environment=source.environment if source else {})
         begun = read_configuration(out)
     assert begun is not None
-    lines = list(differences(begun["identity"], identity))
+    lines = differences(begun.identity, identity, "job")
     if lines:
         raise ConfigurationMismatchError(
             f"{storage.redact(out)} was begun as something else:\n  " + "\n  ".join(lines) + "\nChoose another --out"
@@ -213,7 +215,7 @@ def _count_shared_ids(snapshots: Sequence[Snapshot]) -> int:
 
 
 def _notes(snapshots: Sequence[Snapshot]) -> Iterator[str]:
-    shares = [one.identity.get("held_out") for one in snapshots]
+    shares = [one.identity.held_out for one in snapshots]
     if len(set(shares)) > 1:
         yield (
             f"the held-out shares differ ({', '.join(map(str, shares))}): a document that is in two of the corpora may "

@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from logitcask.schemas import storage
-from logitcask.schemas.dataset.identity import differences, targets_identity
+from logitcask.schemas.dataset.identity import Identity, differences
 from logitcask.schemas.dataset.shard_view import SnapshotShard, open_shard
 from logitcask.schemas.dataset.snapshot import ShardEntry, complete_snapshot, require_split
 from logitcask.schemas.errors import FingerprintMismatchError, MissingShardError
@@ -79,7 +79,7 @@ class SoftTargetDataset(Dataset[WindowSample]):
         self._block_starts: dict[int, list[int]] = {}
         self._open_caches()
         # One snapshot may hold corpora under different terms; all of them go with what is learned from it.
-        licence = self.snapshot.identity.get("corpus_licence")
+        licence = self.snapshot.identity.corpus_licence
         first: ShardMetadata = self._reader(0).metadata
         self.metadata = replace(first, corpus_licence=licence or first.corpus_licence)
 
@@ -157,8 +157,8 @@ class SoftTargetDataset(Dataset[WindowSample]):
         first: ShardMetadata | None = getattr(self, "metadata", None)
         if first is None:
             return
-        ours, theirs = (targets_identity(metadata.to_json()) for metadata in (first, shard.metadata))
-        lines = list(differences(ours, theirs, where=("in the first shard", "here")))
+        ours, theirs = Identity.of_shards(first), Identity.of_shards(shard.metadata)
+        lines = differences(ours, theirs, "targets", where=("in the first shard", "here"))
         if lines:
             raise FingerprintMismatchError(
                 f"{storage.redact(shard.url)}: made with other settings than the first shard of snapshot "

@@ -77,7 +77,7 @@ def num_ids_of(windows: WindowDataset) -> int | None:
     Raises:
         UsageError: Several datasets say different things; names them.
     """
-    stated = {dataset.url: dataset.snapshot.identity.get("num_ids") for dataset in datasets_of(windows)}
+    stated = {dataset.url: dataset.snapshot.identity.num_ids for dataset in datasets_of(windows)}
     if len(set(stated.values())) > 1:
         found = ", ".join(
             f"{url}: {'all ids' if number is None else f'{number} ids'}" for url, number in stated.items()

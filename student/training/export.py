@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from logitcask.schemas.dataset.identity import joined_terms
+from logitcask.schemas.dataset.identity import joined_licenses
 from logitcask.schemas.format.metadata import ShardMetadata
 from logitcask.student.model.student_card import CARD_NAME, StudentCard
 
@@ -49,8 +49,8 @@ def export_student(
         training={**training, "teachers": [asdict(teacher) for teacher in teachers.values()]},
         licences={
             **identity.licences,
-            "teacher": joined_terms([teacher.licence for teacher in teachers.values()]),
-            "corpus": joined_terms([one.corpus_licence for one in datasets]),
+            "teacher": joined_licenses([teacher.licence for teacher in teachers.values()]),
+            "corpus": joined_licenses([one.corpus_licence for one in datasets]),
         },
     ).write(directory)
 

@@ -18,7 +18,7 @@ from logitcask.pipeline.units.commit import commit_shard
 from logitcask.pipeline.units.leases import this_process
 from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, token_unit_record_path
 from logitcask.schemas import storage
-from logitcask.schemas.dataset.identity import target_fingerprint
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import write_configuration
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot_writer import write_snapshot
@@ -28,13 +28,16 @@ from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.format.targets import Part, Targets, Windows
 from logitcask.schemas.format.writer import EncodedShard, encode_shard
 
-IDENTITY = {"teacher": "t", "scheme": "s", "entropy": True, "algorithm_version": 1, "format_version": 1}
 TOKENIZER = TokenizerInfo(
     name="t", fingerprint="f", vocabulary_fingerprint="v", vocab_size=100, bos_id=None, eos_id=None
 )
 TEACHER = TeacherInfo(
     name="t", fingerprint="f", vocab_size=100, dtype="float32", architecture="a", num_parameters=1, licence=None
 )
+IDENTITY = Identity(
+    tokenizer=TOKENIZER, teacher=TEACHER, scheme=Scheme(), window_tokens=8, entropy=True,
+    algorithm_version=1, format_version=1,
+)  # fmt: skip
 DAYS_AGO = 1_700_000_000
 
 
@@ -77,7 +80,7 @@ def tokenize(out: Path, number: int) -> AnnotationUnit:
     tokens = token_shard(commit(out, "tokens", f"{number:06d}-0000-abc"))
     unit = TokenUnitRecord(name=f"{number:06d}-abc", num_documents=1, rejected={}, shards=(tokens,))
     storage.create_json(storage.join(str(out), token_unit_record_path(unit.name)), unit.to_json())
-    return annotation_unit(tokens, target_fingerprint(IDENTITY))
+    return annotation_unit(tokens, IDENTITY.target_fingerprint())
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from logitcask.pipeline.commands import Annotate, summary
 from logitcask.pipeline.config import AnnotateConfig
 from logitcask.pipeline.job import JobResult
 from logitcask.schemas.cli import main, parse_command
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.snapshot import Snapshot
 from logitcask.schemas.dataset.split_summary import SplitSummary
 
@@ -89,7 +90,7 @@ def result(**changes: object) -> JobResult:
         url="cask",
         number=1,
         complete=True,
-        identity={},
+        identity=Identity(),
         num_documents_in=12,
         rejected={"empty": 1, "malformed_json": 1},
         splits={
@@ -118,9 +119,9 @@ def test_the_summary_says_what_was_done_and_what_comes_next() -> None:
 def test_the_summary_tells_of_a_split_that_nothing_fell_into() -> None:
     snapshot = result().snapshot
     only = {"train": snapshot.splits["train"]}
-    wanted = dataclasses.replace(snapshot, splits=only, identity={"held_out": 0.01})
+    wanted = dataclasses.replace(snapshot, splits=only, identity=Identity(held_out=0.01))
     assert "note       the held-out split got no document" in summary(result(snapshot=wanted))
-    unwanted = dataclasses.replace(wanted, identity={"held_out": 0.0})
+    unwanted = dataclasses.replace(wanted, identity=Identity(held_out=0.0))
     assert "note" not in summary(result(snapshot=unwanted))
 
 

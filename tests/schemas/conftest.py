@@ -13,6 +13,7 @@ from shards import commit
 
 from logitcask.schemas import storage
 from logitcask.schemas.dataset import snapshot_writer
+from logitcask.schemas.dataset.identity import CorpusInfo, Identity
 from logitcask.schemas.dataset.layout import write_configuration
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot import Snapshot
@@ -129,12 +130,7 @@ def make_dataset(rng: np.random.Generator) -> Callable[[str], Snapshot]:
     """Writes a finished dataset of three target shards under a URL."""
 
     def make(out: str) -> Snapshot:
-        identity = {
-            "teacher": {"name": TEACHER.name, "licence": TEACHER.licence},
-            "tokenizer": {"name": TOKENIZER.name, "vocab_size": VOCAB_SIZE},
-            "scheme": Scheme().to_json(),
-            "window_tokens": 64,
-        }
+        identity = Identity.of_shards(target_metadata())
         write_configuration(out, identity=identity, environment={})
         records = [write_unit(rng, out, f"unit-{i}", split) for i, split in enumerate(("train", "train", "held-out"))]
         return snapshot_writer.write_snapshot(
@@ -167,31 +163,26 @@ def name_documents(windows: Windows, prefix: str) -> Windows:
     return dataclasses.replace(windows, parts=tuple(parts))
 
 
-IDENTITY = {
-    "corpus": {"num_files": 3, "size_bytes": 300, "fingerprint": "c0"},
-    "corpus_licence": "PSF-2.0",
-    "teacher": dataclasses.asdict(TEACHER),
-    "tokenizer": dataclasses.asdict(TOKENIZER),
-    "scheme": Scheme().to_json(),
-    "window_tokens": 64,
-    "entropy": True,
-    "held_out": 0.1,
-}
-
-
 @pytest.fixture(scope="session")
 def make_whole_dataset() -> Callable[..., Snapshot]:
     """Writes a finished dataset as an annotation leaves it: token shards, records, a rejected document."""
 
-    def make(out: str, prefix: str = "a", seed: int = 0, **identity: object) -> Snapshot:
+    def make(out: str, prefix: str = "a", seed: int = 0, **settings: Any) -> Snapshot:
         rng = np.random.default_rng(seed)
-        identity = IDENTITY | {"corpus": {**IDENTITY["corpus"], "fingerprint": prefix}} | identity
+        corpus = CorpusInfo(num_files=3, size_bytes=300, fingerprint=prefix)
+        identity = dataclasses.replace(
+            Identity.of_shards(target_metadata()),
+            corpus=corpus,
+            **{"corpus_licence": "PSF-2.0", "held_out": 0.1} | settings,
+        )
         write_configuration(out, identity=identity, environment={"dtype": "float32"})
         records = []
         for index, split in enumerate(("train", "train", "held-out")):
             name = f"{prefix}{index}"
             windows = name_documents(make_windows(rng, [64, 40, 64, 20]), name)
-            metadata = described(split, identity)
+            metadata = dataclasses.replace(
+                target_metadata(split), corpus_licence=identity.corpus_licence, has_entropy=bool(identity.entropy)
+            )
             records.append(commit(out, metadata, name, windows, make_targets(rng, windows)))
             commit(out, of_tokens(metadata), f"{name}-tokens", windows, None)
         lines = [{"source": f"/corpus/{prefix}0.txt#{n}", "reason": "bad", "raw": f"rejected {n}"} for n in (0, 99)]
@@ -220,13 +211,6 @@ def whole_dataset(tmp_path_factory: pytest.TempPathFactory, make_whole_dataset: 
 @pytest.fixture
 def whole_copy(whole_dataset: Path, tmp_path: Path) -> str:
     return str(shutil.copytree(whole_dataset, tmp_path / "whole"))
-
-
-def described(split: str, identity: dict) -> ShardMetadata:
-    """What a target shard of that dataset says of itself."""
-    return dataclasses.replace(
-        target_metadata(split), corpus_licence=identity["corpus_licence"], has_entropy=identity["entropy"]
-    )
 
 
 def of_tokens(metadata: ShardMetadata) -> ShardMetadata:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 
 from logitcask.schemas import storage
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import record_path, shard_path
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot_writer import write_snapshot
@@ -207,7 +208,7 @@ def _write_dataset(
             storage.create(str(out / shard_path("targets", split, name)), shard.data)
             records.append(UnitRecord(name=name, kind="targets", split=split).of_shard(shard))  # type: ignore[arg-type]
             storage.create_json(str(out / record_path("targets", split, name)), records[-1].to_json())
-    write_snapshot(str(out), complete=True, identity={}, records=records, num_documents_in=0, rejected={})
+    write_snapshot(str(out), complete=True, identity=Identity(), records=records, num_documents_in=0, rejected={})
     return str(out)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from shards import commit
 
 from logitcask.schemas.dataset import snapshot_writer
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot import Snapshot
 from logitcask.schemas.dataset.vocabulary import write_vocabulary
@@ -96,13 +97,7 @@ def random_targets(rng: np.random.Generator, windows: Windows) -> Targets:
 def write_dataset(out: str, *, windows_per_shard: int = 6, vocabulary: bool = True) -> Snapshot:
     """A finished dataset of a train and a held-out shard."""
     rng = np.random.default_rng(8)
-    identity = {
-        "teacher": dataclasses.asdict(TEACHER),
-        "tokenizer": dataclasses.asdict(TOKENIZER),
-        "scheme": Scheme().to_json(),
-        "window_tokens": WINDOW_TOKENS,
-        "corpus_licence": "PSF-2.0",
-    }
+    identity = dataclasses.replace(Identity.of_shards(METADATA), corpus_licence="PSF-2.0")
     if vocabulary:
         write_vocabulary(out, pieces(), TOKENIZER.vocabulary_fingerprint)
     records = [_write_shard(rng, out, split, windows_per_shard) for split in ("train", "held-out")]

@@ -83,8 +83,9 @@ def test_a_new_snapshot_is_the_old_one_and_what_the_new_corpus_alone_would_be(
     assert both.total().statistics == old.total().statistics + alone.total().statistics
     assert both.num_documents_in == 18
     assert both.rejected == {"malformed_json": 2}
-    assert both.identity["corpus_licence"] == "PSF-2.0 AND CC0-1.0"
-    assert [one["fingerprint"] for one in both.identity["appended"]] == [alone.identity["corpus"]["fingerprint"]]
+    assert both.identity.corpus_licence == "PSF-2.0 AND CC0-1.0"
+    assert alone.identity.corpus is not None
+    assert [one.fingerprint for one in both.identity.appended] == [alone.identity.corpus.fingerprint]
     assert verify(str(out)).faults == ()
     assert load_snapshot(str(out), 1) == old
     after = files(out)

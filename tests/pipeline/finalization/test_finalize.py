@@ -12,6 +12,7 @@ from logitcask.pipeline.units.finished import finished_annotation_units, finishe
 from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, token_unit_record_path
 from logitcask.pipeline.units.token_units import TokenShard, TokenUnit
 from logitcask.schemas import storage
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.errors import CorruptShardError
 
@@ -80,7 +81,7 @@ def test_a_segment_is_made_of_a_finished_block_and_says_what_its_records_said(ou
     for unit in units[0:4]:
         storage.remove(storage.join(out, f"targets/{unit.split}/{unit.name}.json"))
     tokenized = TokenizedCorpus(units=units, totals=UnitTotals(num_documents=24), num_missing_units=0)
-    snapshot = finalize(out, {}, tokenized, block_units=4)
+    snapshot = finalize(out, Identity(), tokenized, block_units=4)
     assert (snapshot.rejected, snapshot.num_missing_units, snapshot.complete) == ({"nan": 14}, 5, False)
 
 

@@ -7,6 +7,7 @@ import pytest
 from repository import ROOT
 
 from logitcask.schemas import cli
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import write_configuration
 
 PAGE = ROOT / "docs/plan-json.md"
@@ -45,7 +46,7 @@ def finished_dataset(tmp_path) -> str:
     from logitcask.schemas.stats.target_statistics import Statistics
 
     out = str(tmp_path / "out")
-    write_configuration(out, identity={}, environment={})
+    write_configuration(out, identity=Identity(), environment={})
     record = UnitRecord(
         name="u",
         kind="targets",
@@ -57,7 +58,9 @@ def finished_dataset(tmp_path) -> str:
         environment={"device": {"model": "a core"}},
         timings={"score_seconds": 10.0},
     )
-    snapshot_writer.write_snapshot(out, complete=True, identity={}, records=[record], num_documents_in=1, rejected={})
+    snapshot_writer.write_snapshot(
+        out, complete=True, identity=Identity(), records=[record], num_documents_in=1, rejected={}
+    )
     return out
 
 

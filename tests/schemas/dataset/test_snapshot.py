@@ -5,7 +5,8 @@ import pytest
 
 from logitcask.schemas import storage
 from logitcask.schemas.dataset import snapshot_writer
-from logitcask.schemas.dataset.layout import read_configuration, write_configuration
+from logitcask.schemas.dataset.identity import Identity
+from logitcask.schemas.dataset.layout import Configuration, read_configuration, write_configuration
 from logitcask.schemas.dataset.record import read_record
 from logitcask.schemas.dataset.snapshot import complete_snapshot, load_snapshot, require_split, snapshot_numbers
 from logitcask.schemas.errors import (
@@ -67,7 +68,7 @@ def test_writing_the_same_snapshot_again_makes_no_new_one(out, make_dataset):
 def test_writers_that_race_get_different_numbers(out):
     def write(num_documents: int) -> int:
         return snapshot_writer.write_snapshot(
-            out, complete=False, identity={}, records=[], num_documents_in=num_documents, rejected={}
+            out, complete=False, identity=Identity(), records=[], num_documents_in=num_documents, rejected={}
         ).number
 
     with ThreadPoolExecutor(4) as pool:
@@ -87,7 +88,9 @@ def test_a_snapshot_that_is_not_there_is_named(out, make_dataset):
 
 
 def test_an_incomplete_snapshot_is_not_trained_on(out):
-    snapshot_writer.write_snapshot(out, complete=False, identity={}, records=[], num_documents_in=1, rejected={})
+    snapshot_writer.write_snapshot(
+        out, complete=False, identity=Identity(), records=[], num_documents_in=1, rejected={}
+    )
     with pytest.raises(IncompleteDatasetError, match="not complete"):
         complete_snapshot(out)
 
@@ -127,9 +130,9 @@ def test_a_directory_that_holds_something_else_is_left_alone(tmp_path):
 
 def test_an_empty_directory_may_become_a_dataset(out):
     assert read_configuration(out) is None
-    assert write_configuration(out, identity={"a": 1}, environment={})
-    assert not write_configuration(out, identity={"a": 2}, environment={})
-    assert read_configuration(out)["identity"] == {"a": 1}
+    assert write_configuration(out, identity=Identity(window_tokens=1), environment={})
+    assert not write_configuration(out, identity=Identity(window_tokens=2), environment={})
+    assert read_configuration(out) == Configuration(identity=Identity(window_tokens=1), environment={})
 
 
 def test_a_split_without_windows_is_refused(out, make_dataset):
@@ -138,7 +141,7 @@ def test_a_split_without_windows_is_refused(out, make_dataset):
     with pytest.raises(UsageError, match="held-out"):
         require_split(
             snapshot_writer.write_snapshot(
-                out, complete=True, identity={}, records=[], num_documents_in=0, rejected={}
+                out, complete=True, identity=Identity(), records=[], num_documents_in=0, rejected={}
             ),
             "held-out",
         )

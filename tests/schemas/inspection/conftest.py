@@ -8,6 +8,7 @@ import pytest
 from shards import commit
 
 from logitcask.schemas.dataset import snapshot_writer
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import write_configuration
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot import Snapshot
@@ -39,12 +40,7 @@ def write_dataset(metadata: ShardMetadata) -> Callable[..., Snapshot]:
         out: str, shards: list[tuple[str, str, Windows, Targets]], *, vocabulary: bool = True, **scheme: Any
     ) -> Snapshot:
         described = dataclasses.replace(metadata, scheme=Scheme(**scheme))
-        identity = {
-            "teacher": dataclasses.asdict(described.teacher),  # pyright: ignore[reportArgumentType]
-            "tokenizer": dataclasses.asdict(described.tokenizer),
-            "scheme": Scheme(**scheme).to_json(),
-            "window_tokens": 64,
-        }
+        identity = Identity.of_shards(described)
         write_configuration(out, identity=identity, environment={})
         if vocabulary:
             write_vocabulary(out, pieces(described.vocab_size), described.tokenizer.vocabulary_fingerprint)

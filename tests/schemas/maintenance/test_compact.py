@@ -14,6 +14,7 @@ import pytest
 from logitcask.schemas import storage
 from logitcask.schemas.dataset import snapshot_writer
 from logitcask.schemas.dataset.appends import claim_append
+from logitcask.schemas.dataset.identity import CorpusInfo, Identity
 from logitcask.schemas.dataset.rules import Rule
 from logitcask.schemas.dataset.shard_view import open_shard
 from logitcask.schemas.dataset.snapshot import Snapshot, load_snapshot, snapshot_numbers
@@ -302,7 +303,7 @@ def test_a_snapshot_written_meanwhile_is_not_lost(out, monkeypatch):
 
 
 def test_an_append_must_have_finished(out):
-    claim_append(out, {"corpus": {"fingerprint": "more"}})
+    claim_append(out, Identity(corpus=CorpusInfo(num_files=1, size_bytes=1, fingerprint="more")))
     forget_documents(out, ["a0-0"])
     before = files(out)
     with pytest.raises(IncompleteDatasetError, match="an append has not finished"):

@@ -10,9 +10,15 @@ import pytest
 from logitcask.schemas.dataset.shard_view import open_shard
 from logitcask.schemas.dataset.snapshot import load_snapshot
 from logitcask.schemas.errors import ConfigurationMismatchError, ForeignOutputError, UsageError
+from logitcask.schemas.format.metadata import TeacherInfo
+from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.maintenance.merge import merge, text
 from logitcask.schemas.maintenance.select_forget import forget_documents
 from logitcask.schemas.maintenance.verify import verify
+
+OTHER_TEACHER = TeacherInfo(
+    name="x", fingerprint="other", vocab_size=300, dtype="float32", architecture="a", num_parameters=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +66,13 @@ def test_what_was_forgotten_is_not_copied(whole_copy, others, tmp_path):
 def test_terms_and_origins_of_all_are_carried(whole_dataset, others, tmp_path):
     merge([str(whole_dataset), others[0]], out := str(tmp_path / "both"))
     identity = load_snapshot(out).identity
-    assert identity["corpus_licence"] == "PSF-2.0 AND CC-BY-4.0"
-    assert identity["teacher"]["licence"] == "apache-2.0"
-    assert [one["corpora"][0]["fingerprint"] for one in identity["merged"]] == ["a", "b"]
-    assert [one["corpus_licence"] for one in identity["merged"]] == ["PSF-2.0", "CC-BY-4.0"]
-    assert identity["corpus"]["num_files"] == 6
+    assert identity.corpus_licence == "PSF-2.0 AND CC-BY-4.0"
+    assert identity.teacher is not None
+    assert identity.teacher.licence == "apache-2.0"
+    assert [one["corpora"][0]["fingerprint"] for one in identity.merged] == ["a", "b"]
+    assert [one["corpus_licence"] for one in identity.merged] == ["PSF-2.0", "CC-BY-4.0"]
+    assert identity.corpus is not None
+    assert identity.corpus.num_files == 6
 
 
 def test_shards_and_documents_of_one_name_stay_both(whole_dataset, others, tmp_path, contents):
@@ -85,10 +93,10 @@ def test_one_shard_in_two_datasets_is_refused(whole_dataset, whole_copy, tmp_pat
 @pytest.mark.parametrize(
     ("identity", "named"),
     [
-        ({"scheme": {"kind": "topk", "k": 8}}, r"scheme\.kind: 'threshold' in .*, 'topk' in "),
-        ({"teacher": {"name": "x", "fingerprint": "other"}}, r"teacher\.fingerprint: 'f2'"),
+        ({"scheme": Scheme(kind="topk", k=8)}, r"scheme\.kind: 'threshold' in .*, 'topk' in "),
+        ({"teacher": OTHER_TEACHER}, r"teacher\.fingerprint: 'f2'"),
         ({"window_tokens": 128}, "window_tokens: 64"),
-        ({"temperatures": [2.0]}, r"temperatures: None in .*, \[2.0\] in "),
+        ({"temperatures": (2.0,)}, r"temperatures: None in .*, \[2.0\] in "),
         ({"num_ids": 40}, "num_ids: None in .*, 40 in "),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 
 from logitcask.schemas import storage
 from logitcask.schemas.dataset import snapshot_writer
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.rules import Rule
 from logitcask.schemas.dataset.shard_view import open_shard
 from logitcask.schemas.dataset.snapshot import Snapshot, load_snapshot, snapshot_numbers
@@ -228,7 +229,9 @@ def test_entropies_that_were_not_stored_cannot_be_selected_by(tmp_path, make_who
 
 def test_an_unfinished_dataset_is_not_selected_from(tmp_path):
     out = str(tmp_path / "half")
-    snapshot_writer.write_snapshot(out, complete=False, identity={}, records=[], num_documents_in=1, rejected={})
+    snapshot_writer.write_snapshot(
+        out, complete=False, identity=Identity(), records=[], num_documents_in=1, rejected={}
+    )
     with pytest.raises(IncompleteDatasetError):
         select_rows(out, Rule(min_loss=1.0))
 

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from logitcask.schemas.dataset import snapshot_writer
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.maintenance import verify
 
 
@@ -70,7 +71,9 @@ def test_documents_that_are_not_accounted_for_are_found(out, tmp_path):
 
 def test_an_incomplete_snapshot_is_a_fault(tmp_path):
     out = str(tmp_path / "half")
-    snapshot_writer.write_snapshot(out, complete=False, identity={}, records=[], num_documents_in=3, rejected={})
+    snapshot_writer.write_snapshot(
+        out, complete=False, identity=Identity(), records=[], num_documents_in=3, rejected={}
+    )
     assert faults(out) == [("snapshots/000001.json", "IncompleteDatasetError")]
 
 

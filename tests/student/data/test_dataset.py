@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.errors import (
     CorruptShardError,
     FingerprintMismatchError,
@@ -118,7 +119,7 @@ def test_shards_of_different_tokenizers_are_not_mixed(write_dataset, tokenizer_i
         )
         for name, entry in zip([entries[0].name, "second"], entries, strict=True)
     ]  # fmt: skip
-    write_snapshot(str(tmp_path), complete=True, identity={}, records=records, num_documents_in=0, rejected={})
+    write_snapshot(str(tmp_path), complete=True, identity=Identity(), records=records, num_documents_in=0, rejected={})
     with pytest.raises(FingerprintMismatchError, match="other settings"):
         SoftTargetDataset(str(tmp_path))[1]
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from logitcask.schemas.dataset import snapshot_writer
+from logitcask.schemas.dataset.identity import CorpusInfo, Identity
 from logitcask.schemas.dataset.layout import write_configuration
 from logitcask.schemas.dataset.rules import Rule
 from logitcask.schemas.dataset.snapshot import load_snapshot
@@ -98,7 +99,8 @@ def test_the_terms_of_all_corpora_go_with_what_is_learned(copy, write_dataset, t
 
 def _identify(url: str, licence: str | None) -> None:
     """What an annotation would have noted of a corpus."""
-    identity = {"corpus": {"num_files": 1, "size_bytes": 1, "fingerprint": url}, "corpus_licence": licence}
+    corpus = CorpusInfo(num_files=1, size_bytes=1, fingerprint=url)
+    identity = Identity(corpus=corpus, corpus_licence=licence)
     write_configuration(url, identity=identity, environment={})
     snapshot = load_snapshot(url)
     draft = snapshot_writer.Draft(
@@ -120,7 +122,7 @@ def test_shards_of_another_tokenizer_are_refused_by_what_differs(write_dataset, 
     shutil.copy(snapshots[1].shard_url(foreign), Path(one) / "targets/train/zzz.parquet")
     entries = (mine, dataclasses.replace(foreign, path="targets/train/zzz.parquet"))
     draft = snapshot_writer.Draft(
-        complete=True, identity={}, num_documents_in=0, rejected={}, splits=snapshots[0].splits, shards=entries
+        complete=True, identity=Identity(), num_documents_in=0, rejected={}, splits=snapshots[0].splits, shards=entries
     )
     snapshot_writer.publish(one, draft, 2)
     with pytest.raises(FingerprintMismatchError, match=r"tokenizer\.fingerprint: 'f{32}' in the first shard"):

@@ -11,6 +11,7 @@ from scorers import scorer_of
 from transformers import BloomConfig, BloomForCausalLM, TrainingArguments
 
 from logitcask.schemas import cli
+from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.snapshot_writer import write_snapshot
 from logitcask.schemas.errors import UsageError, VocabularyError
 from logitcask.schemas.format.scheme import Scheme
@@ -38,7 +39,7 @@ def dataset_url(tiny_teacher, tmp_path_factory) -> str:
         # The second part's first row has no target.
         windows = Windows.concatenate([two_parts(number, second_at=12, prompts=(12,)) for number in numbers])
         records.append(commit_annotated(str(out), str(tiny_teacher), SCHEME, split, windows))
-    write_snapshot(str(out), complete=True, identity={}, records=records, num_documents_in=0, rejected={})
+    write_snapshot(str(out), complete=True, identity=Identity(), records=records, num_documents_in=0, rejected={})
     return str(out)
 
 
