@@ -27,7 +27,7 @@ from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, load_snapsh
 from logitcask.schemas.dataset.snapshot_writer import write_snapshot
 from logitcask.schemas.format.targets import Targets, Windows
 from logitcask.schemas.format.writer import EncodedShard, encode_shard
-from logitcask.schemas.inspection.deep.parallel import sum_shards
+from logitcask.schemas.inspection.deep.shard_sums import sum_shards
 from logitcask.schemas.stats.target_statistics import Statistics
 
 SPLIT = "train"

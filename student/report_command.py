@@ -1,6 +1,7 @@
-"""`logitcask report`: a dataset, and a student that was trained on it, as one web page.
+"""`logitcask report`: a dataset, and a student trained on it, as one web page.
 
-Here and not beside `inspect`, because with --run it scores windows with the run's student; torch is imported only then.
+The command is in `student`, not in `schemas`, because with --run it scores windows with the run's student. Torch is
+imported only then.
 """
 
 import json as json_format
@@ -11,20 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import tyro
 
-from logitcask.schemas.errors import UsageError
-
 if TYPE_CHECKING:
     from logitcask.schemas.dataset.snapshot import Snapshot
-    from logitcask.schemas.dataset.vocabulary import Vocabulary
     from logitcask.schemas.report.windows import Student
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """Write a web page that shows a dataset: one file, without a network, small for a dataset of any size.
+    """Write a dataset as a web page: one file that needs no network and stays small for a dataset of any size.
 
-    It shows distributions, sources, and sampled windows to read, each token with what the teacher expected there;
-    with --run also a run's curves and its student's errors. Exit status: 0 written, 1 bad data, 2 bad usage.
+    The page shows distributions, sources, and sampled windows of text with the teacher's distribution at each token.
+    With --run it also shows a run's curves and its student's errors. Exit status: 0 written, 1 bad data, 2 bad usage.
 
     Example:
         logitcask report OUT --html out.html --run RUN
@@ -33,25 +31,26 @@ class Report:
     out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]]
     """Directory of the dataset: a path or any fsspec URL."""
     html: str = "report.html"
-    """The page; an older one is replaced."""
+    """File to write; an existing one is replaced."""
     snapshot: Optional[int] = None  # noqa: UP045 (tyro checks `int | None` with typeguard, whose import takes 0.1 s)
     """Number of the snapshot; default: the latest."""
     run_directory: Annotated[Optional[str], tyro.conf.arg(name="run", metavar="RUN")] = None  # noqa: UP045
-    """Directory of a training run on this dataset: its curves, and its student's error at every token shown."""
+    """Directory of a training run on this dataset: show its curves, and its student's error at every token."""
     score: bool = True
-    """With --run: run the student over the sampled windows; --no-score shows the curves alone."""
+    """With --run: score the sampled windows with the student; --no-score shows only the curves."""
     windows: int = 24
-    """Windows to sample."""
+    """Maximum windows to sample."""
     tokens: int = 12_000
-    """Most tokens of all of them together; windows are cut to equal shares of it."""
+    """Maximum tokens in all sampled windows together; each window is cut to an equal share."""
     seed: int = 0
-    """Of the draw."""
+    """Seed of the sample."""
     json: bool = False
-    """Print the report's data as JSON instead of writing a page; docs/report-json.md explains it."""
+    """Print the report's data as JSON instead of writing a page (docs/report-json.md)."""
 
     def run(self) -> int:
         from logitcask.schemas import storage
         from logitcask.schemas.dataset.snapshot import load_snapshot
+        from logitcask.schemas.inspection.window import vocabulary_if_any
         from logitcask.schemas.report.gathering import SampleSize, gather
         from logitcask.schemas.report.page import render_page
 
@@ -59,7 +58,7 @@ class Report:
         snapshot = load_snapshot(self.out, self.snapshot)
         run = None if self.run_directory is None else Path(self.run_directory)
         student = _student(run, snapshot) if run is not None and self.score else None
-        report = gather(snapshot, _vocabulary_if_any(snapshot), size, run=run, student=student)
+        report = gather(snapshot, vocabulary_if_any(snapshot), size, run=run, student=student)
         if self.json:
             print(json_format.dumps(report, indent=1, ensure_ascii=False))
             return 0
@@ -74,24 +73,13 @@ def _written(name: str, size_bytes: int, sample: dict[str, Any]) -> str:
     return f"{name}: {size_bytes / 1e6:.2f} MB, {shown}"
 
 
-def _vocabulary_if_any(snapshot: "Snapshot") -> "Vocabulary | None":
-    """The dataset's vocabulary, or None where an older release left it out: ids are shown then."""
-    from logitcask.schemas.inspection.window import dataset_vocabulary
-
-    try:
-        return dataset_vocabulary(snapshot)
-    except UsageError as error:
-        print(f"logitcask: note: {error}", file=sys.stderr)
-        return None
-
-
 def _student(run: Path, snapshot: "Snapshot") -> "Student | None":
-    """What scores windows with the run's student; None while it has none."""
+    """The function that scores windows with the run's student; None if the run has no student yet."""
     from logitcask.schemas.dataset.shard_view import open_shard
-    from logitcask.schemas.inspection.window import numbered_shards
+    from logitcask.schemas.inspection.numbering import numbered_shards
 
     if not (run / "student").is_dir():
-        print(f"logitcask: note: {run}: no student there yet, so its errors are not shown", file=sys.stderr)
+        print(f"logitcask: note: {run} has no student yet; its errors are not shown", file=sys.stderr)
         return None
     shard = next(iter(numbered_shards(snapshot)), None)
     if shard is None:

@@ -192,7 +192,7 @@ def test_shading_is_by_what_was_chosen(page):
 
 def test_the_darkest_tokens_are_those_at_or_above_what_the_legend_says(page):
     darkest = """() => reader.cells.flatMap((cell, i) => cell.target < 0 ? [] : [[
-      Number(reader.elements[i].dataset.level), REPORT.windows[reader.window].loss[cell.target], reader.shade.most
+      Number(reader.elements[i].dataset.level), REPORT.windows[reader.window].loss[cell.target], reader.shade.max
     ]])"""
     found = [(level, value >= most) for level, value, most in page.evaluate(darkest) if value is not None]
     assert {level for level, _ in found} >= {0, 1, 8}

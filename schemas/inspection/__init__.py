@@ -1,1 +1,4 @@
-"""Looking into a dataset: what it is, what the teacher's distributions look like, and window by window what it knew."""
+"""`logitcask inspect`: a dataset's summary, its distributions, single windows, and two datasets compared.
+
+`X.py` gathers a JSON value; `X_view.py` prints it.
+"""

@@ -1,9 +1,9 @@
-"""Two datasets side by side: where they hold the same windows, how far apart the targets are.
+"""Compares two datasets: their summaries, and the targets of the windows that both contain.
 
-Windows are the same if their content hash is. Two heads seldom hold the same ids, so each pair of targets is compared
-on the finest partition of the vocabulary that both know: one bucket for each id in both heads, and one for all else.
-Merging buckets never raises a divergence (the data-processing inequality), so the KL is a lower bound of that of the
-full distributions.
+Windows are equal if their content hashes are. Two heads seldom hold the same ids, so each pair of targets is compared
+on the finest partition of the vocabulary that both determine: one bucket for each id in both heads, and one for all
+others. Merging buckets never increases a divergence (data-processing inequality), so the KL is a lower bound of the KL
+of the full distributions.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from logitcask.schemas.inspection.top_ids import most_probable_ids, row_of_entry
 
 SCHEMA = "logitcask.compare/1"
 KL_BOUNDS = (0.001, 0.01, 0.1, 1.0)
-# Windows of one text lie in few shards of either dataset.
+# The windows of one text are in few shards of each dataset.
 _MAX_OPEN_SHARDS = 8
 
 
@@ -32,12 +32,12 @@ class Agreement:
     Attributes:
         rows: R.
         kl, reverse_kl: Σ of the finite KL(A‖B) and KL(B‖A) on the shared partition, in nats.
-        infinite: Rows where one of them is infinite: one side gives no mass where the other has some.
-        above: Rows whose KL(A‖B) is above each of `KL_BOUNDS`.
-        with_heads, same_top: Rows with a head on both sides, and those of them with the same most probable id.
-        shared, either: Σ of ids in both heads, and in at least one.
-        tail_difference: Σ |tail_A − tail_B|, of masses.
-        entropy_rows, entropy_difference: Rows with both entropies, and Σ |H_A − H_B|.
+        infinite: Rows where one of the two is infinite: one side has no mass where the other has some.
+        above: Rows whose KL(A‖B) exceeds each of `KL_BOUNDS`.
+        with_heads, same_top: Rows with a head on both sides, and those among them with the same most probable id.
+        shared, either: Number of ids in both heads, and in at least one, summed over rows.
+        tail_difference: Σ |tail_A − tail_B| of tail masses.
+        entropy_rows, entropy_difference: Rows with an entropy on both sides, and Σ |H_A − H_B|.
     """
 
     rows: int = 0
@@ -60,10 +60,10 @@ class Agreement:
 
 
 def compare(a: Snapshot, b: Snapshot) -> dict[str, Any]:
-    """What `inspect A B --json` prints.
+    """The value that `inspect A B --json` prints.
 
     Raises:
-        CorruptShardError, MissingShardError: A shard is damaged or gone.
+        CorruptShardError, MissingShardError: A shard is damaged or missing.
     """
     same_ids = _vocabulary(a) == _vocabulary(b)
     matched, agreement = 0, Agreement()
@@ -123,12 +123,12 @@ def _divergences(a: Targets, b: Targets) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _keys(rows: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """One number for each entry that no entry of another row or id has."""
+    """A number for each entry, unique to its row and id."""
     return (rows << 32) + ids
 
 
 def _rest(targets: Targets, rows: np.ndarray, shared: np.ndarray) -> np.ndarray:
-    """The mass of all that is in no shared bucket, [T]: summed, never 1 − Σ."""
+    """The mass outside the shared buckets, [T]: summed, never 1 − Σ."""
     alone = np.ones(len(rows), dtype=bool)
     alone[shared] = False
     masses = np.exp(targets.head_log_probs[alone].astype(np.float64))
@@ -137,7 +137,7 @@ def _rest(targets: Targets, rows: np.ndarray, shared: np.ndarray) -> np.ndarray:
 
 
 def _term(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """p·log(p/q), 0 where p is 0, infinite where only q is."""
+    """p·log(p/q); 0 where p is 0, infinite where only q is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(p > 0, p * (np.log(p) - np.log(q)), 0.0)
 
@@ -153,7 +153,7 @@ def _vocabulary(snapshot: Snapshot) -> str | None:
 
 
 class _OpenShards:
-    """The targets of single windows of a snapshot; the last few shards stay open, each with its last row group."""
+    """Reads the targets of single windows; keeps the last few shards open, each with its last row group."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -189,7 +189,7 @@ class _OpenShards:
 
 
 def _matching_targets(a: Snapshot, b: Snapshot) -> Iterator[tuple[Targets, Targets]]:
-    """The targets of each window that both have, in A's order."""
+    """The targets of each window that is in both snapshots, in the order of `a`."""
     ours, theirs = _places(a), _places(b)
     with _OpenShards(a) as shards_a, _OpenShards(b) as shards_b:
         for found, place in ours.items():
@@ -198,7 +198,7 @@ def _matching_targets(a: Snapshot, b: Snapshot) -> Iterator[tuple[Targets, Targe
 
 
 def _places(snapshot: Snapshot) -> dict[str, tuple[int, int]]:
-    """Content hash to the shard's index and the window's."""
+    """Content hash of each window → index of its shard, and index in the shard."""
     places: dict[str, tuple[int, int]] = {}
     for index, entry in enumerate(snapshot.shards()):
         with open_shard(snapshot, entry) as shard:
@@ -213,7 +213,7 @@ def _describe(agreement: Agreement) -> dict[str, Any]:
         "rows": agreement.rows,
         "kl_a_to_b_nats": agreement.kl / finite,
         "kl_b_to_a_nats": agreement.reverse_kl / finite,
-        "kl_is": "lower bound: on the buckets of ids in both heads and one for all else",
+        "kl_is": "lower bound: over the buckets of the ids in both heads, and one for all others",
         "infinite_rows": agreement.infinite,
         "share_of_rows_with_kl_above": {
             f"{bound:g}": count / agreement.rows for bound, count in zip(KL_BOUNDS, agreement.above, strict=True)

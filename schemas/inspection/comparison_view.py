@@ -1,4 +1,4 @@
-"""Two datasets side by side, on a terminal."""
+"""Prints the comparison of two datasets."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from logitcask.schemas.terminal.formatting import byte_size, number, percent, sc
 
 
 def print_comparison(comparison: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints what `comparing.compare` gives."""
+    """Prints a value of `comparison.compare`."""
     console = console or summary_console()
     console.print(_sides(comparison["a"], comparison["b"]))
     console.print(_matches(comparison))
@@ -54,9 +54,9 @@ def _widths(one: Mapping[str, Any]) -> Text:
 def _matches(comparison: Mapping[str, Any]) -> Text:
     windows = comparison["windows"]
     if not comparison["same_vocabulary"]:
-        return Text("The ids mean different things: only the distributions can be compared.", style="yellow")
+        return Text("The vocabularies differ: only the distributions can be compared.", style="yellow")
     if not windows["matched"]:
-        return Text("No window is in both: only the distributions can be compared.", style="yellow")
+        return Text("No window is in both datasets: only the distributions can be compared.", style="yellow")
     return Text(
         f"{windows['matched']:,} windows are in both (of {windows['a']:,} and {windows['b']:,}), by content hash:",
         style="bold",
@@ -69,16 +69,16 @@ def _agreement(agreement: Mapping[str, Any]) -> Table:
     table.add_column(overflow="fold")
     above = agreement["share_of_rows_with_kl_above"]
     table.add_row(
-        "KL, nats a row",
+        "KL, nats per row",
         f"left to right ≥ {agreement['kl_a_to_b_nats']:.3g}, right to left ≥ {agreement['kl_b_to_a_nats']:.3g}, over "
         f"{agreement['rows']:,} rows ({agreement['infinite_rows']:,} infinite)",
     )
     table.add_row("", "rows with KL " + ", ".join(f"> {bound}: {percent(share)}" for bound, share in above.items()))
     table.add_row("top-1 agreement", f"{percent(agreement['top1_agreement'], 2)} of rows with a head on both sides")
-    table.add_row("ids in both heads", f"{percent(agreement['head_overlap'])} of those in either")
+    table.add_row("ids in both heads", f"{percent(agreement['head_overlap'])} of the ids in either")
     table.add_row("tail mass differs by", number(agreement["mean_tail_mass_difference"], 5))
     table.add_row("entropy differs by", f"{number(agreement['mean_entropy_difference_nats'], 5)} nats")
     table.add_row(
-        "", Text("Lower bounds: on the buckets of the ids that both heads hold, and one for all else.", style="dim")
+        "", Text("KL is a lower bound: over the buckets of the ids in both heads, and one for all others.", style="dim")
     )
     return table

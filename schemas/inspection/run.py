@@ -1,38 +1,23 @@
-"""Which of its sides `inspect` shows, as JSON or for people."""
+"""Runs `inspect`: chooses the view, and prints it as JSON or as text."""
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.snapshot import Snapshot, load_snapshot
 from logitcask.schemas.errors import IncompleteDatasetError, UsageError
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """What the command line asked for; see `schemas.inspection.command.Inspect`."""
-
-    out: str
-    other: str | None = None
-    snapshot: int | None = None
-    json: bool = False
-    deep: bool = False
-    window: str | None = None
-    rows: str | None = None
-    top: int = 5
-    find: str | None = None
-    split: str | None = None
-    limit: int = 20
-    document: str | None = None
+if TYPE_CHECKING:
+    from logitcask.schemas.inspection.command import Inspect
 
 
-def run(settings: Settings) -> int:
-    """Shows it; returns the exit status: 1 if something was found to be wrong or not there.
+def run(settings: "Inspect") -> int:
+    """Prints the view; returns the exit status: 1 if nothing was found or a check failed.
 
     Raises:
-        UsageError: The settings contradict each other. And all that reading a dataset raises.
+        UsageError: The options contradict each other.
+        LogitcaskError: The dataset cannot be read.
     """
     _check(settings)
     outs = (settings.out,) if settings.other is None else (settings.out, settings.other)
@@ -41,45 +26,46 @@ def run(settings: Settings) -> int:
     return show(settings, *snapshots)
 
 
-def _check(settings: Settings) -> None:
-    sides = {
+def _check(settings: "Inspect") -> None:
+    views = {
         "--deep": settings.deep,
         "--window": settings.window is not None,
         "--find": settings.find is not None,
         "--document": settings.document is not None,
         "a second dataset": settings.other is not None,
     }
-    asked = [name for name, is_asked in sides.items() if is_asked]
-    if len(asked) > 1:
-        raise UsageError(f"{' and '.join(asked)} do not go together; ask for one at a time")
+    chosen = [name for name, is_chosen in views.items() if is_chosen]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)} exclude each other; give one of them")
     if settings.rows is not None and settings.window is None:
-        raise UsageError("--rows is of use with --window only")
+        raise UsageError("--rows requires --window")
     if settings.split is not None and settings.find is None:
-        raise UsageError("--split is of use with --find only: windows are numbered over all splits")
+        raise UsageError("--split requires --find; windows are numbered over all splits")
     if settings.top < 1 or settings.limit < 1:
         raise UsageError(f"--top and --limit must be positive, got {settings.top} and {settings.limit}")
 
 
-def _chosen(settings: Settings) -> Callable[..., int]:
+def _chosen(settings: "Inspect") -> Callable[..., int]:
     if settings.other is not None:
         return _show_comparison
     if settings.window is not None:
         return _show_window
     if settings.find is not None:
         return _show_hits
-    return _show_places if settings.document is not None else _show_summary
+    return _show_document if settings.document is not None else _show_summary
 
 
-def _show_summary(settings: Settings, snapshot: Snapshot) -> int:
+def _show_summary(settings: "Inspect", snapshot: Snapshot) -> int:
     from logitcask.schemas.inspection.summary import describe
 
     description = describe(snapshot)
     if settings.deep:
-        from logitcask.schemas.inspection.deep.deep import look_deep
+        from logitcask.schemas.inspection.deep.summary import describe_rows
+        from logitcask.schemas.inspection.window import vocabulary_if_any
         from logitcask.schemas.terminal.progress import row_progress
 
         with row_progress(snapshot.total().num_positions) as progress:
-            description["deep"] = look_deep(snapshot, _vocabulary_if_any(snapshot), progress=progress)
+            description["deep"] = describe_rows(snapshot, vocabulary_if_any(snapshot), progress=progress)
     if settings.json:
         _print_json(description)
     else:
@@ -87,18 +73,18 @@ def _show_summary(settings: Settings, snapshot: Snapshot) -> int:
 
         print_summary(description)
         if settings.deep:
-            from logitcask.schemas.inspection.deep.deep_view import print_deep
+            from logitcask.schemas.inspection.deep.summary_view import print_deep
 
             print_deep(description["deep"])
     return 0 if all(check["holds"] for check in description.get("deep", {}).get("checks", ())) else 1
 
 
-def _show_window(settings: Settings, snapshot: Snapshot) -> int:
-    from logitcask.schemas.inspection.window import describe_window
+def _show_window(settings: "Inspect", snapshot: Snapshot) -> int:
+    from logitcask.schemas.inspection.window import describe_window, vocabulary_if_any
 
     assert settings.window is not None
     rows = parse_rows(settings.rows)
-    vocabulary = _vocabulary_if_any(snapshot)
+    vocabulary = vocabulary_if_any(snapshot)
     window = describe_window(snapshot, settings.window, vocabulary, num_alternatives=settings.top)
     if settings.json:
         _print_json({**window, "rows": window["rows"][rows]})
@@ -109,7 +95,7 @@ def _show_window(settings: Settings, snapshot: Snapshot) -> int:
     return 0
 
 
-def _show_hits(settings: Settings, snapshot: Snapshot) -> int:
+def _show_hits(settings: "Inspect", snapshot: Snapshot) -> int:
     from logitcask.schemas.inspection.search import find_text
     from logitcask.schemas.inspection.window import dataset_vocabulary
 
@@ -125,26 +111,26 @@ def _show_hits(settings: Settings, snapshot: Snapshot) -> int:
     return 0 if found["hits"] else 1
 
 
-def _show_places(settings: Settings, snapshot: Snapshot) -> int:
+def _show_document(settings: "Inspect", snapshot: Snapshot) -> int:
     from logitcask.schemas.inspection.search import locate_document
 
     assert settings.document is not None
-    places = locate_document(snapshot, settings.document)
-    if not places["parts"]:
+    found = locate_document(snapshot, settings.document)
+    if not found["parts"]:
         raise IncompleteDatasetError(
-            f"{storage.redact(snapshot.url)}: snapshot {snapshot.number} has no document {settings.document!r}; it may "
-            "have been rejected (see rejected/) or forgotten; --find looks for text"
+            f"{storage.redact(snapshot.url)}: snapshot {snapshot.number} has no document {settings.document!r}. It may "
+            "be rejected (see rejected/) or forgotten; --find searches the text"
         )
     if settings.json:
-        _print_json(places)
+        _print_json(found)
     else:
-        from logitcask.schemas.inspection.search_view import print_places
+        from logitcask.schemas.inspection.search_view import print_document
 
-        print_places(places)
+        print_document(found)
     return 0
 
 
-def _show_comparison(settings: Settings, a: Snapshot, b: Snapshot) -> int:
+def _show_comparison(settings: "Inspect", a: Snapshot, b: Snapshot) -> int:
     from logitcask.schemas.inspection.comparison import compare
 
     comparison = compare(a, b)
@@ -158,10 +144,10 @@ def _show_comparison(settings: Settings, a: Snapshot, b: Snapshot) -> int:
 
 
 def parse_rows(rows: str | None) -> slice:
-    """`10:40`, `:40`, `10:` or `10` as a slice; None: all.
+    """The slice that `10:40`, `:40`, `10:` or `10` stands for; all rows for None.
 
     Raises:
-        UsageError: It is none of these.
+        UsageError: `rows` has none of these forms.
     """
     if rows is None:
         return slice(None)
@@ -170,21 +156,8 @@ def parse_rows(rows: str | None) -> slice:
         first = int(start) if start else 0
         last = (int(stop) if stop else None) if colon else first + 1
     except ValueError as error:
-        raise UsageError(f"--rows {rows}: give START:STOP, counted from 0") from error
+        raise UsageError(f"--rows {rows}: expected START:STOP, counted from 0") from error
     return slice(first, last)
-
-
-def _vocabulary_if_any(snapshot: Snapshot) -> Any:
-    """The dataset's vocabulary, or None where an older release left it out: ids are shown then."""
-    import sys
-
-    from logitcask.schemas.inspection.window import dataset_vocabulary
-
-    try:
-        return dataset_vocabulary(snapshot)
-    except UsageError as error:
-        print(f"logitcask: note: {error}", file=sys.stderr)
-        return None
 
 
 def _print_json(value: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""Finding windows: by what their text says, or by the document that lies in them.
+"""Finds windows by their text, or by the document that they contain.
 
-Tokens and parts alone are read, shard by shard, in bounded memory.
+Reads only tokens and parts, shard by shard, in bounded memory.
 """
 
 from collections.abc import Iterator
@@ -13,31 +13,31 @@ from logitcask.schemas.dataset.shard_view import open_shard
 from logitcask.schemas.dataset.snapshot import Snapshot
 from logitcask.schemas.dataset.vocabulary import Vocabulary
 from logitcask.schemas.errors import UsageError
-from logitcask.schemas.inspection.window import NumberedShard, numbered_shards
+from logitcask.schemas.inspection.numbering import NumberedShard, numbered_shards
 
 FIND_SCHEMA = "logitcask.find/1"
 DOCUMENT_SCHEMA = "logitcask.document/1"
-# Text that is shown on each side of a hit.
+# Text shown on each side of a hit.
 _CONTEXT_BYTES = 60
 
 
 def find_text(
     snapshot: Snapshot, text: str, vocabulary: Vocabulary, *, split: str | None = None, limit: int = 20
 ) -> dict[str, Any]:
-    """Windows whose text holds `text`, to the letter; each is listed once, at its first place.
+    """Windows that contain exactly `text`; each is listed once, with its first hit.
 
     Args:
-        snapshot: Where to look.
-        text: What to look for.
-        vocabulary: Of the dataset.
-        split: Look there only.
-        limit: Stop after so many windows.
+        snapshot: The snapshot to search.
+        text: The text to search for.
+        vocabulary: The dataset's vocabulary.
+        split: Search only this split.
+        limit: Maximum number of windows.
 
     Raises:
-        UsageError: There is nothing to look for.
+        UsageError: `text` is empty.
     """
     if not text:
-        raise UsageError("--find needs some text")
+        raise UsageError("--find requires a text that is not empty")
     hits: list[dict[str, Any]] = []
     searched = 0
     for shard in numbered_shards(snapshot, split):
@@ -50,7 +50,7 @@ def find_text(
 
 
 def locate_document(snapshot: Snapshot, document: str) -> dict[str, Any]:
-    """Where the parts of a document lie, in order of its text."""
+    """The places of a document's parts, in the order of its text."""
     parts = [one for shard in numbered_shards(snapshot) for one in _parts_of(snapshot, shard, document)]
     return {
         "schema": DOCUMENT_SCHEMA,
@@ -105,14 +105,14 @@ def _search(
 
 
 def _row_at(pieces: list[bytes], ids: list[int], at: int) -> int:
-    """The row whose piece holds byte `at` of the window's text."""
+    """The row whose piece contains byte `at` of the window's text."""
     ends = np.cumsum([len(pieces[token_id]) for token_id in ids])
     return int(np.searchsorted(ends, at, side="right"))
 
 
 def _surroundings(text: bytes, start: int, stop: int) -> dict[str, str]:
     before, after = text[max(0, start - _CONTEXT_BYTES) : start], text[stop : stop + _CONTEXT_BYTES]
-    # A character that the cut goes through is left out.
+    # A character that is cut is left out.
     return {"before": before.decode(errors="ignore"), "after": after.decode(errors="ignore")}
 
 

@@ -1,4 +1,4 @@
-"""Found windows and documents, on a terminal."""
+"""Prints found windows and the parts of a document."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from logitcask.schemas.terminal.console import summary_console
 
 
 def print_hits(found: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints what `searching.find_text` gives: a line a window."""
+    """Prints a value of `search.find_text`, one line per window."""
     console = console or summary_console()
     for hit in found["hits"]:
         console.print(
@@ -26,19 +26,19 @@ def print_hits(found: Mapping[str, Any], console: Console | None = None) -> None
             overflow="ellipsis",
             crop=True,
         )
-    more = ", and stopped at --limit" if found["stopped_at_limit"] else ""
+    more = ", stopped at --limit" if found["stopped_at_limit"] else ""
     console.print(f"{len(found['hits']):,} windows of {found['windows_searched']:,} searched{more}", style="dim")
 
 
-def print_places(places: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints what `searching.locate_document` gives: a line a part."""
+def print_document(found: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints a value of `search.locate_document`, one line per part."""
     console = console or summary_console()
-    for part in places["parts"]:
+    for part in found["parts"]:
         console.print(
             Text.assemble(
                 (f"window {part['window']:,}", "bold"),
                 f"  rows {part['first_row']}–{part['stop_row'] - 1}  {part['split']}  ",
-                f"from its token {part['offset']:,}  ",
+                f"document token {part['offset']:,}  ",
                 (f"{part['shard']}:{part['window_in_shard']}  {printable_line(part['source'])}", "dim"),
             )
         )

@@ -1,7 +1,7 @@
-"""What a snapshot says of its dataset, as one JSON value; docs/inspect-json.md explains every key.
+"""A dataset's summary as one JSON value; docs/inspect-json.md explains every key.
 
-Everything comes from the snapshot alone: sums and histograms that the annotation made over all rows, exactly, and
-figures of the whole vocabulary from a share of the windows.
+It comes from the snapshot alone, which holds exact sums and histograms over all rows, and vocabulary statistics over a
+sample of the windows.
 """
 
 from typing import Any
@@ -17,17 +17,17 @@ from logitcask.schemas.stats.outlier_windows import OutlierWindows
 from logitcask.schemas.stats.target_statistics import BINS_PER_NAT, Histogram, Statistics
 
 SCHEMA = "logitcask.inspect/1"
-# How far each figure can be trusted; part of what is printed.
+# How exact each figure is; part of the output.
 ACCURACY = {
-    "exact": "counts, sums, means, bytes, loss and top-1 agreement: over every row, before quantisation",
-    "binned": f"quantiles: within a bin of 1/{BINS_PER_NAT} nat; of head widths exact",
-    "sampled": "mass held by the k largest and different ids of N draws: every 64th window of each shard, all logits",
-    "estimated": "bytes by source: a source's share of the entries and rows of each column",
+    "exact": "counts, sums, means, bytes, loss and top-1 agreement: over every row, before quantization",
+    "binned": f"quantiles: to a bin of 1/{BINS_PER_NAT} nat; quantiles of head widths are exact",
+    "sampled": "mass of the k largest ids and different ids in N draws: every 64th window of each shard, all logits",
+    "estimated": "bytes by source: from a source's share of the entries and rows of each column",
 }
 
 
 def describe(snapshot: Snapshot) -> dict[str, Any]:
-    """All that a snapshot says. Nats, bytes, seconds and counts; None where unknown."""
+    """The summary of a snapshot. Units: nats, bytes, seconds and counts; None where unknown."""
     identity, total = snapshot.identity, snapshot.total()
     stored, window_tokens = identity.to_json(), identity.window_tokens
     return {
@@ -97,7 +97,7 @@ def _describe_source(source: SourceSummary, total: SplitSummary) -> dict[str, An
 
 
 def _estimated_bytes(source: SourceSummary, total: SplitSummary) -> int:
-    """A source's share of every column: by its entries where the column is a list, else by its rows."""
+    """A source's share of the bytes of every column: by entries or draws in list columns, else by rows."""
     ours, all_ = source.statistics, total.statistics
     shares = {
         "entries": ours.head_entries / max(all_.head_entries, 1),
@@ -121,7 +121,7 @@ def _describe_outliers(extremes: OutlierWindows) -> dict[str, Any]:
 
 
 def _describe_costs(total: SplitSummary, identity: Identity) -> dict[str, Any]:
-    """What was spent, beside what the formulas of `plan` expect of such a dataset."""
+    """The measured cost, and the size that the formulas of `plan` predict."""
     parameters, scheme = identity.teacher.num_parameters if identity.teacher else None, identity.scheme
     return {
         "devices": {device: _describe_cost(cost, parameters) for device, cost in total.costs.items()},

@@ -1,4 +1,4 @@
-"""The description of a snapshot as one screen of a terminal."""
+"""Prints a dataset's summary on one screen."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,30 +10,17 @@ from rich.text import Text
 from logitcask.schemas.redaction import printable_line
 from logitcask.schemas.terminal.bars import bar, bars, nat_bars, width_bars
 from logitcask.schemas.terminal.console import summary_console
-from logitcask.schemas.terminal.formatting import byte_size, duration, known, number, percent, scheme_words
+from logitcask.schemas.terminal.formatting import byte_size, duration, number, percent, scheme_words
 
-# Sources and reasons beyond these are added up: the screen is finite, `--json` lists all.
+# Further sources and reasons are added up, so that the summary fits a screen; `--json` lists all.
 _MAX_SOURCES = 6
-
-
 _MAX_REASONS = 4
-
-
 _LABEL = "cyan"
-
-
 _SHAPE = "green"
 
 
-_EXTREME_WORDS = {
-    "highest_loss": "highest loss",
-    "lowest_loss": "lowest loss",
-    "highest_entropy": "highest entropy",
-}
-
-
 def print_summary(description: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints what `describing.describe` gives, in about forty lines of up to a hundred columns."""
+    """Prints a value of `summary.describe` in about forty lines of at most a hundred columns."""
     console = console or summary_console()
     total = description["total"]
     console.print(_headline(description))
@@ -58,11 +45,11 @@ def _facts(description: Mapping[str, Any]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style=_LABEL, no_wrap=True)
     table.add_column(overflow="fold")
-    tokenizer, total, licences = description["tokenizer"], description["total"], description["licences"]
+    tokenizer, total, terms = description["tokenizer"], description["total"], description["licences"]
     table.add_row("teacher", _teacher(description["teacher"] or {}))
     table.add_row("tokenizer", f"{tokenizer.get('name')}, {tokenizer.get('vocab_size', 0):,} ids")
     table.add_row("head", scheme_words(description["scheme"] or {}))
-    table.add_row("licences", f"teacher {known(licences['teacher'])}, corpus {known(licences['corpus'])}")
+    table.add_row("licenses", f"teacher {terms['teacher'] or 'not stated'}, corpus {terms['corpus'] or 'not stated'}")
     table.add_row("documents", _documents(description["documents"]))
     table.add_row("tokens", _tokens(description))
     table.add_row("size", _size(total))
@@ -168,7 +155,7 @@ def _whole_vocabulary(vocabulary: Mapping[str, Any]) -> Table | Text:
         return Text.assemble(
             ("whole vocabulary  ", _LABEL), ("not measured by the release that annotated this dataset", "dim")
         )
-    # Narrow cells, so that ten of them and a label fit eighty columns.
+    # Narrow cells: ten of them and a label fit into eighty columns.
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 0))
     table.add_column(style=_LABEL, no_wrap=True)
     for _ in range(10):
@@ -207,10 +194,10 @@ def _sources(sources: Mapping[str, Any], total: Mapping[str, Any]) -> Table:
     if len(sources) > _MAX_SOURCES:
         rest = list(sources.values())[_MAX_SOURCES:]
         table.add_row(f"{len(rest)} more sources", "", f"{sum(source['tokens'] for source in rest):,}")
-    # A selection through shards of several sources is not counted by source.
+    # A selection within shards of several sources is not counted by source.
     unknown = total["tokens"] - sum(source["tokens"] for source in sources.values())
     if unknown > 0:
-        table.add_row("not known", "", f"{unknown:,}")
+        table.add_row("unknown", "", f"{unknown:,}")
     return table
 
 
@@ -220,11 +207,11 @@ def _outliers(outliers: Mapping[str, Any]) -> Table:
     table.add_column(no_wrap=True, overflow="ellipsis")
     for measure, found in outliers.items():
         words = [f"{one['mean_nats']:.2f} nats in {one['shard']}:{one['window']}" for one in found[:2]]
-        table.add_row(_EXTREME_WORDS.get(measure, measure), ", ".join(words))
+        table.add_row(measure.replace("_", " "), ", ".join(words))
     return table
 
 
 def _accuracy(total: Mapping[str, Any]) -> Text:
     sampled = f"; the k largest and N draws from {total['wide']['rows']:,} rows" if total["wide"]["rows"] else ""
-    words = f"Exact over all rows but for quantiles (to 1/16 nat){sampled}; expected bytes are a fit, see --json."
+    words = f"Exact over all rows, except quantiles (to 1/16 nat){sampled}; expected bytes are a fit, see --json."
     return Text(words, style="dim")

@@ -1,4 +1,4 @@
-"""Arithmetic over the heads of many rows at once.
+"""The most probable ids of many heads at once.
 
 Shapes: T rows, N head entries of all rows.
 """
@@ -13,22 +13,15 @@ def row_of_entry(targets: Targets) -> np.ndarray:
     return np.repeat(np.arange(targets.num_positions), targets.head_widths())
 
 
-def largest_log_probs(targets: Targets) -> np.ndarray:
-    """The largest log-probability of each head, float32 [T]; -inf where a row has no head."""
-    largest = np.full(targets.num_positions, -np.inf, np.float32)
-    filled = targets.head_widths() > 0
-    if filled.any():
-        largest[filled] = np.maximum.reduceat(targets.head_log_probs, targets.head_offsets[:-1][filled])
-    return largest
-
-
 def most_probable_ids(targets: Targets) -> np.ndarray:
-    """The most probable id of each head, the lowest among equals, int32 [T]; -1 where a row has no head.
+    """The most probable id of each head, the lowest of equal ones, int32 [T]; -1 for a row without a head.
 
-    Stored values are rounded, so that an id may be equal to the teacher's first that was second by a little.
+    Stored values are rounded: an id that was slightly less probable than the teacher's first may be equal to it here.
     """
     rows = row_of_entry(targets)
-    at = np.flatnonzero(targets.head_log_probs == largest_log_probs(targets)[rows])
+    largest = np.full(targets.num_positions, -np.inf, np.float32)
+    np.maximum.at(largest, rows, targets.head_log_probs)
+    at = np.flatnonzero(targets.head_log_probs == largest[rows])
     first = np.ones(len(at), dtype=bool)
     first[1:] = rows[at][1:] != rows[at][:-1]
     found = np.full(targets.num_positions, -1, np.int32)

@@ -1,8 +1,9 @@
-"""One window as the teacher saw it: every token, what the teacher expected next, and how sure it was.
+"""One window: every token, the teacher's distribution of the next one, and its entropy.
 
-The value of `describe_window` is what `--json` prints; docs/inspect-json.md explains every key.
+`--json` prints the value of `describe_window`; docs/inspect-json.md explains every key.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,65 +12,32 @@ import numpy as np
 
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.shard_view import open_shard
-from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot
+from logitcask.schemas.dataset.snapshot import Snapshot
 from logitcask.schemas.dataset.vocabulary import Vocabulary, read_vocabulary
 from logitcask.schemas.errors import UsageError
 from logitcask.schemas.format.targets import Kind, Targets, Windows
+from logitcask.schemas.inspection.numbering import find_window
 
 SCHEMA = "logitcask.window/1"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NumberedShard:
-    """A shard of a snapshot and where the numbers of its windows begin.
-
-    Attributes:
-        first_window: Number of its first window, counted over the snapshot's shards in order.
-        entry: The shard.
-    """
-
-    first_window: int
-    entry: ShardEntry
-
-
-def numbered_shards(snapshot: Snapshot, split: str | None = None) -> Iterator[NumberedShard]:
-    """The snapshot's shards (of one split) with windows, in order. Windows are numbered over all splits, from 0."""
-    first_window = 0
-    for entry in snapshot.shards():
-        if split in (None, entry.split) and entry.num_windows:
-            yield NumberedShard(first_window=first_window, entry=entry)
-        first_window += entry.num_windows
-
-
 def dataset_vocabulary(snapshot: Snapshot) -> Vocabulary:
-    """What the dataset's ids mean.
+    """The dataset's vocabulary: the text of its ids.
 
     Raises:
-        UsageError: It does not say. FingerprintMismatchError: It says so of another vocabulary.
+        UsageError: The dataset carries no vocabulary.
+        FingerprintMismatchError: The vocabulary's fingerprint is not the one in the snapshot.
     """
     return read_vocabulary(snapshot.url, snapshot.identity.vocabulary_fingerprint)
 
 
-def find_window(snapshot: Snapshot, window: str) -> tuple[NumberedShard, int]:
-    """The shard that holds a window, and the window's index in it.
-
-    Args:
-        snapshot: Where to look.
-        window: Its number over all shards of the snapshot, from 0; or SHARD:INDEX, as the summary names outliers.
-
-    Raises:
-        UsageError: There is no such window.
-    """
-    name, colon, index = window.rpartition(":")
-    if not index.isdecimal():
-        raise UsageError(f"--window {window}: give a number from 0, or SHARD:INDEX")
-    total = 0
-    for shard in numbered_shards(snapshot):
-        wanted = int(index) - (0 if colon else shard.first_window)
-        if (not colon or name == shard.entry.name) and 0 <= wanted < shard.entry.num_windows:
-            return shard, wanted
-        total = shard.first_window + shard.entry.num_windows
-    raise UsageError(f"no window {window}: snapshot {snapshot.number} has {total:,} windows, numbered from 0")
+def vocabulary_if_any(snapshot: Snapshot) -> Vocabulary | None:
+    """The dataset's vocabulary; None, with a note on stderr, if an older release left it out. Ids are shown then."""
+    try:
+        return dataset_vocabulary(snapshot)
+    except UsageError as error:
+        print(f"logitcask: note: {error}", file=sys.stderr)
+        return None
 
 
 def describe_window(
@@ -78,13 +46,14 @@ def describe_window(
     """A window with its targets.
 
     Args:
-        snapshot: Where it is.
-        window: Which one (`find_window`).
-        vocabulary: Gives ids their text; without one pieces are None.
-        num_alternatives: Most ids of a head that are listed, the most probable first.
+        snapshot: The snapshot of the window.
+        window: The window's number, or SHARD:INDEX.
+        vocabulary: The text of ids; without one, pieces are None.
+        num_alternatives: Maximum ids of a head to list, the most probable first.
 
     Raises:
-        UsageError: There is no such window. CorruptShardError: It is damaged.
+        UsageError: There is no such window.
+        CorruptShardError: The window is damaged.
     """
     shard, index = find_window(snapshot, window)
     with open_shard(snapshot, shard.entry) as opened:
@@ -119,7 +88,7 @@ def _describe_parts(windows: Windows) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Rows:
-    """Describes single rows of a window."""
+    """Describes the rows of a window, one at a time."""
 
     windows: Windows
     targets: Targets
@@ -148,7 +117,7 @@ class _Rows:
         return [{**self._piece(int(ids[i])), "p": float(np.exp(log_probs[i]))} for i in order]
 
     def _drawn(self, row: int, replica: int) -> list[dict[str, Any]]:
-        """The ids drawn most often, and how often."""
+        """The most frequently drawn ids, and their counts."""
         sample = self.targets.tail_samples[replica]
         ids, times = np.unique(sample.ids[sample.offsets[row] : sample.offsets[row + 1]], return_counts=True)
         order = np.argsort(-times, kind="stable")[: self.limit]

@@ -1,4 +1,4 @@
-"""A window on a terminal: its text, shaded by how much each token surprised the teacher, and a row for each token."""
+"""Prints a window: its text, shaded by the teacher's loss at each token, and a table with a row for each token."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from logitcask.schemas.redaction import printable_line
 from logitcask.schemas.terminal.console import summary_console
 from logitcask.schemas.terminal.formatting import number, visible_piece
 
-# From this loss on (nats) a token is shaded so; both colours are set, for dark and light terminals alike.
+# Minimum loss (nats) and the style from there on. Both colors are set, for dark and light terminals alike.
 _SHADES = (
     (8.0, "bold white on #b3261e"),
     (5.0, "white on #9a4a12"),
@@ -22,12 +22,12 @@ _PIECE_WIDTH = 14
 
 
 def print_window(window: Mapping[str, Any], rows: slice = slice(None), console: Console | None = None) -> None:
-    """Prints what `windows.describe_window` gives.
+    """Prints a value of `window.describe_window`.
 
     Args:
         window: The window.
-        rows: Which of its rows the table lists.
-        console: Where to; stdout by default.
+        rows: The rows that the table lists.
+        console: Where to print; default: stdout.
     """
     console = console or summary_console()
     console.print(_headline(window))
@@ -38,10 +38,10 @@ def print_window(window: Mapping[str, Any], rows: slice = slice(None), console: 
 
 
 def shade(loss_nats: float | None) -> str:
-    """The style of a token whose loss is known; none for one that was expected."""
+    """The style of a token by its loss; empty for a low or unknown loss."""
     if loss_nats is None:
         return ""
-    return next((style for least, style in _SHADES if loss_nats >= least), "")
+    return next((style for minimum, style in _SHADES if loss_nats >= minimum), "")
 
 
 def _headline(window: Mapping[str, Any]) -> Text:
@@ -56,7 +56,7 @@ def _parts(parts: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for part in parts:
-        begins = "" if part["offset"] == 0 else f", from its token {part['offset']:,}"
+        begins = "" if part["offset"] == 0 else f", from document token {part['offset']:,}"
         table.add_row(
             f"rows {part['first_row']}–{part['stop_row'] - 1}",
             printable_line(f"{part['document']}{begins} ({part['source']})"),
@@ -66,14 +66,14 @@ def _parts(parts: Sequence[Mapping[str, Any]]) -> Table:
 
 def _legend() -> Text:
     text = Text("loss in nats: ", style="dim")
-    for least, style in reversed(_SHADES):
-        text.append(f" ≥ {least:g} ", style=style)
+    for minimum, style in reversed(_SHADES):
+        text.append(f" ≥ {minimum:g} ", style=style)
         text.append(" ")
     return text
 
 
 def _shaded(rows: Sequence[Mapping[str, Any]]) -> Text:
-    """The text; what a token's own probability was stands in the row before it."""
+    """The text, each token shaded by its own loss, which the row before it holds."""
     text = Text()
     losses = [None, *(row["loss_nats"] if row["next"] else None for row in rows)]
     for row, loss in zip(rows, losses, strict=False):
@@ -86,13 +86,13 @@ def _shaded(rows: Sequence[Mapping[str, Any]]) -> Text:
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="cyan", padding=(0, 1, 0, 0), expand=True)
-    # Fixed widths: the last column takes what is left, and is cut.
+    # Fixed widths; the last column gets the rest, and is cut.
     table.add_column("row", justify="right", no_wrap=True, style="dim", width=4)
     table.add_column("token", no_wrap=True, width=_PIECE_WIDTH, overflow="ellipsis")
     table.add_column("next", no_wrap=True, width=_PIECE_WIDTH, overflow="ellipsis")
     for name, width in (("loss", 5), ("entropy", 7), ("tail", 5)):
         table.add_column(name, justify="right", no_wrap=True, width=width)
-    table.add_column("what the teacher expected", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("the teacher's distribution", no_wrap=True, overflow="ellipsis", ratio=1)
     for row in rows:
         table.add_row(
             str(row["row"]),

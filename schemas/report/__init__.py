@@ -1,1 +1,1 @@
-"""A dataset as one web page: data gathered from a snapshot, and a page that shows it without a network."""
+"""`logitcask report`: gathers data from a snapshot, and writes one web page that needs no network."""

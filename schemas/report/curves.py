@@ -1,7 +1,7 @@
-"""A training run's curves, from the files that it leaves: nothing of the run is imported.
+"""A training run's curves, read from its files; no training code is imported.
 
-RUN/metrics.jsonl   one line a step
-RUN/results.json    held-out evaluation before and after; only in finished runs
+RUN/metrics.jsonl   one line for each step
+RUN/results.json    held-out evaluation before and after training; only in finished runs
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from logitcask.schemas.errors import UsageError
 
-# More points than a plot has pixels show nothing.
+# About the width of a plot in pixels; more points would not be visible.
 MAX_POINTS = 400
 _LEFT_OUT = ("step", "epoch", "tokens", "train_runtime", "train_samples_per_second", "train_steps_per_second")
 
@@ -21,13 +21,13 @@ def describe_run(directory: Path) -> dict[str, Any]:
     """The run's curves and its evaluation.
 
     Raises:
-        UsageError: It is no directory of a run.
+        UsageError: `directory` is not the directory of a run.
     """
     path = directory / "metrics.jsonl"
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError as error:
-        raise UsageError(f"--run {directory}: no metrics.jsonl there ({error.strerror}); name a run's --out") from error
+        raise UsageError(f"--run {directory}: no metrics.jsonl ({error.strerror}); give the --out of a run") from error
     rows = [row for row in map(_parsed, lines) if row is not None and "loss" in row]
     per_point = max(1, math.ceil(len(rows) / MAX_POINTS))
     return {
@@ -40,7 +40,7 @@ def describe_run(directory: Path) -> dict[str, Any]:
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
-    """One line; None for one that a kill cut short."""
+    """A parsed line; None for a line that was cut short when the run was killed."""
     try:
         row = json.loads(line)
     except ValueError:
@@ -49,7 +49,7 @@ def _parsed(line: str) -> dict[str, Any] | None:
 
 
 def _curves(rows: Sequence[Mapping[str, Any]], per_point: int) -> dict[str, Any]:
-    """Steps, and by name the mean of every `per_point` of them; null where nothing finite was logged."""
+    """Steps, and for each metric the means over groups of `per_point` steps; null where no value is finite."""
     chunks = [rows[start : start + per_point] for start in range(0, len(rows), per_point)]
     names = dict.fromkeys(name for row in rows for name in row if name not in _LEFT_OUT)
     return {

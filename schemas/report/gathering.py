@@ -1,7 +1,7 @@
-"""All that a report shows, as one JSON value; docs/report-json.md explains every key.
+"""Gathers the data of a report as one JSON value; docs/report-json.md explains every key.
 
-Figures of the whole dataset come from the snapshot, exactly as `inspect` has them. Text comes from sampled windows, of
-which each may be cut, so that a report of any dataset stays small.
+Figures of the whole dataset come from the snapshot, as in `inspect`. Text comes from sampled windows, which may be cut,
+so a report stays small for any dataset.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ SCHEMA = "logitcask.report/1"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleSize:
-    """How much of the dataset's text a report carries.
+    """How much of the dataset's text a report contains.
 
     Attributes:
-        num_windows: At most so many windows.
-        num_tokens: At most so many positions of all of them together; windows are cut to equal shares of it.
-        seed: Of the draw.
+        num_windows: Maximum number of windows.
+        num_tokens: Maximum number of positions in all windows together; each window is cut to an equal share.
+        seed: Seed of the sample.
     """
 
     num_windows: int = 24
@@ -37,8 +37,8 @@ class SampleSize:
     def __post_init__(self) -> None:
         if not 1 <= self.num_windows <= self.num_tokens:
             raise UsageError(
-                f"a report needs at least one window and a token for each, got --windows {self.num_windows} and "
-                f"--tokens {self.num_tokens}"
+                "a report requires at least one window, and one token for each window; got "
+                f"--windows {self.num_windows} and --tokens {self.num_tokens}"
             )
 
 
@@ -53,14 +53,15 @@ def gather(
     """The data of a report.
 
     Args:
-        snapshot: What to report on.
-        vocabulary: Gives ids their text; without one they are shown as numbers.
-        size: Of the sample.
+        snapshot: The snapshot to report on.
+        vocabulary: The text of ids; without one, the page shows numbers.
+        size: Size of the sample.
         run: Directory of a training run.
-        student: Scores the windows.
+        student: Scores the sampled windows.
 
     Raises:
-        UsageError: `run` is none. MissingShardError, CorruptShardError: A shard cannot be read.
+        UsageError: `run` is not the directory of a run.
+        MissingShardError, CorruptShardError: A shard cannot be read.
     """
     described = describe(snapshot)
     sampled = sample_windows(snapshot, size.num_windows, size.seed)

@@ -1,5 +1,5 @@
 "use strict";
-// Elements, numbers and words. Whatever a corpus holds becomes a text node: nothing here parses markup.
+// Builds elements and formats numbers and text. Text of the corpus becomes text nodes: nothing here parses markup.
 
 const REPORT = JSON.parse(document.getElementById("data").textContent);
 const SVG_TAGS = new Set(["svg", "g", "rect", "line", "path", "text", "circle"]);
@@ -19,7 +19,7 @@ function make(tag, attributes = {}, ...children) {
 
 const byId = (id) => document.getElementById(id);
 
-/** A rectangle whose width is a share of its container's; through the style object, which the policy allows. */
+/** A bar whose width is a share of its container; set through the style object, which the security policy allows. */
 function meter(share, kind) {
   const bar = make("span", { class: `meter ${kind}`, "aria-hidden": "true" });
   bar.style.setProperty("--share", `${Math.max(0, Math.min(1, share)) * 100}%`);
@@ -32,7 +32,7 @@ const fixed = (value, digits = 2) =>
   known(value) ? value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }) : "–";
 const nats = (value) => (known(value) ? `${fixed(value)} nats` : "–");
 
-/** A probability in per cent, with the digits that its size deserves. */
+/** A probability in percent; smaller ones get more digits. */
 function percent(value) {
   if (!known(value)) return "–";
   if (value === 0) return "0 %";
@@ -52,14 +52,14 @@ function bytes(value) {
 /** "highest_loss" as words. */
 const words = (name) => name.replaceAll("_", " ");
 
-// Characters that would not be seen, or would reorder their neighbours, as escapes.
+// Characters that are invisible or reorder text; they are shown as escapes.
 const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\p{Cf}\u2028\u2029\u034f\u115f\u1160\u3164\uffa0]/gu;
 const escaped = (char) => `\\u${char.codePointAt(0).toString(16).padStart(4, "0")}`;
 
-/** Text as it is read: line ends are marked, what cannot be seen is escaped. */
+/** Text with marked line ends and escaped invisible characters. */
 const readable = (text) => text.replace(UNSEEN, escaped).replaceAll("\n", "↵\n");
 
-/** A piece on one line: spaces at its borders and line ends are marked. */
+/** A piece on one line, with marked line ends and marked spaces at its ends. */
 function named(text) {
   if (text === "") return "∅";
   return text.replace(UNSEEN, escaped).replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/^ +| +$/g, (s) => "␣".repeat(s.length));

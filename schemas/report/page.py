@@ -1,8 +1,8 @@
-"""One HTML file that needs nothing else: style, script and data stand in it.
+"""Renders a report as one self-contained HTML file with its style, script and data.
 
-What a corpus holds is hostile until shown otherwise. It enters the page as JSON in which no `<`, `>` or `&` is left, so
-that no text can end the element it stands in; the script puts it on the page as text nodes only; and a Content Security
-Policy allows this style and this script, by their hashes, and no connection to anywhere.
+The text of a corpus is untrusted. It enters the page as JSON without `<`, `>` and `&`, so no text can end its element;
+the script shows it only in text nodes; and a Content Security Policy allows only this style and this script, by their
+hashes, and no network connection.
 """
 
 import base64
@@ -22,7 +22,7 @@ _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
 def render_page(report: Mapping[str, Any]) -> bytes:
-    """The page of what `gathering.gather` returns."""
+    """The page of a value of `gathering.gather`."""
     style = _asset("report.css")
     script = "\n".join(map(_asset, _SCRIPTS))
     values = {
@@ -32,13 +32,13 @@ def render_page(report: Mapping[str, Any]) -> bytes:
         "script": script,
         "data": embed_json(report),
     }
-    # In one pass: a marker in the data stays what it is.
+    # In one pass, so that a marker in the data is not replaced.
     page = _MARKER.sub(lambda match: values[match[1]], _asset("report.html"))
     return page.encode(errors="replace")
 
 
 def embed_json(value: Any) -> str:
-    """JSON that cannot end or comment out the element it stands in."""
+    """JSON that cannot end its HTML element or begin a comment."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.translate(_ESCAPES)
 

@@ -1,23 +1,23 @@
-// Plots: small SVG, drawn here. A plotting library would weigh more than the whole page, which must open at once, and
-// these few need nothing of one. A plot is bars or a line over points {x0, x1, y, label}; what a point says is shown
-// above the plot, on hover, on touch, and by arrow keys once the plot has the focus.
+// Plots as small SVG images, without a plotting library: one would be larger than the whole page. A plot is bars or a line
+// over points {x0, x1, y, label}. The label of a point is shown above the plot on hover, on touch, and with the arrow keys
+// once the plot has the focus.
 
 const PLOT = { width: 380, height: 178, left: 44, right: 10, top: 18, bottom: 34 };
 
-/** About so many round numbers from 0 to `most`. */
-function roundTicks(most, wanted = 4) {
-  if (!(most > 0)) return [0];
-  const rough = most / wanted;
+/** About `wanted` round numbers from 0 to `max`. */
+function roundTicks(max, wanted = 4) {
+  if (!(max > 0)) return [0];
+  const rough = max / wanted;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((one) => one >= rough * 0.999);
   const ticks = [];
-  for (let tick = 0; tick <= most * 1.001; tick += step) ticks.push(Number(tick.toPrecision(12)));
+  for (let tick = 0; tick <= max * 1.001; tick += step) ticks.push(Number(tick.toPrecision(12)));
   return ticks;
 }
 
-/** Powers of ten between two numbers, thinned to about six. */
-function powerTicks(least, most) {
-  const low = Math.ceil(Math.log10(least) - 1e-9), high = Math.floor(Math.log10(most) + 1e-9);
+/** About six powers of ten between two numbers. */
+function powerTicks(min, max) {
+  const low = Math.ceil(Math.log10(min) - 1e-9), high = Math.floor(Math.log10(max) + 1e-9);
   const step = Math.max(1, Math.ceil((high - low) / 5));
   const ticks = [];
   for (let power = low; power <= high; power += step) ticks.push(10 ** power);
@@ -30,18 +30,18 @@ const short = (value) =>
       : value !== 0 && Math.abs(value) < 1e-3 ? Number(value.toPrecision(3)).toExponential()
         : String(Number(value.toPrecision(3)));
 
-/** A scale from values to places: linear from the least to the most, or logarithmic. */
-function scale(least, most, from, to, isLog) {
+/** A linear or logarithmic scale from the values min..max to the pixels from..to. */
+function scale(min, max, from, to, isLog) {
   const map = isLog ? (v) => Math.log10(v) : (v) => v;
-  const low = map(least), span = map(most) - low || 1;
+  const low = map(min), span = map(max) - low || 1;
   return (value) => from + ((map(value) - low) / span) * (to - from);
 }
 
 /**
  * A figure with a plot.
  * @param {object} plot
- *   title, basis (how far the numbers can be trusted), summary (shown while no point is chosen),
- *   points [{x0, x1, y, label}], marks "bars" or "line", xTitle, yTitle, xTicks [[value, text]], logX, logY, yFrom (least y),
+ *   title, basis (how exact the numbers are), summary (shown while no point is chosen),
+ *   points [{x0, x1, y, label}], marks "bars" or "line", xTitle, yTitle, xTicks [[value, text]], logX, logY, yFrom (minimum y),
  *   level {y, text}: a line to compare with.
  */
 function figure(plot) {
@@ -65,11 +65,11 @@ function figure(plot) {
 
 function verticalScale(plot) {
   const values = [...plot.points.map((p) => p.y), ...(plot.level ? [plot.level.y] : [])].filter((v) => known(v) && (!plot.logY || v > 0));
-  const most = Math.max(...values, plot.logY ? 1e-12 : 0);
-  const least = plot.logY ? Math.min(...values, most) * 0.8 : plot.yFrom ?? 0;
-  const top = plot.yTo ?? (most > least ? most * (plot.logY ? 1.3 : 1.05) : least + 1);
-  const ticks = plot.logY ? powerTicks(least, top) : roundTicks(top).filter((tick) => tick >= least);
-  return { y: scale(least, top, PLOT.height - PLOT.bottom, PLOT.top, plot.logY), ticks, floor: least };
+  const max = Math.max(...values, plot.logY ? 1e-12 : 0);
+  const min = plot.logY ? Math.min(...values, max) * 0.8 : plot.yFrom ?? 0;
+  const top = plot.yTo ?? (max > min ? max * (plot.logY ? 1.3 : 1.05) : min + 1);
+  const ticks = plot.logY ? powerTicks(min, top) : roundTicks(top).filter((tick) => tick >= min);
+  return { y: scale(min, top, PLOT.height - PLOT.bottom, PLOT.top, plot.logY), ticks, floor: min };
 }
 
 function drawAxes(svg, plot, x, y, ticks) {
@@ -100,7 +100,7 @@ function drawBars(svg, points, x, y, floor) {
 
 function drawLine(svg, points, x, y) {
   const placed = points.map((p) => (known(p.y) ? [(x(p.x0) + x(p.x1)) / 2, y(p.y)] : null));
-  // A gap where nothing is known: the pen is lifted.
+  // An unknown value leaves a gap in the line.
   const path = placed.map((at, i) => (at ? `${i && placed[i - 1] ? "L" : "M"}${at[0].toFixed(1)},${at[1].toFixed(1)}` : "")).join("");
   svg.append(make("path", { class: "curve", d: path }));
   const dots = points.length <= 24;
@@ -116,7 +116,7 @@ function drawLevel(svg, level, y) {
   svg.append(make("text", { class: "level-text", x: PLOT.width - PLOT.right - 2, y: 9, "text-anchor": "end" }, level.text));
 }
 
-/** Pointer and keys choose the nearest point; the readout says what it is. */
+/** Pointer and keys choose a point; the readout shows its label. */
 function attachReading(svg, readout, plot, shown, places) {
   let chosen = -1;
   const choose = (index) => {
@@ -144,7 +144,7 @@ function attachReading(svg, readout, plot, shown, places) {
   });
 }
 
-/** The same as a list, for who reads numbers. */
+/** The points as a list of numbers. */
 function numbers(plot) {
   const list = make("ul");
   const details = make("details", {}, make("summary", {}, "Numbers"), list);

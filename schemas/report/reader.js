@@ -1,5 +1,5 @@
-// The reader: the text of one window at a time. Token s is shaded by, and shows, the distribution that was to predict it:
-// the target of row s − 1 of the same part. After the last row of a part stands "⋯", which shows that row's target.
+// The reader: the text of one window at a time. Token s is shaded by, and shows, the distribution that predicts it: the
+// target of row s − 1 of the same part. A "⋯" after the last row of a part shows that row's target.
 
 const LEVELS = 9;
 const SHADES = [
@@ -11,7 +11,7 @@ const reader = { window: 0, shade: null, cells: [], elements: [], pinned: -1, sh
 
 const pieceText = (piece) => REPORT.pieces.text[piece] ?? `‹${REPORT.pieces.id[piece]}›`;
 
-/** What stands on the page for a window: {text, row, target}; row or target −1 where there is none. */
+/** The cells of a window on the page: {text, row, target}; row or target is −1 if there is none. */
 function cellsOf(window) {
   const starts = new Set(window.parts.map((part) => part.row));
   const cells = [];
@@ -23,7 +23,7 @@ function cellsOf(window) {
   return cells;
 }
 
-/** The value that is shaded at the darkest: the 98th percentile of the sample, rounded up. */
+/** The value of the darkest shade: the 98th percentile of the sample, rounded up. */
 function darkest(shade) {
   const values = REPORT.windows.flatMap((window) => shade.of(window)).filter(known).sort((a, b) => a - b);
   return Math.max(1, Math.ceil(values[Math.floor(values.length * 0.98)] ?? 1));
@@ -32,7 +32,7 @@ function darkest(shade) {
 function setUpReader() {
   const shades = SHADES.filter((shade) => REPORT.windows.some((window) => shade.of(window).some(known)));
   for (const shade of shades) {
-    shade.most = darkest(shade);
+    shade.max = darkest(shade);
     const input = make("input", { type: "radio", name: "shade", value: shade.key, onchange: () => shadeBy(shade) });
     byId("shading").append(make("label", {}, input, make("span", {}, shade.title)));
   }
@@ -88,7 +88,7 @@ function tokenElement(cell, index) {
   const element = make("span", { class: cell.row < 0 ? "token end" : "token", tabindex: "-1", role: "button", "data-cell": index }, text);
   if (!text.trim() || text.includes("↵")) element.setAttribute("aria-label", cell.text === "" ? "no text" : named(cell.text));
   const kind = REPORT.windows[reader.window].kind[cell.target < 0 ? cell.row : cell.target];
-  if (kind === "prompt" || kind === "context") element.classList.add("untaught");
+  if (kind === "prompt" || kind === "context") element.classList.add("no-target");
   return element;
 }
 
@@ -101,7 +101,7 @@ function shadeBy(shade) {
   reader.shade = shade;
   const ramp = Array.from({ length: LEVELS }, (_, level) => make("i", { class: `level-${level}` }));
   byId("legend").replaceChildren(make("span", {}, `${shade.title}: ${shade.unit}`),
-    make("span", { class: "ramp" }, "0", ...ramp, `≥ ${shade.most} nats`));
+    make("span", { class: "ramp" }, "0", ...ramp, `≥ ${shade.max} nats`));
   shadeTokens();
 }
 
@@ -110,7 +110,7 @@ function shadeTokens() {
   const values = reader.shade.of(REPORT.windows[reader.window]);
   reader.cells.forEach((cell, i) => {
     const value = cell.target < 0 ? null : values[cell.target];
-    const level = known(value) ? Math.min(LEVELS - 1, Math.floor(((LEVELS - 1) * value) / reader.shade.most)) : 0;
+    const level = known(value) ? Math.min(LEVELS - 1, Math.floor(((LEVELS - 1) * value) / reader.shade.max)) : 0;
     reader.elements[i].dataset.level = String(level);
   });
 }
@@ -128,8 +128,7 @@ function listenToTokens(text) {
     pin(index === reader.pinned ? -1 : index);
     rove(index);
   });
-  // Only for a focus that came by a key: a tap focuses before it clicks, and a sheet that opened under the finger in
-  // between would take the click.
+  // Only for focus by a key: a tap focuses before it clicks, and a sheet that opens in between would receive the click.
   text.addEventListener("focusin", (event) => {
     if (cellAt(event) >= 0 && event.target.matches(":focus-visible")) showCell(cellAt(event));
   });
@@ -145,7 +144,7 @@ function listenToTokens(text) {
   });
 }
 
-/** The token that a key leads to; null for other keys. Up and down go by lines as they are laid out. */
+/** The token to which a key moves the focus; null for other keys. Up and down follow the lines of the layout. */
 function destination(key, index) {
   const last = reader.elements.length - 1;
   if (key === "ArrowRight") return Math.min(last, index + 1);
@@ -166,7 +165,7 @@ function destination(key, index) {
   return best;
 }
 
-/** Moves the focus; the one token that Tab leads to moves along. */
+/** Moves the focus, and makes this token the only one in the tab order (roving tabindex). */
 function rove(index) {
   for (const element of byId("text").querySelectorAll('.token[tabindex="0"]')) element.tabIndex = -1;
   reader.elements[index].tabIndex = 0;
@@ -179,7 +178,7 @@ function pin(index) {
   reader.elements[index]?.classList.add("pinned");
   if (index < 0) return;
   showCell(index);
-  // On a phone the panel is a sheet over the lower half: the token stays above it.
+  // On a phone the panel is a sheet over the lower half; scroll so that the token stays visible above it.
   if (getComputedStyle(byId("panel")).position === "fixed") keepAbove(reader.elements[index], byId("panel"));
 }
 
@@ -194,8 +193,8 @@ function showNothing() {
   reader.elements[reader.shown]?.classList.remove("shown");
   reader.shown = -1;
   byId("panel").classList.remove("open");
-  byId("panel").replaceChildren(make("p", { class: "hint" },
-    "Point at a token, tap it, or move through the text with the arrow keys: what the teacher expected in its place stands here. Enter or a click keeps it, Escape lets go."));
+  byId("panel").replaceChildren(hint(
+    "Point at a token, tap it, or use the arrow keys: this panel shows what the teacher expected there. Enter or a click keeps the token, Escape releases it."));
 }
 
 function showCell(index) {
@@ -204,10 +203,10 @@ function showCell(index) {
   reader.elements[index].classList.add("shown");
   const window = REPORT.windows[reader.window], cell = reader.cells[index];
   byId("panel").classList.add("open");
-  byId("panel").replaceChildren(panelHead(window, cell), ...(cell.target < 0 ? [untold("A part begins here: nothing before it predicts its first token.")] : targetView(window, cell)));
+  byId("panel").replaceChildren(panelHead(window, cell), ...(cell.target < 0 ? [hint("A part begins here: nothing before it predicts its first token.")] : targetView(window, cell)));
 }
 
-const untold = (text) => make("p", { class: "hint" }, text);
+const hint = (text) => make("p", { class: "hint" }, text);
 
 function panelHead(window, cell) {
   const close = make("button", { type: "button", class: "quiet close", "aria-label": "Close", onclick: () => { pin(-1); showNothing(); } }, "×");
@@ -217,15 +216,15 @@ function panelHead(window, cell) {
   return make("div", { class: "panel-head" }, make("b", { class: "piece" }, title), make("span", { class: "basis" }, place), close);
 }
 
-/** The distribution of a row: its most probable ids, the rest of the head, the tail; they sum to one. */
+/** The distribution of a row: its most probable ids, the rest of the head, and the tail; they sum to one. */
 function targetView(window, cell) {
   const row = cell.target, tail = window.tail[row];
-  if (!known(tail)) return [untold(`No target: a row of kind ${window.kind[row] ?? "train"}.`)];
+  if (!known(tail)) return [hint(`No target: a row of kind ${window.kind[row] ?? "train"}.`)];
   const actual = cell.row < 0 ? null : window.token[cell.row];
   const top = pairs(window.top[row]), listed = top.reduce((sum, [, p]) => sum + p, 0);
   const student = window.student?.p[row], unlisted = window.width[row] - top.length;
   const rest = unlisted > 0 ? Math.max(0, 1 - tail - listed) : 0;
-  // Bars are shares of the longest, since many distributions are flat; the numbers say how much it is.
+  // Bars are relative to the longest one, since many distributions are flat; the numbers are absolute.
   const came = actual !== null && known(window.student?.loss[row]) ? Math.exp(-window.student.loss[row]) : 0;
   const longest = Math.max(tail, rest, came, ...top.map(([, p]) => p), ...(student ?? []).filter(known));
   const rows = top.map(([piece, p], i) => barRow(named(pieceText(piece)), p, { longest, actual: piece === actual, student: student?.[i], data: REPORT.pieces.id[piece] }));
@@ -274,9 +273,9 @@ function facts(window, row) {
 
 // ---- search -----------------------------------------------------------------------------------------------------
 
-const MOST_HITS = 50;
+const MAX_HITS = 50;
 
-/** Places where the sampled text holds the query, whatever the case: {window, first, last} with cells as bounds. */
+/** Places where the sampled text contains the query, ignoring case: {window, first, last}, in cells. */
 function findAll(query) {
   const wanted = query.toLowerCase(), found = [];
   REPORT.windows.forEach((window, index) => {
@@ -296,10 +295,10 @@ function search(query) {
   reader.hits = found;
   const list = byId("hits");
   list.hidden = !query.trim();
-  const more = found.length > MOST_HITS ? `, the first ${MOST_HITS} listed` : "";
+  const more = found.length > MAX_HITS ? `, the first ${MAX_HITS} listed` : "";
   list.replaceChildren(
     make("p", { class: "basis", role: "status" }, `${count(found.length)} in the sampled text${more}`),
-    make("ol", {}, found.slice(0, MOST_HITS).map((hit) => make("li", {}, hitButton(hit)))));
+    make("ol", {}, found.slice(0, MAX_HITS).map((hit) => make("li", {}, hitButton(hit)))));
   markHits();
 }
 

@@ -1,14 +1,14 @@
-// The page: header, distributions, sources, the run; then everything is put in its place.
+// The page: summary, distributions, sources and the run; the last lines draw it.
 
 const data = REPORT.dataset;
 
 function drawSummary() {
-  const { teacher, tokenizer, licences, total, documents } = data;
+  const { teacher, tokenizer, total, documents } = data;
   const name = data.dataset.replace(/\/+$/, "").split("/").pop();
   byId("name").textContent = readable(name);
   byId("state").textContent = data.complete ? "complete" : `incomplete: ${count(data.missing_units)} units missing`;
   byId("state").classList.toggle("warning", !data.complete);
-  byId("what").textContent = `${readable(teacher?.name ?? "no teacher")} read ${count(total.tokens)} tokens once. This is what it expected at each of them.`;
+  byId("what").textContent = `${readable(teacher?.name ?? "no teacher")} annotated ${count(total.tokens)} tokens. This is what it expected at each of them.`;
   const loss = total.teacher_loss_nats;
   const figures = [
     ["tokens", count(total.tokens), `${count(total.windows)} windows`],
@@ -26,17 +26,17 @@ function drawSummary() {
     ["teacher", [teacher?.name, teacher?.architecture, teacher?.num_parameters && `${short(teacher.num_parameters)} parameters`, teacher?.dtype]],
     ["tokenizer", [tokenizer.name, tokenizer.vocab_size && `${count(tokenizer.vocab_size)} ids`]],
     ["head", [REPORT.scheme_words]],
-    ["licences", [`teacher ${licences.teacher ?? "not stated"}`, `corpus ${licences.corpus ?? "not stated"}`]],
+    ["licenses", [`teacher ${data.licences.teacher ?? "not stated"}`, `corpus ${data.licences.corpus ?? "not stated"}`]],
     ["dataset", [data.dataset, `snapshot ${data.snapshot}`, `windows of up to ${count(data.window_tokens)}`]],
   ];
   byId("identity").append(...identity.map(([title, facts]) =>
     make("div", {}, make("dt", {}, title), make("dd", {}, readable(facts.filter(Boolean).join(" · "))))));
   const { sample, windows } = REPORT;
   const reasons = [...new Set(windows.map((window) => window.reason))].filter((reason) => reason !== "random").map(words);
-  const drawn = `drawn at random with seed ${sample.seed}`;
+  const drawn = `a random sample with seed ${sample.seed}`;
   byId("sample-basis").textContent =
-    `A sample: ${count(sample.windows)} of ${count(sample.windows_in_dataset)} windows (${count(sample.tokens)} tokens), ` +
-    (reasons.length ? `the outliers of the dataset (${reasons.join(", ")}) and others ${drawn}.` : `${drawn}.`);
+    `${count(sample.windows)} of ${count(sample.windows_in_dataset)} windows (${count(sample.tokens)} tokens): ` +
+    (reasons.length ? `outliers (${reasons.join(", ")}) and ${drawn}.` : `${drawn}.`);
 }
 
 // ---- distributions ----------------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ function drawSummary() {
 const EXACT = "exact, every row";
 const binned = (histogram) => `all ${count(histogram.count)} rows; quantiles to 1/${histogram.bins_per_nat} nat`;
 
-/** Bins of 1/bins_per_nat nat, gathered to about 48 bars. */
+/** Bins of 1/bins_per_nat nat, merged to about 48 bars. */
 function natBins(histogram) {
   const at = Object.keys(histogram.counts).map(Number);
   const last = Math.max(...at, 0) + 1, per = Math.max(1, Math.ceil(last / 48));
@@ -69,8 +69,8 @@ function tailFigure(histogram, of, logY) {
   if (!histogram.count) return null;
   const points = natBins(histogram).map(({ from, to, n }) => ({
     x0: -to, x1: -from, y: n, label: `mass ${percent(Math.exp(-to))} to ${percent(Math.exp(-from))}: ${rowsLabel(n, histogram.count)}` })).reverse();
-  const least = points[0].x0, ticks = [];
-  for (let power = 0; -power * Math.LN10 >= least; power += -least > 14 ? 2 : 1) ticks.push([-power * Math.LN10, power ? `10⁻${superscript(power)}` : "1"]);
+  const min = points[0].x0, ticks = [];
+  for (let power = 0; -power * Math.LN10 >= min; power += -min > 14 ? 2 : 1) ticks.push([-power * Math.LN10, power ? `10⁻${superscript(power)}` : "1"]);
   const none = histogram.infinite ? `; ${count(histogram.infinite)} rows have none` : "";
   return figure({ title: "Tail mass", basis: `${binned(histogram)}${none}`, summary: quantiles(of, percent), points, marks: "bars", yTitle: "rows", xTitle: "mass outside the head, logarithmic", xTicks: ticks, logY });
 }
@@ -78,20 +78,20 @@ function tailFigure(histogram, of, logY) {
 function widthFigure(histogram, of, logY) {
   const counts = Object.entries(histogram.counts).map(([width, n]) => [Number(width), n]);
   if (!counts.length) return null;
-  const widths = counts.map(([width]) => width), least = Math.min(1, ...widths), most = Math.max(...widths);
-  const per = Math.max(1, Math.ceil((most - least + 1) / 64));
+  const widths = counts.map(([width]) => width), min = Math.min(1, ...widths), max = Math.max(...widths);
+  const per = Math.max(1, Math.ceil((max - min + 1) / 64));
   const all = counts.reduce((sum, [, n]) => sum + n, 0);
-  const sums = new Array(Math.floor((most - least) / per) + 1).fill(0);
-  for (const [width, n] of counts) sums[Math.floor((width - least) / per)] += n;
+  const sums = new Array(Math.floor((max - min) / per) + 1).fill(0);
+  for (const [width, n] of counts) sums[Math.floor((width - min) / per)] += n;
   const points = sums.map((n, i) => {
-    const from = least + i * per, to = Math.min(most, from + per - 1);
+    const from = min + i * per, to = Math.min(max, from + per - 1);
     return { x0: from - 0.5, x1: to + 0.5, y: n, label: `${from === to ? from : `${from}–${to}`} ids: ${rowsLabel(n, all)}` };
   });
-  const ticks = roundTicks(most, 5).filter((tick) => tick >= least).map((tick) => [tick, String(tick)]);
+  const ticks = roundTicks(max, 5).filter((tick) => tick >= min).map((tick) => [tick, String(tick)]);
   return figure({ title: "Head width", basis: EXACT, summary: quantiles(of, (v) => fixed(v, known(v) && Number.isInteger(v) ? 0 : 1)), points, marks: "bars", yTitle: "rows", xTitle: "stored ids a row", xTicks: ticks, logY });
 }
 
-/** Values at a few numbers, on a logarithmic axis. */
+/** Values at a few points of a logarithmic axis. */
 function curveFigure(title, basis, values, { xTitle, label, yTitle, yText, yTo, logY }) {
   const entries = Object.entries(values).map(([x, y]) => [Number(x), y]);
   if (entries.length < 2) return null;
@@ -103,12 +103,12 @@ function curveFigure(title, basis, values, { xTitle, label, yTitle, yText, yTo, 
 function bytesFigure(part) {
   const columns = Object.entries(part.bytes_per_token_by_column).sort((a, b) => b[1] - a[1]);
   if (!columns.length) return null;
-  const most = columns[0][1];
-  const rows = columns.map(([name, size]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", { class: "bars" }, meter(size / most, "head")), make("td", { class: "number" }, fixed(size, 1))));
+  const max = columns[0][1];
+  const rows = columns.map(([name, size]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", { class: "bars" }, meter(size / max, "head")), make("td", { class: "number" }, fixed(size, 1))));
   const expected = data.cost?.expected_bytes_per_token;
   return make("figure", { class: "plot" },
     make("figcaption", {}, make("h3", {}, "Bytes a token"), make("span", { class: "basis" }, "exact, compressed")),
-    make("p", { class: "readout" }, `${fixed(part.bytes_per_token, 1)} in all${known(expected) ? ` · ${fixed(expected, 1)} expected of such a dataset (a fit)` : ""}`),
+    make("p", { class: "readout" }, `${fixed(part.bytes_per_token, 1)} in total${known(expected) ? ` · ${fixed(expected, 1)} expected (a fit)` : ""}`),
     make("table", { class: "expected" }, make("tbody", {}, rows)));
 }
 
@@ -155,13 +155,13 @@ function drawSources(sorted = 1, falling = true) {
   const of = SOURCE_COLUMNS[sorted][1];
   const compare = (a, b) => (typeof of(a) === "string" ? of(a).localeCompare(of(b)) : (of(a) ?? -1) - (of(b) ?? -1));
   sources.sort((a, b) => (falling ? -compare(a, b) : compare(a, b)));
-  const most = Math.max(...sources.map((one) => one.tokens), 1);
+  const max = Math.max(...sources.map((one) => one.tokens), 1);
   const heads = SOURCE_COLUMNS.map(([title], i) =>
     make("th", { scope: "col", class: i ? "number" : null, "aria-sort": i === sorted ? (falling ? "descending" : "ascending") : null },
       make("button", { type: "button", class: "quiet", onclick: () => { drawSources(i, i === sorted ? !falling : i > 0); byId("source-table").querySelectorAll("th button")[i].focus(); } },
         title, make("span", { "aria-hidden": "true" }, i === sorted ? (falling ? " ↓" : " ↑") : ""))));
   const rows = sources.map((one) => make("tr", {}, SOURCE_COLUMNS.map(([, , show], i) =>
-    i ? make("td", { class: "number" }, show(one)) : make("th", { scope: "row" }, show(one), meter(one.tokens / most, "head")))));
+    i ? make("td", { class: "number" }, show(one)) : make("th", { scope: "row" }, show(one), meter(one.tokens / max, "head")))));
   byId("source-table").replaceChildren(make("thead", {}, make("tr", {}, heads)), make("tbody", {}, rows));
 }
 
@@ -187,7 +187,7 @@ function drawRun() {
   if (run.held_out) drawHeldOut(run.held_out);
 }
 
-/** Four digits, of very small numbers in powers of ten. */
+/** Four digits; very small numbers in powers of ten. */
 function significant(value) {
   if (!known(value)) return "–";
   return value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(2) : value.toLocaleString("en-US", { maximumSignificantDigits: 4 });
@@ -214,14 +214,14 @@ function drawHeldOut({ before, after }) {
 
 // ---- the page ---------------------------------------------------------------------------------------------------
 
-/** The switch: as the system says, light, dark. */
+/** The theme button: system setting, light, dark. */
 function setUpTheme() {
   const themes = ["auto", "light", "dark"], button = byId("theme");
   let chosen = 0;
   const show = () => {
     document.documentElement.dataset.theme = themes[chosen];
     button.replaceChildren("◐○●"[chosen], make("span", {}, ` ${themes[chosen]}`));
-    button.setAttribute("aria-label", `Colours: ${themes[chosen]}`);
+    button.setAttribute("aria-label", `Colors: ${themes[chosen]}`);
   };
   button.addEventListener("click", () => { chosen = (chosen + 1) % themes.length; show(); });
   show();
@@ -229,7 +229,7 @@ function setUpTheme() {
 
 function drawAccuracy() {
   byId("accuracy").append(
-    make("h2", {}, "How far to trust it"),
+    make("h2", {}, "How exact the figures are"),
     make("dl", { class: "identity" }, Object.entries({ ...data.accuracy, "KL of a student": "over the stored buckets: a lower bound of the KL over the whole vocabulary" }).map(([kind, what]) =>
       make("div", {}, make("dt", {}, kind), make("dd", {}, what)))),
     make("p", { class: "basis" }, `${REPORT.schema}. Made by logitcask; this file needs no network and no server.`));

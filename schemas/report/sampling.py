@@ -1,7 +1,7 @@
-"""Which windows a report shows: the outliers that the annotation named, then windows drawn at random.
+"""Chooses the windows that a report shows: outliers that the annotation recorded, then a random sample.
 
-A pure function of the snapshot and the seed, so that the same dataset gives the same report. Windows are drawn by
-number, without looking at any of them: the cost is that of the windows shown, whatever the size of the dataset.
+The choice is a pure function of the snapshot and the seed, so the same dataset gives the same report. Windows are drawn
+by number and no shard is read, so the cost depends on the number of windows shown, not on the size of the dataset.
 """
 
 import random
@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from logitcask.schemas.dataset.snapshot import Snapshot
-from logitcask.schemas.inspection.window import NumberedShard, numbered_shards
+from logitcask.schemas.inspection.numbering import NumberedShard, numbered_shards
 
 RANDOM = "random"
-# Of each measure: they are there to be looked at, not to crowd out what is usual.
+# A maximum for each measure, so that outliers do not crowd out typical windows.
 _OUTLIERS_PER_MEASURE = 2
 
 
@@ -24,7 +24,7 @@ class SampledWindow:
     Attributes:
         shard: The shard that holds it.
         index: Its index in the shard.
-        reason: `RANDOM`, or the measure by which it stands out ("highest_loss").
+        reason: `RANDOM`, or the measure by which it is an outlier ("highest_loss").
     """
 
     shard: NumberedShard
@@ -33,17 +33,17 @@ class SampledWindow:
 
     @property
     def number(self) -> int:
-        """Counted over the snapshot's shards, from 0."""
+        """The window's number in the snapshot (`inspection.numbering`)."""
         return self.shard.first_window + self.index
 
 
 def sample_windows(snapshot: Snapshot, num_windows: int, seed: int = 0) -> list[SampledWindow]:
-    """At most so many windows, in order of their numbers; outliers take at most half of them."""
+    """At most `num_windows` windows in order of their numbers; at most half of them are outliers."""
     shards = list(numbered_shards(snapshot))
     outliers = {one.number: one for one in _outliers(snapshot, shards)}
     chosen = dict(list(outliers.items())[: num_windows // 2])
     total = sum(shard.entry.num_windows for shard in shards)
-    # As many more as could be needed if every outlier were drawn again.
+    # The extra draws replace outliers that are drawn a second time.
     drawn = random.Random(seed).sample(range(total), min(total, num_windows + len(chosen)))
     for number in drawn:
         if len(chosen) == num_windows:
@@ -53,7 +53,7 @@ def sample_windows(snapshot: Snapshot, num_windows: int, seed: int = 0) -> list[
 
 
 def _outliers(snapshot: Snapshot, shards: Sequence[NumberedShard]) -> Iterator[SampledWindow]:
-    """The most extreme first. A selection may have left a window out since: then it has no place."""
+    """Recorded outliers, the most extreme first, except those in shards that a selection has changed since."""
     by_name = {shard.entry.name: shard for shard in shards}
     extremes = snapshot.total().extremes
     for place in range(_OUTLIERS_PER_MEASURE):

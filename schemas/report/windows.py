@@ -1,6 +1,6 @@
-"""Sampled windows in few bytes: columns over rows, pieces by their index in one table, the top of each head.
+"""Sampled windows as compact JSON: columns over rows, pieces as indices into one table, the top of each head.
 
-Numbers keep the digits that a reader of a page can see: thousandths of a nat, four digits of a probability.
+Numbers are rounded to what the page shows: thousandths of a nat, four digits of a probability.
 """
 
 import codecs
@@ -19,18 +19,18 @@ from logitcask.schemas.format.targets import Kind, Targets, Windows
 from logitcask.schemas.report.sampling import SampledWindow
 
 NUM_ALTERNATIVES = 8
-# Ids and sources come from the corpus, and may be of any length.
+# Document ids and sources come from the corpus and may have any length.
 _LABEL_CHARACTERS = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentRows:
-    """What a student makes of T rows and of the head entries listed for them.
+    """A student's results on T rows and on their head entries.
 
     Attributes:
-        kl_nats: KL(teacher ‖ student) over the stored buckets, [T]; nan where a row has no target, or no head.
+        kl_nats: KL(teacher ‖ student) over the stored buckets, [T]; nan for a row without a target or a head.
         loss_nats: −log p of the actual next token, [T]; nan without a label.
-        probabilities: The student's probability of each head entry, flat as `Targets.head_ids`, [N].
+        probabilities: The student's probability of each head entry, in the order of `Targets.head_ids`, [N].
     """
 
     kl_nats: np.ndarray
@@ -44,18 +44,18 @@ Student = Callable[[Windows, Targets], StudentRows]
 
 @dataclass(kw_only=True, slots=True)
 class PieceTable:
-    """Ids that occur in the report, each once, in the order in which they are first met.
+    """The distinct ids of a report, in order of first use.
 
     Attributes:
-        vocabulary: Gives ids their text; None: pieces are null.
-        index_of_id: Place of each id in the table.
+        vocabulary: The text of ids; without one, pieces are null.
+        index_of_id: Index of each id in the table.
     """
 
     vocabulary: Vocabulary | None
     index_of_id: dict[int, int] = field(default_factory=dict)
 
     def index(self, token_id: int) -> int:
-        """The place of an id, which it is given if it has none yet."""
+        """The index of an id; adds the id if it is new."""
         return self.index_of_id.setdefault(token_id, len(self.index_of_id))
 
     def to_json(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def describe_windows(
     max_rows: int,
     student: Student | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Each sampled window with at most `max_rows` of its rows.
+    """Each sampled window, cut to `max_rows` rows.
 
     Raises:
         MissingShardError, CorruptShardError: A shard cannot be read.
@@ -92,7 +92,7 @@ def describe_windows(
 
 
 def describe_rows(block: Block, table: PieceTable, *, max_rows: int, student: Student | None) -> dict[str, Any]:
-    """The columns of one window; every list but `parts` has one entry a row that is shown."""
+    """The columns of one window; every list except `parts` has one entry for each row shown."""
     windows, targets = block.windows, block.targets
     assert targets is not None, "target shards only"
     rows = min(windows.num_positions, max_rows)
@@ -126,7 +126,7 @@ def _parts(windows: Windows, rows: int) -> Iterator[dict[str, Any]]:
 
 
 def _joined_texts(ids: Sequence[int], part_starts: np.ndarray, vocabulary: Vocabulary | None) -> dict[str, str]:
-    """Row to text, where a character's bytes are spread over several tokens: the last of them shows it."""
+    """Row → text, for rows of a character whose bytes are in several tokens: the last of these rows has the text."""
     if vocabulary is None:
         return {}
     joined, decoder = {}, codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -141,7 +141,7 @@ def _joined_texts(ids: Sequence[int], part_starts: np.ndarray, vocabulary: Vocab
 
 
 def _largest(targets: Targets, row: int) -> np.ndarray:
-    """Places of a row's most probable entries, the first first; among equals the lowest id."""
+    """Indices of a row's most probable entries in descending order; equal ones are in ascending order of ids."""
     start, stop = targets.head_offsets[row : row + 2].tolist()
     return start + np.argsort(-targets.head_log_probs[start:stop], kind="stable")[:NUM_ALTERNATIVES]
 
@@ -153,7 +153,7 @@ def _head(targets: Targets, entries: np.ndarray, table: PieceTable) -> list[floa
 
 
 def _drawn(targets: Targets, row: int, table: PieceTable) -> list[int]:
-    """Of the first replica: piece, times, piece, times, …, the most frequent first; then all draws of the row."""
+    """The first replica: piece, count, piece, count, …, the most frequent first; then the number of all draws."""
     sample = targets.tail_samples[0]
     ids, times = np.unique(sample.ids[sample.offsets[row] : sample.offsets[row + 1]], return_counts=True)
     order = np.argsort(-times, kind="stable")[:NUM_ALTERNATIVES]

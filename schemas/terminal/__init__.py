@@ -1,1 +1,1 @@
-"""What a person sees in a terminal: console, progress bars, bars, formatting of figures."""
+"""Output on a terminal: console, progress bars, bar charts, formatting of numbers."""

@@ -1,4 +1,4 @@
-"""The console that summaries are printed on."""
+"""The console on which summaries are printed."""
 
 from rich.console import Console
 
@@ -6,6 +6,6 @@ _WIDTH = 100
 
 
 def summary_console() -> Console:
-    """Stdout: coloured on a terminal unless NO_COLOR is set, a hundred columns wide where nobody says otherwise."""
+    """Stdout: colored on a terminal unless NO_COLOR is set; a hundred columns wide where it is no terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_WIDTH)

@@ -1,4 +1,4 @@
-"""Numbers and settings in the words in which people are shown them."""
+"""Human-readable numbers and settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,16 +9,17 @@ _BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """With thousands separators; a dash where unknown."""
+    """A number with thousands separators; a dash if unknown."""
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
+    """A share in percent; a dash if unknown."""
     return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def byte_size(size_bytes: float | None) -> str:
-    """In the decimal unit that leaves one to three digits before the point."""
+    """A size in the decimal unit that leaves one to three digits before the point; a dash if unknown."""
     if size_bytes is None:
         return "–"
     for unit in _BYTE_UNITS:
@@ -29,18 +30,14 @@ def byte_size(size_bytes: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In seconds, minutes or hours."""
+    """A time in seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
-def known(value: str | None) -> str:
-    return value or "not stated"
-
-
 def scheme_words(scheme: Mapping[str, Any]) -> str:
-    """What a scheme (`Scheme.to_json`) stores."""
+    """A sentence about what a scheme (`Scheme.to_json`) stores."""
     match scheme.get("kind"):
         case "threshold":
             return f"adaptive: p ≥ {scheme['tau']:g}, {scheme['k_min']} to {scheme['k']} entries, and the exact tail"
@@ -58,7 +55,7 @@ def scheme_words(scheme: Mapping[str, Any]) -> str:
 
 
 def scheme_label(scheme: Mapping[str, Any]) -> str:
-    """A scheme in a few characters, for tables."""
+    """A short name of a scheme, for tables."""
     match scheme.get("kind"):
         case "threshold":
             return f"adaptive, p ≥ {scheme['tau']:g}"
@@ -75,11 +72,11 @@ def scheme_label(scheme: Mapping[str, Any]) -> str:
 
 
 def _replicas(scheme: Mapping[str, Any]) -> str:
-    return f", {scheme['replicas']} times over" if scheme["replicas"] > 1 else ""
+    return f", {scheme['replicas']} replicas" if scheme["replicas"] > 1 else ""
 
 
 def visible_piece(text: str) -> str:
-    """A piece of a vocabulary in a table, where spaces at its ends would be lost."""
+    """A piece of a vocabulary on one line, with visible spaces at its ends."""
     shown = printable_line(text)
     inner = shown.strip(" ")
     if not inner:

@@ -1,4 +1,4 @@
-"""Progress bars on stderr, where that is a terminal; they are gone afterwards."""
+"""Progress bars on stderr, if it is a terminal; they disappear at the end."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from logitcask.schemas.dataset.snapshot import ShardEntry
 
 @contextmanager
 def row_progress(num_rows: int) -> Iterator[Callable[[int], None]]:
-    """A function that advances the bar by a number of rows, from any thread."""
+    """Shows a bar of rows; yields a function that advances it by a number of rows, from any thread."""
     console = Console(stderr=True)
     columns = (
         TextColumn("inspect"),
@@ -25,6 +25,6 @@ def row_progress(num_rows: int) -> Iterator[Callable[[int], None]]:
 
 
 def shard_progress(entries: Iterable[ShardEntry], label: str, num_shards: int) -> Iterator[ShardEntry]:
-    """The shards themselves; the bar counts those that have been gone through."""
+    """Yields the shards; the bar counts those that are finished."""
     console = Console(stderr=True)
     yield from track(entries, label, total=num_shards, console=console, transient=True, disable=not console.is_terminal)

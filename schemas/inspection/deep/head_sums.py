@@ -1,7 +1,7 @@
-"""Sums over heads in the bytes that shards hold, without decoding their entries.
+"""Sums over heads, from their stored bytes, without decoding the entries.
 
-A byte stands for one of 256 masses, so that a table looked up replaces logarithms and exponentials; what a row is
-divided by is one number. And the bytes of a row sort together with its number, which orders all rows at once.
+A byte encodes one of 256 masses, so a lookup table replaces logarithms and exponentials; the divisor of a row is one
+number. The bytes of all rows are sorted at once, each together with its row number.
 
 Shapes: T rows, N head entries of all rows.
 """
@@ -14,27 +14,27 @@ from logitcask.schemas.format import quantizer
 from logitcask.schemas.format.targets import StoredTargets
 from logitcask.schemas.stats.vocabulary_statistics import WIDTHS
 
-# How many of a row's entries, by falling mass, are summed; in the end all.
+# Numbers of entries of a row, by falling mass, whose mass is summed; the last one means all.
 _ENDS = np.array([*WIDTHS, np.iinfo(np.int64).max])
-# The mass of each byte in integer steps: running sums of integers are exact, and six times as fast as those of floats.
+# The mass of each byte in integer steps: running sums of integers are exact, and six times as fast as sums of floats.
 _STEPS_PER_MASS = 1 << 48
 _MASS_STEPS = np.rint(np.exp(quantizer.HEAD_LOG_PROBS.astype(np.float64)) * _STEPS_PER_MASS).astype(np.int64)
 _BYTE_BITS, _BYTE = np.uint32(8), np.uint32(255)
-# Entries of so many rows stay in the processor's cache; fewer cost more in calls.
+# The entries of this number of rows fit into the processor's cache; fewer rows spend more time on calls.
 _CHUNK_ROWS = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadSums:
-    """What the heads of T rows sum to.
+    """Sums over the heads of T rows.
 
     Attributes:
-        log_mass: Log of the sum of head and tail as they are stored, which decoding divides by, float32 [T]; 0 where
-            a row has no target.
+        log_mass: Log of the stored mass of head and tail, the divisor of decoding, float32 [T]; 0 for a row without
+            a target.
         least_q: The byte of each head's most probable entry, uint8 [T]; 255 without a head.
-        log_largest: The log-probability of that entry once divided, float32 [T]; -inf without a head.
-        mass_of_top_k: For each of `WIDTHS`, the sum over all rows of the divided masses of the so many most probable
-            entries, float64.
+        log_largest: The decoded log-probability of that entry, float32 [T]; -inf without a head.
+        mass_of_top_k: For each k of `WIDTHS`, the decoded mass of the k most probable entries of each row, summed over
+            all rows, float64.
     """
 
     log_mass: np.ndarray
@@ -44,10 +44,10 @@ class HeadSums:
 
 
 def sum_heads(targets: StoredTargets) -> HeadSums:
-    """The sums of some rows.
+    """The sums over the heads of `targets`.
 
-    `log_mass` and `log_largest` are what `StoredTargets.decode` computes; the masses are summed in float64, not rounded
-    to float32 one by one.
+    `log_mass` and `log_largest` equal those that `StoredTargets.decode` computes; masses are summed in float64, while
+    decoding rounds each of them to float32.
     """
     steps = np.empty((len(_ENDS), targets.num_positions), np.int64)
     least_q = np.full(targets.num_positions, 255, np.uint8)
@@ -68,18 +68,18 @@ def sum_heads(targets: StoredTargets) -> HeadSums:
 
 
 def _sum_chunk(q: np.ndarray, offsets: np.ndarray, steps: np.ndarray, least_q: np.ndarray) -> None:
-    """Fills in the mass of the first entries up to each of `_ENDS`, and the least byte of rows that have a head.
+    """Fills `steps` with the mass of the first entries up to each of `_ENDS`, and `least_q` for rows with a head.
 
     Args:
         q: Bytes of all heads.
-        offsets: Of T rows in them, [T + 1].
-        steps: In 1/_STEPS_PER_MASS, int64 [ends, T].
+        offsets: Where the heads of T rows begin in `q`, [T + 1].
+        steps: Masses in units of 1/_STEPS_PER_MASS, int64 [ends, T].
         least_q: uint8 [T].
     """
     starts, widths = offsets[:-1] - offsets[0], np.diff(offsets)
     ascending = _sorted_rows(q[offsets[0] : offsets[-1]], widths)
     before = np.zeros(len(ascending) + 1, np.int64)
-    # The library looks up other integers ten times slower than those it counts with.
+    # numpy indexes with other integer types ten times slower than with intp.
     np.cumsum(_MASS_STEPS.take(ascending.astype(np.intp)), out=before[1:])
     first = before.take(starts)
     for end, steps_T in zip(_ENDS, steps, strict=True):
@@ -88,7 +88,7 @@ def _sum_chunk(q: np.ndarray, offsets: np.ndarray, steps: np.ndarray, least_q: n
 
 
 def _sorted_rows(q: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """The bytes of each row by rising value, uint32 [N]: the most probable entry first."""
+    """The bytes of each row in ascending order, uint32 [N]: the most probable entry comes first."""
     keys = np.repeat(np.arange(len(widths), dtype=np.uint32) << _BYTE_BITS, widths)
     keys |= q
     keys.sort()

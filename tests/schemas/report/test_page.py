@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import report_dataset
 from hatchling.builders.wheel import WheelBuilder
+from repository import ROOT
 
 from logitcask.schemas import report as report_package
 from logitcask.schemas.inspection.window import dataset_vocabulary
@@ -90,8 +91,7 @@ def test_a_page_of_the_default_size_stays_under_three_megabytes(report, page):
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_page(tmp_path):
-    root = Path(next(iter(report_package.__path__))).parents[1]
-    (wheel,) = WheelBuilder(str(root)).build(directory=str(tmp_path), versions=["standard"])
-    assets = {path.name for path in (root / "schemas/report").iterdir() if path.suffix in (".html", ".css", ".js")}
-    assert {f"schemas/report/{name}" for name in assets} <= set(ZipFile(wheel).namelist())
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    assets = {path.name for path in (ROOT / "schemas/report").iterdir() if path.suffix in (".html", ".css", ".js")}
+    assert {f"logitcask/schemas/report/{name}" for name in assets} <= set(ZipFile(wheel).namelist())
     assert len(assets) == 6

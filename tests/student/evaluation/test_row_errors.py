@@ -66,7 +66,7 @@ def test_the_command_scores_with_the_student_of_a_run(dataset_url, student_direc
     run.mkdir()
     (run / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     assert cli.main(["report", dataset_url, "--run", str(run), "--html", str(tmp_path / "a.html")]) == 0
-    assert "no student there yet" in capsys.readouterr().err
+    assert "has no student yet" in capsys.readouterr().err
     (run / "student").symlink_to(student_directory)
     assert cli.main(["report", dataset_url, "--run", str(run), "--html", str(tmp_path / "b.html")]) == 0
     assert b'"student":{"kl":[' in (tmp_path / "b.html").read_bytes()

@@ -1,7 +1,7 @@
 """Sums over every row of a dataset.
 
-The entries of heads are summed block by block and dropped; what is left of a row is summed in lots of many rows, since
-each lot costs some thousand steps of the interpreter.
+The entries of heads are summed and dropped block by block. The remaining columns are summed in batches of many rows,
+since each batch costs some thousand steps of the interpreter.
 
 Shapes: T rows.
 """
@@ -19,20 +19,20 @@ from logitcask.schemas.stats.target_statistics import Statistics
 from logitcask.schemas.stats.vocabulary_statistics import WIDTHS
 
 NUM_BUCKETS = 10
-_LOT_ROWS = 1 << 16
+_BATCH_ROWS = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeepSums:
-    """Sums over rows, L different ids among their labels.
+    """Sums over rows whose labels have L different ids.
 
     Attributes:
-        statistics: As the snapshot has them, but of stored values.
-        mass_of_top_k: For each of `WIDTHS`, the mass of so many most probable entries, float64 [10].
-        moments: Over rows with entropy and loss: n, Σe, Σl, Σe², Σl², Σel.
-        buckets: By the largest probability, in tenths: rows, Σ largest probability, hits; float64 [10, 3].
-        label_ids: The ids, ascending, int64 [L].
-        by_label: Of rows with each: rows, rows whose most probable id is another, Σ loss; float64 [L, 3].
+        statistics: The snapshot's statistics, here of stored values.
+        mass_of_top_k: For each k of `WIDTHS`, the mass of the k most probable entries, float64 [10].
+        moments: Over rows with entropy e and loss l: n, Σe, Σl, Σe², Σl², Σel.
+        buckets: For each tenth of the largest probability: rows, Σ largest probability, hits; float64 [10, 3].
+        label_ids: The ids of labels, ascending, int64 [L].
+        by_label: For each of them: rows, rows whose most probable id is another one, Σ loss; float64 [L, 3].
     """
 
     statistics: Statistics
@@ -45,13 +45,13 @@ class DeepSums:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Rows:
-    """What is kept of T rows until their shard is done.
+    """The columns of T rows that are kept until they are summed.
 
     Attributes:
         kind: uint8 [T].
         labels: The next token, int32 [T]; -1 where the part ends.
-        targets: Without the entries of the heads, with tails as decoding divides them.
-        log_largest: Of the heads, float32 [T]; -inf where there is none.
+        targets: Decoded tails and the other columns, without the entries of heads.
+        log_largest: The largest log-probability of the head, float32 [T]; -inf without a head.
         hits: Whether the next token is as probable as the most probable id of the row's head, bool [T].
         mass_of_top_k: As in `DeepSums`.
     """
@@ -65,7 +65,7 @@ class _Rows:
 
     @classmethod
     def concatenate(cls, pieces: list["_Rows"]) -> "_Rows":
-        """All rows of one piece or more."""
+        """The rows of all pieces; there is at least one."""
         columns = ("kind", "labels", "log_largest", "hits")
         return cls(
             **{name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in columns},
@@ -75,7 +75,7 @@ class _Rows:
 
 
 def add_up(shards: Iterable[DeepSums]) -> DeepSums:
-    """The sums over all of them, added in their order."""
+    """The sums over all shards, added in their order."""
     statistics, by_id = Statistics(), np.zeros((0, 3))
     mass_of_top_k, moments, buckets = np.zeros(len(WIDTHS)), np.zeros(6), np.zeros((NUM_BUCKETS, 3))
     for shard in shards:
@@ -99,19 +99,19 @@ def add_up(shards: Iterable[DeepSums]) -> DeepSums:
 
 def sum_blocks(blocks: Iterable[StoredBlock]) -> DeepSums:
     """The sums over target blocks, in bounded memory."""
-    return add_up(_sum_rows(_Rows.concatenate(lot)) for lot in _lots(map(_without_entries, blocks)))
+    return add_up(_sum_rows(_Rows.concatenate(batch)) for batch in _batches(map(_without_entries, blocks)))
 
 
-def _lots(pieces: Iterable["_Rows"]) -> Iterator[list["_Rows"]]:
-    """Pieces together until they are enough rows."""
-    lot: list[_Rows] = []
+def _batches(pieces: Iterable[_Rows]) -> Iterator[list[_Rows]]:
+    """Groups pieces into batches of at least `_BATCH_ROWS` rows; the last may be smaller."""
+    batch: list[_Rows] = []
     for piece in pieces:
-        lot.append(piece)
-        if sum(len(one.kind) for one in lot) >= _LOT_ROWS:
-            yield lot
-            lot = []
-    if lot:
-        yield lot
+        batch.append(piece)
+        if sum(len(one.kind) for one in batch) >= _BATCH_ROWS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _without_entries(block: StoredBlock) -> _Rows:
@@ -119,11 +119,11 @@ def _without_entries(block: StoredBlock) -> _Rows:
     assert targets is not None
     heads = sum_heads(targets)
     shared = {one.name: getattr(targets, one.name) for one in fields(TargetRows)}
-    divided = {"head_ids": np.zeros(0, np.int32), "log_tail": targets.log_tail - heads.log_mass}
+    decoded = {"head_ids": np.zeros(0, np.int32), "log_tail": targets.log_tail - heads.log_mass}
     return _Rows(
         kind=block.windows.kind,
         labels=labels,
-        targets=TargetRows(**{**shared, **divided}),
+        targets=TargetRows(**{**shared, **decoded}),
         log_largest=heads.log_largest,
         hits=_hits(targets.log_next, heads.least_q),
         mass_of_top_k=heads.mass_of_top_k,
@@ -131,27 +131,27 @@ def _without_entries(block: StoredBlock) -> _Rows:
 
 
 def _hits(log_next: np.ndarray, least_q: np.ndarray) -> np.ndarray:
-    """Whether the next token's stored probability can be the byte of the head's most probable entry, bool [T].
+    """Whether the next token's stored probability can have the byte of the head's most probable entry, bool [T].
 
-    Without looking for its id among the entries, which are four fifths of a shard. The most probable id always counts;
-    so does one whose probability is less by less than a step, of which bytes say no more.
+    This does not read the ids of the entries, which are four fifths of a shard. The most probable id always counts as a
+    hit; so does an id that is less probable by under one step, since the bytes do not tell the two apart.
     """
     highest = np.minimum(np.nan_to_num(log_next, nan=-np.inf) + 0.5 / quantizer.STEPS_PER_NAT, 0)
     return (quantizer.quantize_head(highest) <= least_q) & (least_q < 255)
 
 
 def _sum_rows(rows: _Rows) -> DeepSums:
-    labelled = rows.targets.has_label()
-    loss = -rows.targets.log_next[labelled].astype(np.float64)
-    labels, hits = rows.labels[labelled], rows.hits[labelled]
+    labeled = rows.targets.has_label()
+    loss = -rows.targets.log_next[labeled].astype(np.float64)
+    labels, hits = rows.labels[labeled], rows.hits[labeled]
     label_ids = np.flatnonzero(np.bincount(labels))
     by_label = [np.bincount(labels, one)[label_ids] for one in (np.ones(len(labels)), ~hits, loss)]
     entropy = rows.targets.entropy
     return DeepSums(
         statistics=Statistics.of_rows(rows.kind, rows.targets),
         mass_of_top_k=rows.mass_of_top_k,
-        moments=np.zeros(6) if entropy is None else _moments(entropy[labelled].astype(np.float64), loss),
-        buckets=_buckets(rows.log_largest[labelled], hits),
+        moments=np.zeros(6) if entropy is None else _moments(entropy[labeled].astype(np.float64), loss),
+        buckets=_buckets(rows.log_largest[labeled], hits),
         label_ids=label_ids,
         by_label=np.stack(by_label, axis=1),
     )

@@ -1,7 +1,7 @@
-"""Summing over all shards of a dataset, several at a time.
+"""Sums over all shards of a dataset, several of them at a time.
 
-Processes, not threads: a shard is read in many short steps between which the interpreter's lock changes hands, and two
-threads are hardly faster than one.
+Processes, not threads: reading a shard takes many short steps that each need the interpreter's lock, so two threads
+are hardly faster than one.
 """
 
 import os
@@ -15,25 +15,26 @@ from logitcask.schemas.dataset.shard_view import open_shard
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot
 from logitcask.schemas.format.columns import ENTROPY_FIELD, sample_column
 from logitcask.schemas.format.metadata import ShardMetadata
-from logitcask.schemas.inspection.deep.sums import DeepSums, add_up, sum_blocks
+from logitcask.schemas.inspection.deep.row_sums import DeepSums, add_up, sum_blocks
 
-# A process takes as long to start as it takes to read some hundred thousand tokens.
-_TOKENS_OF_A_PROCESS = 1 << 20
+# Starting a process takes as long as reading some hundred thousand tokens.
+_MIN_TOKENS_PER_PROCESS = 1 << 20
 
 
 def sum_shards(snapshot: Snapshot, progress: Callable[[int], None], *, num_processes: int | None = None) -> DeepSums:
-    """The sums over all shards, added in the order of the snapshot whichever is done first.
+    """The sums over all shards, always added in the order of the snapshot.
 
     Args:
-        snapshot: What to read.
-        progress: Called with the number of rows of each shard that is done.
-        num_processes: How many read; 1: this one. By default one a processor, if there is enough for all to do.
+        snapshot: The snapshot to read.
+        progress: Called with the number of rows of each finished shard.
+        num_processes: Number of processes; 1 reads in this one. Default: one for each processor, fewer for a small
+            dataset.
 
     Raises:
-        CorruptShardError, MissingShardError: A shard is damaged or gone.
+        CorruptShardError, MissingShardError: A shard is damaged or missing.
     """
     total = snapshot.total()
-    wanted = num_processes or min(os.cpu_count() or 1, total.num_shards, total.num_positions // _TOKENS_OF_A_PROCESS)
+    wanted = num_processes or min(os.cpu_count() or 1, total.num_shards, total.num_positions // _MIN_TOKENS_PER_PROCESS)
     return add_up(_counted(_sums(snapshot, wanted), progress))
 
 
@@ -41,9 +42,9 @@ def _sums(snapshot: Snapshot, num_processes: int) -> Iterator[DeepSums]:
     if num_processes <= 1:
         yield from (_sum_shard(snapshot, entry) for entry in snapshot.each_shard())
         return
-    # Spawned: a process forked from one with threads may hang.
+    # Spawned: a process that is forked from a process with threads may hang.
     context = get_context("spawn")
-    with ProcessPoolExecutor(num_processes, mp_context=context, initializer=_leave_interrupts) as pool:
+    with ProcessPoolExecutor(num_processes, mp_context=context, initializer=_ignore_interrupts) as pool:
         try:
             yield from _in_order(pool, snapshot, num_ahead=2 * num_processes)
         finally:
@@ -51,18 +52,18 @@ def _sums(snapshot: Snapshot, num_processes: int) -> Iterator[DeepSums]:
 
 
 def _in_order(pool: ProcessPoolExecutor, snapshot: Snapshot, num_ahead: int) -> Iterator[DeepSums]:
-    """A million shards are not all queued at once."""
-    begun: deque[Future[DeepSums]] = deque()
+    """Queues at most `num_ahead` shards: a dataset may have a million."""
+    pending: deque[Future[DeepSums]] = deque()
     for entry in snapshot.each_shard():
-        begun.append(pool.submit(_sum_shard, snapshot, entry))
-        if len(begun) > num_ahead:
-            yield begun.popleft().result()
-    while begun:
-        yield begun.popleft().result()
+        pending.append(pool.submit(_sum_shard, snapshot, entry))
+        if len(pending) > num_ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
-def _leave_interrupts() -> None:
-    """The process that was started by hand stops all."""
+def _ignore_interrupts() -> None:
+    """Only the main process handles Ctrl-C; it stops the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -73,7 +74,7 @@ def _sum_shard(snapshot: Snapshot, entry: ShardEntry) -> DeepSums:
 
 
 def _needed_options(metadata: ShardMetadata) -> list[str]:
-    """All optional columns but the tails at other temperatures, of which nothing is summed."""
+    """All optional columns except the tails at other temperatures, which are not summed."""
     num_samples = metadata.scheme.num_tail_samples if metadata.scheme else 0
     return [ENTROPY_FIELD.name, *map(sample_column, range(num_samples))]
 

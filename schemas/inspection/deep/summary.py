@@ -1,4 +1,4 @@
-"""What reading every row of a dataset says that its snapshot cannot, and a check of what the snapshot says."""
+"""Statistics that require every row of a dataset, and a check of the figures in its snapshot."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,29 +8,29 @@ import numpy as np
 
 from logitcask.schemas.dataset.snapshot import Snapshot
 from logitcask.schemas.dataset.vocabulary import Vocabulary
-from logitcask.schemas.inspection.deep.parallel import sum_shards
-from logitcask.schemas.inspection.deep.sums import NUM_BUCKETS, DeepSums
+from logitcask.schemas.inspection.deep.row_sums import NUM_BUCKETS, DeepSums
+from logitcask.schemas.inspection.deep.shard_sums import sum_shards
 from logitcask.schemas.stats.target_statistics import Statistics
 from logitcask.schemas.stats.vocabulary_statistics import WIDTHS
 
 _NUM_HARDEST = 12
-# How far a mean over stored values may lie from the one over the teacher's: half a step of 1/2048 nat and what
-# saturates at 32 nats; what decoding head and tail together may move a tail's mass.
+# Maximum difference between a mean over stored values and the mean over the teacher's values. Nats: half a step of
+# 1/2048 nat, and saturation at 32 nats. Mass: decoding divides a tail by the sum of head and tail.
 _NATS_TOLERANCE, _MASS_TOLERANCE = 2e-3, 1e-2
 
 
-def look_deep(
+def describe_rows(
     snapshot: Snapshot, vocabulary: Vocabulary | None = None, *, progress: Callable[[int], None] = lambda _rows: None
 ) -> dict[str, Any]:
-    """Reads all targets of a snapshot but the ids of heads; the value of `deep` in `inspect --deep --json`.
+    """Reads all targets of a snapshot except the ids of heads; the value of `deep` in `inspect --deep --json`.
 
     Args:
-        snapshot: What to read.
-        vocabulary: Gives ids their text.
-        progress: Called with the number of rows of each shard that is done.
+        snapshot: The snapshot to read.
+        vocabulary: The text of ids, if it is known.
+        progress: Called with the number of rows of each finished shard.
 
     Raises:
-        CorruptShardError, MissingShardError: A shard is gone, or a column that is read is damaged.
+        CorruptShardError, MissingShardError: A shard is missing, or a column that is read is damaged.
     """
     started_seconds = time.perf_counter()
     sums = sum_shards(snapshot, progress)
@@ -49,7 +49,7 @@ def look_deep(
 
 
 def _describe_heads(sums: DeepSums) -> dict[str, Any]:
-    """Mean mass of the k largest stored entries, a lower bound where heads are narrower, and how many are not."""
+    """Mean mass of the k largest stored entries (a lower bound where heads are narrower); share of heads with k."""
     targets = max(sums.statistics.targets, 1)
     widths = sums.statistics.head_widths
     masses = zip(WIDTHS, sums.mass_of_top_k.tolist(), strict=True) if sums.statistics.head_entries else ()
@@ -62,14 +62,14 @@ def _describe_heads(sums: DeepSums) -> dict[str, Any]:
 
 
 def _correlation(moments: np.ndarray) -> float | None:
-    """Pearson's, of entropy and loss."""
+    """Pearson's correlation of entropy and loss; None where either is constant."""
     n, e, l, ee, ll, el = moments.tolist()  # noqa: E741
     variance = (n * ee - e * e) * (n * ll - l * l)
     return (n * el - e * l) / variance**0.5 if variance > 0 else None
 
 
 def _describe_calibration(buckets: np.ndarray) -> dict[str, Any]:
-    """How often the most probable id came, by its probability; the expected calibration error of the ten buckets."""
+    """Hit rate of the most probable id by its probability, and the expected calibration error over ten buckets."""
     rows = buckets[:, 0]
     described = [
         {
@@ -87,7 +87,7 @@ def _describe_calibration(buckets: np.ndarray) -> dict[str, Any]:
 
 
 def _describe_hardest(sums: DeepSums, vocabulary: Vocabulary | None) -> list[dict[str, Any]]:
-    """The label ids that make up most of the teacher's loss."""
+    """The label ids with the largest share of the teacher's loss."""
     total = float(sums.by_label[:, 2].sum())
     order = np.argsort(-sums.by_label[:, 2], kind="stable")[:_NUM_HARDEST]
     return [
@@ -106,7 +106,7 @@ def _describe_hardest(sums: DeepSums, vocabulary: Vocabulary | None) -> list[dic
 
 
 def _checks(found: Statistics, stated: Statistics) -> Iterator[dict[str, Any]]:
-    """What the snapshot states against what the shards hold."""
+    """Compares the figures of the snapshot with those of the shards."""
     per_target = max(stated.targets, 1) * 2**32
     for what, ours, theirs, tolerance in [
         ("targets", found.targets, stated.targets, 0),
@@ -117,7 +117,7 @@ def _checks(found: Statistics, stated: Statistics) -> Iterator[dict[str, Any]]:
         ("mean entropy", found.entropy.mean(), stated.entropy.mean(), _NATS_TOLERANCE),
         ("mean tail mass", found.tail_mass_steps / per_target, stated.tail_mass_steps / per_target, _MASS_TOLERANCE),
     ]:
-        # An older snapshot does not count draws; shards without the column have no entropy.
+        # Older snapshots do not count draws; shards without the entropy column have no mean entropy.
         if ours is None or theirs is None or (what == "drawn ids" and not theirs):
             continue
         yield {

@@ -11,8 +11,8 @@ import pytest
 from logitcask.schemas import cli
 from logitcask.schemas.errors import CorruptShardError
 from logitcask.schemas.format.reader import ShardReader
-from logitcask.schemas.inspection.deep.deep import look_deep
-from logitcask.schemas.inspection.deep.parallel import sum_shards
+from logitcask.schemas.inspection.deep.shard_sums import sum_shards
+from logitcask.schemas.inspection.deep.summary import describe_rows
 from logitcask.schemas.inspection.window import dataset_vocabulary
 
 
@@ -38,7 +38,7 @@ def rows(seen):
 
 
 def test_the_mass_of_heads_cut_to_k_is_that_of_sorted_rows(seen, rows):
-    deep = look_deep(seen)
+    deep = describe_rows(seen)
     for k, mass in deep["mass_of_top_k_stored"].items():
         assert mass == pytest.approx(np.mean([probs[: int(k)].sum() for *_, probs, _ in rows]), rel=1e-5)
     wide_enough = np.mean([len(probs) >= 16 for *_, probs, _ in rows])
@@ -46,32 +46,32 @@ def test_the_mass_of_heads_cut_to_k_is_that_of_sorted_rows(seen, rows):
 
 
 def test_loss_is_laid_to_ids_and_entropy(seen, rows):
-    deep = look_deep(seen, dataset_vocabulary(seen))
-    labelled = [row for row in rows if row[0] >= 0]
-    losses, entropies = (np.array([row[i] for row in labelled], np.float64) for i in (1, 2))
+    deep = describe_rows(seen, dataset_vocabulary(seen))
+    labeled = [row for row in rows if row[0] >= 0]
+    losses, entropies = (np.array([row[i] for row in labeled], np.float64) for i in (1, 2))
     assert deep["entropy_loss_correlation"] == pytest.approx(np.corrcoef(entropies, losses)[0, 1])
     hardest = deep["hardest_ids"][0]
     by_id = {}
-    for label, loss, *_ in labelled:
+    for label, loss, *_ in labeled:
         by_id[label] = by_id.get(label, 0) + float(loss)
     assert hardest["id"] == max(by_id, key=by_id.__getitem__)
     assert hardest["share_of_loss"] == pytest.approx(max(by_id.values()) / losses.sum())
-    ours = [row for row in labelled if row[0] == hardest["id"]]
+    ours = [row for row in labeled if row[0] == hardest["id"]]
     assert (hardest["labels"], hardest["misses"]) == (len(ours), sum(not row[4] for row in ours))
 
 
 def test_calibration_counts_hits_by_the_largest_probability(seen, rows):
-    deep = look_deep(seen)
-    labelled = [row for row in rows if row[0] >= 0]
-    assert sum(bucket["rows"] for bucket in deep["calibration"]) == len(labelled)
+    deep = describe_rows(seen)
+    labeled = [row for row in rows if row[0] >= 0]
+    assert sum(bucket["rows"] for bucket in deep["calibration"]) == len(labeled)
     for bucket in deep["calibration"]:
-        inside = [row for row in labelled if bucket["from"] <= row[3][0] < bucket["to"]]
+        inside = [row for row in labeled if bucket["from"] <= row[3][0] < bucket["to"]]
         assert bucket["rows"] == len(inside)
         assert bucket["hit_rate"] == pytest.approx(np.mean([row[4] for row in inside]))
 
 
 def test_the_snapshot_s_figures_hold(seen):
-    checks = look_deep(seen)["checks"]
+    checks = describe_rows(seen)["checks"]
     assert {check["what"] for check in checks} >= {"targets", "labels", "head entries", "mean entropy"}
     assert all(check["holds"] for check in checks)
 
@@ -87,7 +87,7 @@ def test_a_snapshot_that_says_something_else_is_noticed(seen, tmp_path, capsys):
 
 def test_every_row_is_reported_to_the_progress_bar(seen):
     seen_rows = []
-    look_deep(seen, progress=seen_rows.append)
+    describe_rows(seen, progress=seen_rows.append)
     assert sum(seen_rows) == seen.total().num_positions
 
 
@@ -100,7 +100,7 @@ def test_a_dataset_without_heads_has_no_mass_to_cut(tmp_path, write_dataset, sha
         head_offsets=np.zeros_like(targets.head_offsets),
     )
     snapshot = write_dataset(str(tmp_path / "out"), [(name, split, windows, empty)])
-    deep = look_deep(snapshot)
+    deep = describe_rows(snapshot)
     assert (deep["mass_of_top_k_stored"], deep["calibration"], deep["expected_calibration_error"]) == ({}, [], None)
 
 
@@ -127,10 +127,10 @@ def test_a_shard_that_another_process_finds_damaged_is_named(seen):
         sum_shards(seen, lambda _rows: None, num_processes=2)
 
 
-def test_what_lots_of_rows_sum_to_does_not_depend_on_their_size(seen, monkeypatch):
-    whole = look_deep(seen)
-    monkeypatch.setattr("logitcask.schemas.inspection.deep.sums._LOT_ROWS", 1)
-    by_block = look_deep(seen)
+def test_sums_do_not_depend_on_the_size_of_batches(seen, monkeypatch):
+    whole = describe_rows(seen)
+    monkeypatch.setattr("logitcask.schemas.inspection.deep.row_sums._BATCH_ROWS", 1)
+    by_block = describe_rows(seen)
     assert len(by_block["calibration"]) == len(whole["calibration"])
     for one, other in zip(by_block["calibration"], whole["calibration"], strict=True):
         assert one == pytest.approx(other)

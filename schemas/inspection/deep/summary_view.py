@@ -1,4 +1,4 @@
-"""What reading every row found, on a terminal."""
+"""Prints the statistics of every row."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from logitcask.schemas.terminal.formatting import number, percent, visible_piece
 
 
 def print_deep(deep: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints what `deep.look_deep` gives."""
+    """Prints a value of `summary.describe_rows`."""
     console = console or summary_console()
     console.print(
         Text.assemble(
@@ -28,7 +28,7 @@ def print_deep(deep: Mapping[str, Any], console: Console | None = None) -> None:
 
 
 def _heads(deep: Mapping[str, Any]) -> Table:
-    """What the stored heads hold if cut to k; below the true mass where heads are narrower."""
+    """Mass of stored heads cut to k entries; below the true mass where heads are narrower."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     masses, shares = deep["mass_of_top_k_stored"], deep["share_of_heads_with_k"]
     table.add_column("", style="cyan", no_wrap=True)
@@ -37,7 +37,7 @@ def _heads(deep: Mapping[str, Any]) -> Table:
     table.add_column("", style="green", no_wrap=True)
     if masses:
         table.add_row("mass stored ≥", *(f"{mass:.3f}" for mass in masses.values()), bars([*masses.values()]))
-    table.add_row("heads of k up", *(f"{share:.2f}" for share in shares.values()), bars([*shares.values()]))
+    table.add_row("heads with ≥ k", *(f"{share:.2f}" for share in shares.values()), bars([*shares.values()]))
     return table
 
 
@@ -50,13 +50,13 @@ def _calibration(deep: Mapping[str, Any]) -> Table:
     hits = ", ".join(f"{one['mean_p']:.2f}→{one['hit_rate']:.2f}" for one in deep["calibration"])
     error = percent(deep["expected_calibration_error"], 2)
     if deep["calibration"]:
-        table.add_row("calibration", f"most probable id: p→how often it came: {hits}; expected error {error}")
+        table.add_row("calibration", f"most probable id, p→hit rate: {hits}; expected error {error}")
     return table
 
 
 def _hardest(ids: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="cyan")
-    table.add_column("where the loss is: next id", no_wrap=True, style="cyan")
+    table.add_column("next ids by share of loss", no_wrap=True, style="cyan")
     table.add_column("", no_wrap=True, style="green")
     for name in ("share", "times", "missed", "mean loss"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -78,6 +78,6 @@ def _checks(checks: Sequence[Mapping[str, Any]]) -> Text:
     for one in checks:
         text.append(one["what"], style="default" if one["holds"] else "bold red")
         if not one["holds"]:
-            text.append(f" {one['shards']:,} in the shards, {one['snapshot']:,} stated", style="bold red")
+            text.append(f" {one['shards']:,} in the shards, {one['snapshot']:,} in the snapshot", style="bold red")
         text.append(" ✓  " if one["holds"] else " ✗  ", style="green" if one["holds"] else "bold red")
     return text
