@@ -1,7 +1,7 @@
-"""Removing what a killed run left behind: temporaries, and files that no snapshot and no plan needs.
+"""Removes leftovers of killed runs: temporary files, and files that no snapshot and no unit needs.
 
-Needed is whatever a snapshot names, every target shard that follows from a token unit's record (a run that goes on
-would find it), every record of a token unit and the shards it lists. What nobody knows is left alone.
+Needed are the files that a snapshot lists, every target shard that follows from a token unit's record (a resumed run
+would use it), and every token unit's record with the shards it lists. Unknown files are never removed.
 """
 
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ from logitcask.schemas.dataset.layout import read_configuration
 from logitcask.schemas.dataset.snapshot import load_snapshot, snapshot_numbers
 from logitcask.schemas.errors import ForeignOutputError, LogitcaskError
 
-Leftover = Literal["temporary file", "token shard", "target shard", "list of shards", "mark of an attempt"]
+Leftover = Literal["temporary file", "token shard", "target shard", "list of shards", "lease"]
 
 
 class RunIsActiveError(LogitcaskError):
-    """Somebody is working on the dataset."""
+    """A process is working on the dataset."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,8 +30,8 @@ class Removal:
     """A file that is not needed.
 
     Attributes:
-        path: Relative to the dataset's directory.
-        what: What it is.
+        path: Path relative to the dataset's directory.
+        what: Kind of file.
         size_bytes: Its length.
     """
 
@@ -41,24 +41,24 @@ class Removal:
 
 
 def clean(out: str, *, older_than: timedelta, dry_run: bool = False) -> list[Removal]:
-    """Removes what is not needed and has not been touched for some time.
+    """Removes files that are not needed and were not modified recently.
 
     Args:
         out: The dataset's directory.
-        older_than: Younger files stay: somebody may be about to need them.
-        dry_run: Only say what would be removed.
+        older_than: Files modified within this time are kept: a run may be about to need them.
+        dry_run: Remove nothing.
 
     Returns:
-        What was, or would be, removed, by path.
+        The files that were, or would be, removed, sorted by path.
 
     Raises:
-        ForeignOutputError: This is no dataset.
-        RunIsActiveError: A process of this machine, or lately one of another, works on it.
+        ForeignOutputError: The directory is not a dataset.
+        RunIsActiveError: A process of this machine works on it, or one of another machine did recently.
     """
     configuration = read_configuration(out)
     if configuration is None:
-        raise ForeignOutputError(f"{storage.redact(out)}: no dataset here")
-    _require_rest(out, older_than)
+        raise ForeignOutputError(f"{storage.redact(out)}: not a dataset")
+    _require_no_active_run(out, older_than)
     before = datetime.now(UTC) - older_than
     fs, root = storage.filesystem(out)
     needed = _Needed(out, configuration.identity)
@@ -75,12 +75,12 @@ def clean(out: str, *, older_than: timedelta, dry_run: bool = False) -> list[Rem
     return removals
 
 
-def _require_rest(out: str, older_than: timedelta) -> None:
+def _require_no_active_run(out: str, older_than: timedelta) -> None:
     active = active_leases(out, older_than)
     if active:
         raise RunIsActiveError(
-            f"{storage.redact(out)}: {active[0].process.rpartition(':')[0]} is at work on unit {active[0].unit} since "
-            f"{active[0].started_at}; clean when the run has ended"
+            f"{storage.redact(out)}: {active[0].process.rpartition(':')[0]} has worked on unit {active[0].unit} since "
+            f"{active[0].started_at}; clean after the run has ended"
         )
 
 
@@ -89,7 +89,7 @@ def _utc(time: datetime) -> datetime:
 
 
 class _Needed:
-    """What snapshots and records refer to."""
+    """The files that snapshots and records refer to."""
 
     def __init__(self, out: str, identity: Identity) -> None:
         self._lists: set[str] = set()
@@ -100,18 +100,18 @@ class _Needed:
             snapshot = load_snapshot(out, number)
             self._lists.add(snapshot.shards_file)
             self._targets |= {(entry.split, entry.name) for entry in snapshot.each_shard()}
-        mark = identity.target_fingerprint()
+        settings_fingerprint = identity.target_fingerprint()
         for file in storage.list_files(storage.join(out, "tokens", "units")):
             unit = read_token_unit_record(out, storage.file_name(file.url).removesuffix(".json"))
             self._finished.add(unit.name)
             self._tokens |= {(shard.split, shard.name) for shard in unit.shards}
-            self._targets |= {(shard.split, annotation_unit(shard, mark).name) for shard in unit.shards}
+            self._targets |= {(shard.split, annotation_unit(shard, settings_fingerprint).name) for shard in unit.shards}
         for file in storage.list_files(storage.join(out, "targets")):
             if file.url.endswith(".json"):
                 self._finished.add(storage.file_name(file.url).removesuffix(".json"))
 
     def leftover(self, path: str) -> Leftover | None:
-        """What an unneeded file is; None if it is needed, or nothing that we would write."""
+        """Kind of an unneeded file; None if the file is needed or unknown."""
         *directories, name = path.split("/")
         if name.startswith(storage.TEMPORARY_PREFIX):
             return "temporary file"
@@ -124,12 +124,12 @@ class _Needed:
             case ["snapshots"] if suffix == "parquet" and name not in self._lists:
                 return "list of shards"
             case ["attempts"] if name.rpartition("~")[0] in self._finished:
-                return "mark of an attempt"
+                return "lease"
         return None
 
 
 def summary(removals: list[Removal], *, dry_run: bool) -> Iterator[str]:
-    """For people: each file, then what and how much."""
+    """Human-readable lines: each file, then the totals."""
     verb = "would remove" if dry_run else "removed"
     for removal in removals:
         yield f"{verb} {removal.path} ({removal.what}, {removal.size_bytes:,} bytes)"

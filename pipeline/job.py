@@ -221,5 +221,5 @@ def _require_documents(job: ResolvedJob, tokenized: TokenizedCorpus, first: Stag
     raise CorpusError(
         f"no document of the corpus can be annotated: {totals.num_documents} found, rejected for "
         f"{reasons or 'nothing'}; see {storage.redact(storage.join(job.out, 'rejected'))}. Set "
-        f"--text-field (now {job.tokens.fields.wanted!r}) to the field that holds the text"
+        f"--text-field (now {job.tokens.fields.required!r}) to the field that holds the text"
     )

@@ -43,7 +43,7 @@ BANNED_PHRASE = re.compile(rf"(?<![a-z])({_alternatives(PHRASES)})(?![a-z])".rep
 # Keys in files that users have (also as fields and in JSON paths), and the old names that hidden aliases accept.
 ALLOWED = re.compile(
     r"corpus_licence|[\"'`.]licences?\b|\blicence(?=[=:])"
-    r"|retry[-_]set[-_]aside|--corpus-licence|tail[= ]\W{0,2}renormalise\b"
+    r"|[\"'`.]utilisation\b|retry[-_]set[-_]aside|--corpus-licence|tail[= ]\W{0,2}renormalise\b"
 )
 
 

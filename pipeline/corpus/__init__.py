@@ -1,5 +1,5 @@
-"""Reading a corpus: files of several formats → documents, or the reason why something is none.
+"""Reading a corpus: files of several formats → documents, or rejections with a reason.
 
-A document that cannot be read is never lost and never fatal: it comes out as a `Rejected` with its place and its
-raw bytes. What is fatal is a corpus that is not there or that changes while it is being read.
+A document that cannot be read is neither lost nor fatal: it becomes a `Rejected` with its place and its raw bytes. A
+corpus that is missing, or that changes while it is read, is fatal.
 """

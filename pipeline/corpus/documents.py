@@ -1,22 +1,22 @@
-"""What comes out of a corpus file: documents, and rejected ones with the reason."""
+"""The contents of a corpus file: documents, and rejected documents with a reason."""
 
 import base64
 from dataclasses import dataclass
 from typing import Any
 
-# Larger raw contents are not copied into `rejected/`: source, row and offset still say where they are.
+# Larger raw contents are not copied into `rejected/`: source, row and offset still locate them.
 MAX_RAW_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a document stands.
+    """Where a document is in the corpus.
 
     Attributes:
-        file_name: The file's name relative to the corpus; part of the ids of documents without one of their own.
+        file_name: The file's name relative to the corpus; the basis of ids for documents without an id.
         url: The file's URL without credentials.
-        row: Row in the file, counted from 1; None where a file is read in several byte ranges, so that no reader
-            knows how many rows came before.
+        row: Row in the file, counted from 1; None where a file is read in several byte ranges, so that the number of
+            preceding rows is not known.
         offset_bytes: First byte in the (decompressed) file; None for formats without lines.
     """
 
@@ -27,12 +27,12 @@ class Place:
 
     @property
     def source(self) -> str:
-        """URL and row, or URL and offset where the row is not known."""
+        """URL and row, or URL and offset if the row is not known."""
         return self.url + self._suffix()
 
     @property
     def document_id(self) -> str:
-        """The id of a document that has none of its own; unique in the corpus."""
+        """The id of a document without its own id; unique in the corpus."""
         return self.file_name + self._suffix()
 
     def _suffix(self) -> str:
@@ -41,11 +41,11 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RawDocument:
-    """A document as read, not yet tokenised: either text or chat messages.
+    """A document as read, before tokenization: either text or chat messages.
 
     Attributes:
         id: The record's own id, or `place.document_id`.
-        place: Where it stands.
+        place: Where it is.
         text: Its text; None for a chat.
         messages: Its chat messages, each a dict with at least "role" and "content"; None for plain text.
         raw: The bytes it was read from, in case it is rejected later.
@@ -58,19 +58,19 @@ class RawDocument:
     raw: bytes = b""
 
     def reject(self, reason: str, detail: str) -> "Rejected":
-        """The same document, refused by a later step."""
+        """The same document as a rejection by a later step."""
         return Rejected(place=self.place, reason=reason, detail=detail, raw=self.raw)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejected:
-    """Something in the corpus that is no document.
+    """Part of the corpus that is not a valid document.
 
     Attributes:
-        place: Where it stands.
+        place: Where it is.
         reason: One of a small set of words; counted in the records.
         detail: What exactly was found.
-        raw: Its bytes where they could be kept.
+        raw: Its bytes, if they were kept.
     """
 
     place: Place
@@ -79,7 +79,7 @@ class Rejected:
     raw: bytes | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A line of `rejected/*.jsonl`. `raw` can be repaired and fed back; bytes that are no text are in base64."""
+        """A line of `rejected/*.jsonl`. `raw` can be repaired and annotated; bytes that are not UTF-8 are in base64."""
         line = {
             "source": self.place.source,
             "row": self.place.row,

@@ -1,23 +1,23 @@
-"""From one record (a parsed JSON line, a Parquet row) to a document: the text or chat field, and the id."""
+"""From one record (a parsed JSON line or a Parquet row) to a document: the text or chat field, and the id."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from logitcask.pipeline.corpus.documents import Place, RawDocument, Rejected
 
-# Longer ids are somebody's text in the wrong field.
+# A longer id is most likely text in the wrong field.
 _MAX_ID_CHARACTERS = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fields:
-    """What is read of each record.
+    """The fields that are read from each record.
 
     Attributes:
         text: Field with the text.
-        chat: Field with chat messages; where set, `text` is not read.
-        id: Field with the document's own id, a string or an integer, if there is one.
-        document_bytes: Longer documents (as UTF-8; for .jsonl the whole line) are rejected.
+        chat: Field with chat messages; if set, `text` is not read.
+        id: Optional field with the document's own id, a string or an integer.
+        document_bytes: Longer documents (in UTF-8; for .jsonl the whole line) are rejected.
     """
 
     text: str = "text"
@@ -26,55 +26,57 @@ class Fields:
     document_bytes: int = 64 << 20
 
     @property
-    def wanted(self) -> str:
-        """The one field a record must have."""
+    def required(self) -> str:
+        """The only field that a record must have."""
         return self.chat or self.text
 
 
 def document_from_record(record: Any, fields: Fields, place: Place, raw: bytes) -> RawDocument | Rejected:
-    """The document in a record, or why there is none."""
+    """The document in a record, or its rejection."""
 
     def reject(reason: str, detail: str) -> Rejected:
         return Rejected(place=place, reason=reason, detail=detail, raw=raw)
 
     if not isinstance(record, dict):
-        return reject("malformed_json", f"an object was expected, found {_type_name(record)}")
-    if fields.wanted not in record:
-        return reject("missing_field", f"no field {fields.wanted!r}; fields: {', '.join(map(repr, record)) or 'none'}")
-    value, own_id = record[fields.wanted], document_id(record.get(fields.id), place)
+        return reject("malformed_json", f"expected an object, found {_type_name(record)}")
+    if fields.required not in record:
+        return reject(
+            "missing_field", f"no field {fields.required!r}; fields: {', '.join(map(repr, record)) or 'none'}"
+        )
+    value, own_id = record[fields.required], document_id(record.get(fields.id), place)
     if fields.chat is not None:
         fault = _chat_fault(value)
         if fault is not None:
             return reject("malformed_chat", f"{fields.chat!r}: {fault}")
         return RawDocument(id=own_id, place=place, messages=tuple(value), raw=raw)
     if not isinstance(value, str):
-        return reject("wrong_type", f"field {fields.text!r}: a string was expected, found {_type_name(value)}")
+        return reject("wrong_type", f"field {fields.text!r}: expected a string, found {_type_name(value)}")
     return document_from_text(value, fields, place, raw, own_id=own_id)
 
 
 def document_from_text(
     text: str, fields: Fields, place: Place, raw: bytes, own_id: str | None = None
 ) -> RawDocument | Rejected:
-    """A document of plain text, or why it is none."""
+    """A document of plain text, or its rejection."""
     if not text.strip():
-        return Rejected(place=place, reason="empty", detail="no character but white space", raw=raw)
+        return Rejected(place=place, reason="empty", detail="only white space", raw=raw)
     try:
         num_bytes = len(text.encode())
     except UnicodeEncodeError as e:
-        return Rejected(place=place, reason="undecodable", detail=f"half a surrogate pair: {e}", raw=raw)
+        return Rejected(place=place, reason="undecodable", detail=f"an unpaired surrogate: {e}", raw=raw)
     if num_bytes > fields.document_bytes:
         return too_large(fields, place, f"{num_bytes} bytes")
     return RawDocument(id=own_id or place.document_id, place=place, text=text, raw=raw)
 
 
 def too_large(fields: Fields, place: Place, found: str) -> Rejected:
-    """The rejection of a document above the limit; its raw bytes are left where they are."""
-    limit = f"the limit is {fields.document_bytes}; cut it into documents or raise --document-bytes"
+    """The rejection of a document above the limit; its raw bytes are not copied."""
+    limit = f"the limit is {fields.document_bytes}; divide it into documents or raise --document-bytes"
     return Rejected(place=place, reason="too_large", detail=f"{found}; {limit}")
 
 
 def document_id(value: Any, place: Place) -> str:
-    """The record's own id where it is a usable one, else the place."""
+    """The record's own id if it is usable, else its place."""
     if isinstance(value, (str, int)) and not isinstance(value, bool):
         own_id = str(value)
         if 0 < len(own_id) <= _MAX_ID_CHARACTERS and own_id.isprintable():
@@ -84,17 +86,17 @@ def document_id(value: Any, place: Place) -> str:
 
 def _chat_fault(messages: Any) -> str | None:
     if not isinstance(messages, list) or not messages:
-        return f"a list of messages was expected, found {_type_name(messages) if messages != [] else 'an empty list'}"
+        return f"expected a list of messages, found {'an empty list' if messages == [] else _type_name(messages)}"
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
-            return f"message {index}: an object was expected, found {_type_name(message)}"
+            return f"message {index}: expected an object, found {_type_name(message)}"
         for key in ("role", "content"):
             if not isinstance(message.get(key), str):
-                return f"message {index}: {key!r} must be a string, found {_type_name(message.get(key))}"
+                return f"message {index}: {key!r}: expected a string, found {_type_name(message.get(key))}"
             if not _is_unicode(message[key]):
-                return f"message {index}: {key!r} holds half a surrogate pair"
+                return f"message {index}: {key!r} holds an unpaired surrogate"
     if not any(message["role"] == "assistant" and message["content"] for message in messages):
-        return "no message of the assistant, so nothing to learn from"
+        return "no message of the assistant, so no targets"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Corpus files: which of the given paths are read, and how."""
+"""Corpus files: which files the given paths match, and their formats."""
 
 import posixpath
 from collections.abc import Iterable, Sequence
@@ -19,15 +19,15 @@ SUPPORTED = ".txt, .md, .jsonl (each also with .gz or .zst) and .parquet"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CorpusFile:
-    """One input file, as it was when the job was planned.
+    """One input file, as it was when the job was resolved.
 
     Attributes:
         url: Where it is.
-        name: Its path relative to the corpus: what people see, and part of document ids.
-        format: How documents lie in it.
-        compression: What has to be undone first, or None.
-        size_bytes: Its length, re-checked when it is read.
-        etag: Its etag, re-checked when it is read.
+        name: Its path relative to the corpus; shown to users, and part of document ids.
+        format: How it holds documents.
+        compression: How it is compressed, or None.
+        size_bytes: Its length; checked again when it is read.
+        etag: Its etag; checked again when it is read.
     """
 
     url: str
@@ -39,23 +39,23 @@ class CorpusFile:
 
     @property
     def redacted_url(self) -> str:
-        """The URL without credentials, as it may appear in records and messages."""
+        """The URL without credentials, safe for records and messages."""
         return _as_utf8(storage.redact(self.url))
 
     def identity(self) -> list[str | int]:
-        """What decides its documents' bytes and places, for fingerprints."""
+        """Everything that determines its documents' bytes and places, for fingerprints."""
         return [self.redacted_url, self.name, self.size_bytes, self.etag]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileSlice:
-    """A piece of a file: a byte range of a .jsonl, some row groups of a .parquet, else the whole.
+    """A slice of a file: a byte range of a .jsonl, row groups of a .parquet, else the whole file.
 
     Attributes:
         file: The file.
         start: First byte (a line belongs to the slice in which it starts) or first row group.
         stop: One past the last byte or row group.
-        is_whole: Whether this is all of the file, so that rows can be counted.
+        is_whole: Whether the slice is the whole file, so that rows can be counted.
     """
 
     file: CorpusFile
@@ -65,21 +65,23 @@ class FileSlice:
 
 
 def find_corpus(patterns: Sequence[str]) -> tuple[CorpusFile, ...]:
-    """The files meant by paths, directories and globs (any fsspec URL), sorted by URL, each once.
+    """The files that paths, directories and globs (any fsspec URL) match, sorted by URL, each once.
 
     Raises:
-        CorpusError: A pattern matches nothing, nothing has a supported format, or every file is empty.
+        CorpusError: A pattern matches nothing, no file has a supported format, or every file is empty.
     """
     found: dict[str, StoredFile] = {}
     for pattern in patterns:
         matches = storage.expand(pattern)
         if not matches:
-            raise CorpusError(f"corpus {storage.redact(pattern)}: nothing there; give a file, a directory or a glob")
+            raise CorpusError(
+                f"corpus {storage.redact(pattern)}: no file found; expected a file, a directory or a glob"
+            )
         found |= {match.url: match for match in matches}
     readable = [found[url] for url in sorted(found) if _classify(url) is not None]
     if not readable:
         raise CorpusError(
-            f"corpus {_describe(patterns)}: {len(found)} file(s), none of a supported format; give {SUPPORTED}"
+            f"corpus {_describe(patterns)}: {len(found)} file(s), none of a supported format; supported: {SUPPORTED}"
         )
     if not any(file.size_bytes for file in readable):
         raise CorpusError(f"corpus {_describe(patterns)}: all {len(readable)} file(s) are empty")
@@ -102,13 +104,13 @@ def _classify(url: str) -> tuple[Format, Compression | None] | None:
 
 
 def _name(files: Sequence[StoredFile]) -> tuple[CorpusFile, ...]:
-    """Names relative to the deepest directory that holds all files: short, and unique whatever the patterns were."""
+    """Names relative to the deepest directory that holds all files: short, and unique for any patterns."""
     urls = [storage.redact(file.url) for file in files]
     if len(set(urls)) < len(urls):
         twice = next(url for url in urls if urls.count(url) > 1)
         raise CorpusError(
-            f"corpus: several files are {twice} once user, password and query are left out, as in all records; their "
-            "documents could not be told apart. Give them names of their own"
+            f"corpus: several files are {twice} without user, password and query, which no record contains; their "
+            "documents would be indistinguishable. Give the files different names"
         )
     root = posixpath.commonpath([posixpath.dirname(url) for url in urls]) if _one_store(urls) else ""
     return tuple(
@@ -126,7 +128,7 @@ def _name(files: Sequence[StoredFile]) -> tuple[CorpusFile, ...]:
 
 
 def _as_utf8(name: str) -> str:
-    """File names need not be UTF-8; records must be. Part of fingerprints: what a terminal must not see stays in."""
+    """File names need not be UTF-8, but records must be. Keeps control characters, because fingerprints cover names."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 

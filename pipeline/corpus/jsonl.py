@@ -1,4 +1,4 @@
-"""A .jsonl file holds one record a line; large ones are read in byte ranges."""
+"""A .jsonl file has one record on each line; large files are read in byte ranges."""
 
 import io
 import json
@@ -13,9 +13,9 @@ _SKIP_BYTES = 1 << 20
 
 
 def read_jsonl(piece: FileSlice, fields: Fields) -> Iterator[RawDocument | Rejected]:
-    """The documents of the lines that start in the slice; blank lines are none.
+    """The documents of the lines that start in the slice; blank lines are skipped.
 
-    What a damaged compressed file gave up to the damage is kept; the rest of it is one rejection.
+    The lines before the damage of a compressed file are kept; the rest of the file is one rejection.
     """
     file = piece.file
     row, offset = 0, piece.start
@@ -35,7 +35,9 @@ def read_jsonl(piece: FileSlice, fields: Fields) -> Iterator[RawDocument | Rejec
                     yield _parse(line, fields, place)
         except CORRUPT_STREAM_ERRORS as e:
             place = _place(piece, row + 1, offset)
-            yield Rejected(place=place, reason="corrupt_stream", detail=f"{file.compression}: {e}; rest not read")
+            yield Rejected(
+                place=place, reason="corrupt_stream", detail=f"{file.compression}: {e}; the rest was not read"
+            )
 
 
 def _place(piece: FileSlice, row: int, offset: int) -> Place:
@@ -45,7 +47,7 @@ def _place(piece: FileSlice, row: int, offset: int) -> Place:
 
 
 def _first_line(stream: io.BufferedReader, start: int) -> int:
-    """Goes to the first line that starts at or after `start`; returns its offset."""
+    """Seeks the first line that starts at or after `start`; returns its offset."""
     if start == 0:
         return 0
     stream.seek(start - 1)
@@ -53,7 +55,7 @@ def _first_line(stream: io.BufferedReader, start: int) -> int:
 
 
 def _skip_line(stream: io.BufferedReader) -> int:
-    """Reads to the end of the line in bounded memory; returns how many bytes that were."""
+    """Reads to the end of the line in bounded memory; returns the number of bytes."""
     skipped = 0
     while piece := stream.readline(_SKIP_BYTES):
         skipped += len(piece)
@@ -63,7 +65,7 @@ def _skip_line(stream: io.BufferedReader) -> int:
 
 
 def _read_line(stream: io.BufferedReader, limit: int) -> tuple[bytes | None, int]:
-    """The next line and its length; the line is None where it is longer than `limit`, the length 0 at the end."""
+    """The next line and its length; the line is None if longer than `limit`, the length is 0 at the end of the file."""
     line = stream.readline(limit + 1)
     if len(line) <= limit or line.endswith(b"\n"):
         return line, len(line)

@@ -1,4 +1,4 @@
-"""A .parquet file holds one record a row; large ones are read by row groups."""
+"""A .parquet file has one record in each row; large files are read by row groups."""
 
 import json
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ _BATCH_ROWS = 256
 
 
 class _CorruptFileError(Exception):
-    """pyarrow could not read it."""
+    """pyarrow could not read the file."""
 
 
 def row_group_bytes(file: CorpusFile) -> tuple[int, ...]:
-    """Stored bytes of each row group; empty where the file cannot be read at all."""
+    """Stored bytes of each row group; empty if the file cannot be read at all."""
     try:
         with _open(file) as parquet:
             metadata = parquet.metadata
@@ -37,11 +37,11 @@ def row_group_bytes(file: CorpusFile) -> tuple[int, ...]:
 def read_parquet(piece: FileSlice, fields: Fields) -> Iterator[RawDocument | Rejected]:
     """The documents of a slice of row groups.
 
-    The rows of a damaged row group are kept up to the damage; the rest of the group is one rejection.
+    The rows of a row group before the damage are kept; the rest of the group is one rejection.
     """
     try:
         with _open(piece.file) as parquet:
-            columns = [name for name in (fields.wanted, fields.id) if name in parquet.schema_arrow.names]
+            columns = [name for name in (fields.required, fields.id) if name in parquet.schema_arrow.names]
             first_row = sum(parquet.metadata.row_group(index).num_rows for index in range(piece.start))
             for index in range(piece.start, min(piece.stop, parquet.num_row_groups)):
                 yield from _read_row_group(parquet, index, columns, piece.file, first_row, fields)
@@ -60,13 +60,13 @@ def _read_row_group(
             raw = json.dumps(record, ensure_ascii=False, default=str).encode(errors="surrogatepass")
             yield document_from_record(record, fields, _place(file, row), raw)
     except _CorruptFileError as e:
-        detail = f"parquet: row group {index}: {e}; rest of the row group not read"
+        detail = f"parquet: row group {index}: {e}; the rest of the row group was not read"
         yield Rejected(place=_place(file, row + 1), reason="corrupt_stream", detail=detail)
 
 
 def _records(parquet: pq.ParquetFile, index: int, columns: list[str]) -> Iterator[dict]:
     if not columns:
-        # pyarrow reads no rows at all where no column is asked for.
+        # pyarrow reads no rows if no column is requested.
         yield from ({} for _ in range(parquet.metadata.row_group(index).num_rows))
         return
     with _arrow_errors():
@@ -94,7 +94,7 @@ def _open(file: CorpusFile) -> Iterator[pq.ParquetFile]:
 
 @contextmanager
 def _arrow_errors() -> Iterator[None]:
-    """Tells damage from a failing store: an OSError of pyarrow's own carries no errno."""
+    """Distinguishes damage from a failing store: an OSError of pyarrow itself has no errno."""
     try:
         yield
     except (pa.ArrowException, UnicodeDecodeError) as e:

@@ -1,4 +1,4 @@
-"""One way into every format."""
+"""Reads any supported format."""
 
 from collections.abc import Callable, Iterator
 
@@ -17,9 +17,9 @@ _READERS: dict[Format, Callable[[FileSlice, Fields], Iterator[RawDocument | Reje
 
 
 def read_documents(piece: FileSlice, fields: Fields) -> Iterator[RawDocument | Rejected]:
-    """Everything in a slice of a corpus file, in order: each document once, or its rejection.
+    """Every document in a slice of a corpus file, in order, or its rejection.
 
     Raises:
-        CorpusError: The file is gone or has changed since it was planned.
+        CorpusError: The file is missing or has changed since the job was resolved.
     """
     return _READERS[piece.file.format](piece, fields)

@@ -1,4 +1,4 @@
-"""Which sources a corpus is made of, decided from its files alone, before the first unit runs."""
+"""The sources of a corpus, determined from its files alone before the first unit runs."""
 
 import posixpath
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ _WILDCARDS = "*?["
 
 
 def group_sources(patterns: Sequence[str], files: Sequence[CorpusFile]) -> SourceGroups:
-    """Groups a corpus's files by the path they were given by, or by what lies directly below the only one.
+    """Groups a corpus's files by the given path that matched them, or by the first component below a single path.
 
-    Where there are more than `MAX_GROUPS`, the groups with the most bytes keep their names (the first by name among
-    equals), and all others have none: they are counted together.
+    If there are more than `MAX_GROUPS`, the largest groups by bytes keep their names (equal ones in name order), and
+    all others are counted together without a name.
 
     Args:
         patterns: Files, directories and globs as given.
-        files: What they matched.
+        files: The files they match.
     """
     roots = {_fixed_url(pattern): storage.redact(pattern) for pattern in patterns}
     sizes: dict[tuple[str, str], int] = {}
@@ -32,7 +32,7 @@ def group_sources(patterns: Sequence[str], files: Sequence[CorpusFile]) -> Sourc
 
 
 def _fixed_url(pattern: str) -> str:
-    """The URL of a path up to its first component with a wildcard, spelt as listings spell it."""
+    """The URL of a path up to its first component with a wildcard, in the form that listings use."""
     components = pattern.rstrip("/").split("/")
     first = next((i for i, one in enumerate(components) if any(c in one for c in _WILDCARDS)), len(components))
     fs, path = storage.filesystem("/".join(components[:first]))
@@ -40,7 +40,7 @@ def _fixed_url(pattern: str) -> str:
 
 
 def _below(url: str, root: str) -> tuple[str, str]:
-    """Prefix and name of the group of a file below the only path: its first component there."""
+    """Prefix and name of the group of a file below a single path: the first component below it."""
     if not url.startswith(root + "/"):
         return url, posixpath.basename(url)
     name, slash, _ = url[len(root) + 1 :].partition("/")
@@ -48,7 +48,7 @@ def _below(url: str, root: str) -> tuple[str, str]:
 
 
 def _given(url: str, roots: dict[str, str]) -> tuple[str, str]:
-    """Prefix and name of the group of a file below one of several paths: the longest that it lies below."""
+    """Prefix and name of the group of a file below one of several paths: the longest path above it."""
     held = [root for root in roots if url == root or url.startswith(root + "/")]
     if not held:
         return url, posixpath.basename(url)

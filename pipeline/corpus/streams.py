@@ -1,4 +1,4 @@
-"""Opening corpus files: unchanged since the plan, decompressed, with truncation noticed."""
+"""Opening corpus files: checks that they are unchanged, decompresses them, and detects truncation."""
 
 import gzip
 import io
@@ -13,21 +13,21 @@ from logitcask.pipeline.corpus.files import CorpusFile
 from logitcask.schemas import storage
 from logitcask.schemas.errors import CorpusError
 
-# What a damaged compressed file raises. (BadGzipFile is an OSError; other OSErrors are the store's, not the file's.)
+# Raised for a damaged compressed file. (BadGzipFile is an OSError; other OSErrors come from the store, not the file.)
 CORRUPT_STREAM_ERRORS = (gzip.BadGzipFile, zlib.error, zstandard.ZstdError, EOFError)
 
 _BUFFER_BYTES = 1 << 20
-# Compressed bytes taken at a time: a zstd block of 4 bytes can stand for 128 KiB, so this bounds what a
-# decompression bomb can put into memory at once to 128 MiB.
+# Compressed bytes per read: a zstd block of 4 bytes can expand to 128 KiB, so a decompression bomb can put at most
+# 128 MiB into memory at once.
 _ZSTD_INPUT_BYTES = 4096
 
 
 @contextmanager
 def open_file(file: CorpusFile) -> Iterator[io.BufferedReader]:
-    """The file's contents, decompressed, as a buffered binary stream (seekable if it is not compressed).
+    """The file's contents, decompressed, as a buffered binary stream (seekable if the file is not compressed).
 
     Raises:
-        CorpusError: The file is gone or is not the one that was planned.
+        CorpusError: The file is missing or has changed since the job was resolved.
     """
     check_unchanged(file)
     with ExitStack() as stack:
@@ -41,23 +41,23 @@ def open_file(file: CorpusFile) -> Iterator[io.BufferedReader]:
 
 
 def check_unchanged(file: CorpusFile) -> None:
-    """Raises CorpusError unless size and etag are those of the plan."""
+    """Raises CorpusError unless the file has the size and etag it had when the job was resolved."""
     try:
         now = storage.describe_file(file.url)
     except FileNotFoundError as e:
-        raise CorpusError(f"corpus file {file.redacted_url} was there when the job was planned and is gone") from e
+        raise CorpusError(f"corpus file {file.redacted_url} was removed after the job started") from e
     if (now.size_bytes, now.etag) != (file.size_bytes, file.etag):
         raise CorpusError(
-            f"corpus file {file.redacted_url} changed after the job was planned: {file.size_bytes} bytes, "
-            f"etag {file.etag!r} then; {now.size_bytes} bytes, etag {now.etag!r} now. Restore it, or annotate "
-            "into a new output"
+            f"corpus file {file.redacted_url} changed after the job started: {file.size_bytes} bytes, etag "
+            f"{file.etag!r} then; {now.size_bytes} bytes, etag {now.etag!r} now. Restore it, or annotate into a new "
+            "output"
         )
 
 
 class _ZstdReader(io.RawIOBase):
-    """Decompressed frames of a zstd file, one after the other.
+    """The decompressed frames of a zstd file, one after the other.
 
-    `zstandard`'s own reader ends silently where a file is cut off; this one raises EOFError.
+    `zstandard`'s own reader silently ends at the end of a truncated file; this one raises EOFError.
     """
 
     def __init__(self, stored: IO[bytes]) -> None:

@@ -9,7 +9,7 @@ from logitcask.pipeline.corpus.streams import CORRUPT_STREAM_ERRORS, open_file
 
 
 def read_text(piece: FileSlice, fields: Fields) -> Iterator[RawDocument | Rejected]:
-    """The file's one document. A file above the limit is rejected: nobody knows where to cut it."""
+    """The file's only document. A file above the limit is rejected, because there is no rule where to divide it."""
     file = piece.file
     place = Place(file_name=file.name, url=file.redacted_url, row=1, offset_bytes=0)
     with open_file(file) as stream:

@@ -1,1 +1,1 @@
-"""What an annotation and what is trained from it will cost, before any money is spent."""
+"""The cost planner: the cost of an annotation and of training from it, before it runs."""

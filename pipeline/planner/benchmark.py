@@ -1,4 +1,4 @@
-"""How fast a teacher really is on this machine: the job's own scorer over a few windows, timed."""
+"""The measured speed of a teacher on this machine: the job's own scorer over a few windows."""
 
 import time
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from logitcask.teacher.scoring.registry import load_scorer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pace:
-    """What was measured.
+    """A measured speed.
 
     Attributes:
-        tokens_per_second: Of one worker on this machine, the median of the repeats; choosing heads included.
+        tokens_per_second: Speed of one worker on this machine including the choice of heads; median of the repeats.
         device: Model of the device.
-        num_tokens: Positions of a repeat.
+        num_tokens: Positions in each repeat.
     """
 
     tokens_per_second: float
@@ -38,7 +38,7 @@ def measure(
     """Scores random windows with a teacher, once to warm up and then `num_repeats` times.
 
     Raises:
-        TeacherError: It cannot be loaded.
+        TeacherError: The teacher cannot be loaded.
     """
     from logitcask.teacher.model.loading import resolve_device, resolve_dtype
 
@@ -67,7 +67,7 @@ def measure(
 
 
 def random_windows(vocab_size: int, num_windows: int, window_tokens: int) -> Windows:
-    """Full windows of one part each with ids drawn uniformly: a forward pass costs the same whatever it reads."""
+    """Full windows of one part each with uniformly drawn ids: a forward pass costs the same for any text."""
     num_positions = num_windows * window_tokens
     return Windows(
         token=np.random.default_rng(0).integers(0, vocab_size, num_positions, dtype=np.int32),

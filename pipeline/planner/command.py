@@ -1,4 +1,4 @@
-"""`logitcask plan`. Light: a model is only loaded to be measured."""
+"""`logitcask plan`. Imports nothing heavy; loads a model only to measure it."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -16,26 +16,26 @@ _INT = tyro.conf.arg(metavar="INT")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """Say what an annotation will cost, before any money is spent.
+    """Estimate the cost of an annotation before it runs.
 
-    Storage, GPU hours, prices, the student's reading, and from how many students or epochs on caching beats a live
-    teacher. Computed from stated assumptions; each has a flag, and --json names the source of every formula. Bytes are
-    of the layout `plain`.
+    Storage, GPU hours, prices, the student's reading, and the number of students or epochs from which caching is
+    cheaper than a live teacher. Each assumption has a flag, and --json names the source of every formula. Bytes are
+    for the layout `plain`.
 
     Example:
         logitcask plan --teacher google/gemma-2-27b --tokens 2e12 --scheme adaptive
     """
 
     teacher: str
-    """google/gemma-2-2b, -9b or -27b; a directory with config.json; any name with --parameters."""
+    """google/gemma-2-2b, -9b or -27b; a directory with config.json; or any name with --parameters."""
     tokens: float
-    """Tokens of the corpus: 2e12."""
+    """Tokens of the corpus, such as 2e12."""
     scheme: Literal["adaptive", "threshold", "topk", "topp", "random-sampling", "threshold-sampling"] = "adaptive"
     """What is stored; `adaptive` is `threshold`, the default of annotate."""
     tau: float = 1e-3
     """Probability threshold of `adaptive`."""
     k: int = 128
-    """Most entries of a head."""
+    """Maximum entries of a head."""
     p: float = 0.95
     """Probability mass of `topp`."""
     draws: int = 50
@@ -45,43 +45,43 @@ class Plan:
     replicas: int = 1
     """Independent samples of each position."""
     bytes_per_token: Optional[float] = None  # noqa: UP045 (tyro checks `float | None` with typeguard: 0.1 s to import)
-    """What a token costs, where that is known from a first dataset."""
+    """Stored bytes of a token, if known from a first dataset."""
     window: int = 4096
     """Positions of a window."""
     shard_tokens: int = 1 << 20
     """Positions of a shard."""
 
     parameters: Optional[float] = None  # noqa: UP045
-    """Non-embedding parameters of a teacher that is not known: 7e9."""
+    """Non-embedding parameters of an unknown teacher, such as 7e9."""
     d_model: Annotated[Optional[int], _INT] = None  # noqa: UP045
-    """Its width."""
+    """Model width of that teacher."""
     vocab_size: Annotated[Optional[int], _INT] = None  # noqa: UP045
-    """Its vocabulary."""
+    """Vocabulary size of that teacher."""
     layers: int = 0
-    """Its layers; without them attention is left out. Query heads are taken to be as wide as the model."""
+    """Layers of that teacher; if 0, attention is not counted. Assumes query heads as wide as the model in total."""
 
     student: str = "google/gemma-2-2b"
-    """The student's shape: as --teacher."""
+    """The student, given as for --teacher."""
     student_gpus: int = 8
-    """GPUs a student trains on."""
+    """GPUs that a student trains on."""
     student_mfu: float = 0.4
-    """Share of their peak that training reaches."""
+    """Share of the GPUs' peak that training reaches."""
 
     gpu: Literal["H100", "H200", "A100"] = "H100"
-    """The GPU of both."""
+    """GPU of both the teacher and the student."""
     peak_tflops: Optional[float] = None  # noqa: UP045
     """Dense bfloat16 TFLOP/s of another GPU."""
     gpus: int = 64
-    """GPUs the teacher runs on."""
+    """GPUs that the teacher runs on."""
     mfu: float = 0.5
-    """Share of their peak that the teacher's forward pass reaches."""
+    """Share of the GPUs' peak that the teacher's forward pass reaches."""
     measure: bool = False
-    """Load the teacher and time it on this machine instead of computing from FLOP."""
+    """Load the teacher and time it on this machine, instead of computing its speed from FLOP."""
 
     gpu_hour: float = 2.5
     """Price of a GPU hour."""
     gb_month: float = 0.023
-    """Price of keeping a GB for a month."""
+    """Price of storing a GB for a month."""
     gb_read: float = 0.0
     """Price of moving a GB to the student; 0 inside one region."""
     thousand_writes: float = 0.005
@@ -90,14 +90,14 @@ class Plan:
     """How long the shards are kept."""
 
     against: Optional[str] = None  # noqa: UP045
-    """A finished dataset: what it really cost, beside this plan."""
+    """A finished dataset whose actual cost is shown next to this plan."""
     json: bool = False
     """Print JSON instead of text; docs/plan-json.md explains it."""
 
     def run(self) -> int:
-        from logitcask.pipeline.planner.plan import against, budget
+        from logitcask.pipeline.planner.plan import against, make_plan
 
-        plan = budget(self.job(), self.prices())
+        plan = make_plan(self.job(), self.prices())
         if self.against is not None:
             from logitcask.schemas.dataset.snapshot import load_snapshot
 
@@ -116,10 +116,10 @@ class Plan:
         return Prices(**{name: getattr(self, name) for name in Prices.__dataclass_fields__})
 
     def job(self) -> "Job":
-        """What is planned, with the teacher measured if asked.
+        """The job to plan; measures the teacher with --measure.
 
         Raises:
-            UsageError: A setting cannot be meant, or the teacher's shape is not known.
+            UsageError: A setting is invalid, or the teacher's shape is not known.
         """
         from logitcask.pipeline.planner.formulas import PEAK_FLOP_PER_SECOND
         from logitcask.pipeline.planner.model_shapes import find_shape
@@ -135,8 +135,8 @@ class Plan:
             bytes_per_token=self.bytes_per_token,
             gpu=self.gpu if self.peak_tflops is None else "GPU",
             peak_flop_per_second=1e12 * self.peak_tflops if self.peak_tflops else PEAK_FLOP_PER_SECOND[self.gpu],
-            teacher_utilisation=self.mfu,
-            student_utilisation=self.student_mfu,
+            teacher_utilization=self.mfu,
+            student_utilization=self.student_mfu,
             teacher_gpus=self.gpus,
             student_gpus=self.student_gpus,
             shard_tokens=self.shard_tokens,
@@ -152,10 +152,12 @@ class Plan:
                 raise UsageError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
         for name in ("mfu", "student_mfu"):
             if getattr(self, name) > 1:
-                raise UsageError(f"--{name.replace('_', '-')} is a share of the peak, got {getattr(self, name)}")
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is a share of the peak, at most 1, got {getattr(self, name)}"
+                )
         for name in ("gpu_hour", "gb_month", "gb_read", "thousand_writes", "months"):
             if getattr(self, name) < 0:
-                raise UsageError(f"--{name.replace('_', '-')} cannot be negative, got {getattr(self, name)}")
+                raise UsageError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
 
     def _teacher_shape(self) -> "ModelShape":
         from logitcask.pipeline.planner.model_shapes import ModelShape, find_shape

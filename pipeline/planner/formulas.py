@@ -1,4 +1,4 @@
-"""The arithmetic of distillation at scale, each formula with its source. Pure functions of FLOP, bytes and money."""
+"""The formulas of the cost planner, each with its source. Pure functions of FLOP, bytes and money."""
 
 from logitcask.pipeline.planner.model_shapes import ModelShape
 
@@ -9,12 +9,12 @@ OPTIMAL_TOKENS_PER_PARAMETER = 20
 # Backward costs twice the forward pass (Kaplan et al. 2020, section 2.1).
 TRAINING_FORWARDS = 3
 _BFLOAT16_BYTES = 2
-# An id and a value in 32 bits, as plain as it gets without compression.
+# An id and a value in 32 bits, uncompressed.
 _RAW_ENTRY_BYTES = 4
 
 
 def mean_keys(window_tokens: int, local_window: int | None = None) -> float:
-    """Keys that a position attends to, itself included, on average over a causal window of S: (S + 1)/2.
+    """Mean number of keys that a position attends to, including itself, over a causal window of S: (S + 1)/2.
 
     With a local window w < S: (w·(w + 1)/2 + (S − w)·w) / S.
     """
@@ -28,7 +28,7 @@ def forward_flop_per_token(shape: ModelShape, window_tokens: int) -> float:
     """FLOP of a forward pass with logits for one token: 2·(N + V·d) + Σ over layers of 4·h·hd·keys.
 
     Two FLOP for each weight that is multiplied with (Kaplan et al. 2020, section 2.1), and for each key the dot
-    product with the query and the weighted sum of values, over all heads. Without --layers attention is left out.
+    product with the query and the weighted sum of values, over all heads. Without --layers, attention is not counted.
     """
     globally = (shape.num_layers - shape.num_local_layers) * mean_keys(window_tokens)
     locally = shape.num_local_layers * mean_keys(window_tokens, shape.local_window)
@@ -36,10 +36,10 @@ def forward_flop_per_token(shape: ModelShape, window_tokens: int) -> float:
 
 
 def tokens_per_second(
-    flop_per_token: float, *, num_gpus: int, peak_flop_per_second: float, utilisation: float
+    flop_per_token: float, *, num_gpus: int, peak_flop_per_second: float, utilization: float
 ) -> float:
-    """GPUs · MFU · peak / FLOP a token. MFU: model FLOP utilisation (Chowdhery et al. 2022, appendix B)."""
-    return num_gpus * utilisation * peak_flop_per_second / flop_per_token
+    """GPUs · MFU · peak / FLOP a token. MFU: model FLOP utilization (Chowdhery et al. 2022, appendix B)."""
+    return num_gpus * utilization * peak_flop_per_second / flop_per_token
 
 
 def training_flop_per_token(shape: ModelShape, window_tokens: int) -> float:
@@ -48,12 +48,12 @@ def training_flop_per_token(shape: ModelShape, window_tokens: int) -> float:
 
 
 def dense_bytes_per_token(vocab_size: int) -> int:
-    """Every logit in bfloat16."""
+    """Bytes of every logit in bfloat16."""
     return _BFLOAT16_BYTES * vocab_size
 
 
 def raw_top_k_bytes_per_token(k: int) -> int:
-    """k entries of 32 bits: an id of 18 bits and a value of 14, uncompressed."""
+    """Bytes of k uncompressed entries of 32 bits: an id of 18 bits and a value of 14."""
     return _RAW_ENTRY_BYTES * k
 
 
@@ -65,12 +65,12 @@ def optimal_multiple(num_tokens: float, parameters: int) -> float:
 def passes_to_break_even(teacher_cost: float, storage_cost: float, read_cost: float) -> float:
     """Passes over the corpus (students times epochs) above which caching is cheaper than a live teacher.
 
-    Caching costs T + S + n·R, a live teacher n·T, so that n > (T + S) / (T − R); infinite where reading a pass costs
-    as much as the teacher's. What a student costs is the same on both sides.
+    Caching costs T + S + n·R and a live teacher n·T, so n > (T + S) / (T − R); infinite if reading a pass costs at
+    least as much as the teacher's pass. The student's cost is the same on both sides.
 
     Args:
-        teacher_cost: T, of the teacher's forward passes over the corpus once.
-        storage_cost: S, of writing and keeping the shards.
-        read_cost: R, of moving the shards to a student once.
+        teacher_cost: T, the cost of the teacher's forward passes over the corpus once.
+        storage_cost: S, the cost of writing and keeping the shards.
+        read_cost: R, the cost of moving the shards to a student once.
     """
     return (teacher_cost + storage_cost) / (teacher_cost - read_cost) if teacher_cost > read_cost else float("inf")

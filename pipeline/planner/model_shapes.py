@@ -1,4 +1,4 @@
-"""The shape of a decoder-only transformer, as far as its cost depends on it: known models, flags, or a config.json."""
+"""The sizes of a decoder-only transformer that determine its cost: from known models, flags, or a config.json."""
 
 import json
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ class ModelShape:
     """Sizes of a model.
 
     Attributes:
-        name: For people.
-        non_embedding_parameters: All weights but those of the vocabulary.
+        name: Displayed name.
+        non_embedding_parameters: All weights except those of the vocabulary.
         vocab_size: Rows of the vocabulary projection.
         d_model: Width of the residual stream.
         num_layers: Transformer blocks.
         attention_width: Query heads times their dimension.
-        local_window: Keys that a local layer sees; None where all layers are global.
+        local_window: Keys that a local layer attends to; None if all layers are global.
         num_local_layers: Layers with that window.
     """
 
@@ -35,7 +35,7 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """With the vocabulary once: tied embeddings, or only the side that is multiplied with."""
+        """Includes the vocabulary once: tied embeddings, or only the projection."""
         return self.non_embedding_parameters + self.vocab_size * self.d_model
 
 
@@ -80,7 +80,7 @@ def _gemma2(name: str, layers: int, d_model: int, heads: int, kv_heads: int, hea
     )
 
 
-# Gemma 2 report, table 1; the hidden size is that of one of gate and up (the report lists their sum).
+# Gemma 2 report, table 1; the hidden size is that of gate or up alone (the report lists their sum).
 KNOWN = {
     shape.name: shape
     for shape in (
@@ -97,7 +97,7 @@ def find_shape(reference: str) -> ModelShape:
     """The shape of a known model, or of a directory with config.json.
 
     Raises:
-        UsageError: It is neither, or its config.json does not state what is needed.
+        UsageError: It is neither, or its config.json lacks a size.
     """
     known = KNOWN.get(reference.removesuffix("-it"))
     if known is not None:
@@ -106,14 +106,15 @@ def find_shape(reference: str) -> ModelShape:
     file = path / "config.json" if path.is_dir() else path
     if file.name != "config.json" or not file.is_file():
         raise UsageError(
-            f"{reference}: its shape is not known here. Known are {', '.join(KNOWN)}; else give a directory with "
-            "config.json, or --parameters (non-embedding), --d-model and --vocab-size, for attention also --layers"
+            f"{reference}: the shape of this model is not known. Known models: {', '.join(KNOWN)}. For others give a "
+            "directory with config.json, or --parameters (non-embedding), --d-model, --vocab-size, and --layers for "
+            "attention"
         )
     return shape_of_config(json.loads(file.read_text()), name=path.name)
 
 
 def shape_of_config(config: Mapping[str, Any], name: str) -> ModelShape:
-    """The shape that a `transformers` config.json describes; biases and norms inside attention are left out.
+    """The shape that a `transformers` config.json describes; biases and norms inside attention are not counted.
 
     Raises:
         UsageError: A size is missing.
@@ -123,7 +124,7 @@ def shape_of_config(config: Mapping[str, Any], name: str) -> ModelShape:
         num_layers, d_model = text["num_hidden_layers"], text["hidden_size"]
         num_heads, hidden, vocab_size = text["num_attention_heads"], text["intermediate_size"], text["vocab_size"]
     except KeyError as error:
-        raise UsageError(f"{name}: config.json does not state {error}; give --parameters, --d-model ...") from error
+        raise UsageError(f"{name}: config.json lacks {error}; give --parameters, --d-model and --vocab-size") from error
     head_dim = text.get("head_dim") or d_model // num_heads
     family = text.get("model_type", "")
     window, num_local = _local_layers(text)
@@ -149,7 +150,7 @@ def shape_of_config(config: Mapping[str, Any], name: str) -> ModelShape:
 
 
 def _local_layers(text: Mapping[str, Any]) -> tuple[int | None, int]:
-    """The window of local layers and how many there are; a window without layer types holds for all layers."""
+    """The window of local layers and their number; a window without layer types applies to all layers."""
     window = text.get("sliding_window")
     if not window or text.get("use_sliding_window") is False:
         return None, 0

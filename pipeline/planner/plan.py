@@ -1,4 +1,4 @@
-"""A whole plan: from a teacher, a student, a corpus and prices to storage, hours and money, as one JSON value."""
+"""A cost plan as JSON: storage, hours and money for a teacher, a student, a corpus and prices."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from logitcask.schemas.stats import expected_bytes
 SCHEMA = "logitcask.plan/1"
 _SECONDS_PER_HOUR = 3600
 _BYTES_PER_GB = 1e9
-# Shown beside the chosen scheme, so that the choice is one.
+# Shown for comparison with the chosen scheme.
 _ALTERNATIVES = (
     Scheme(),
     Scheme(tau=1e-2),
@@ -32,19 +32,19 @@ NOTES = {
     "dense": "every logit in bfloat16; raw top-k: 32 bits an entry, uncompressed",
     "optimal": "20 tokens a parameter (Hoffmann et al. 2022); assumes the student trains once over the corpus",
     "break_even": "passes n with T + S + n·R < n·T: teacher T, storage S, reading R; students cost the same either way",
-    "prices": "as given by flags; the defaults are assumptions in US dollars: look up your own",
+    "prices": "from flags; the defaults are assumptions in US dollars: look up the current ones",
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prices:
-    """In one currency.
+    """Prices in one currency.
 
     Attributes:
-        gpu_hour: Of one GPU.
-        gb_month: Of a GB (1e9 bytes) in an object store for a month.
-        gb_read: Of moving a GB out of the store to where students train; 0 inside one region.
-        thousand_writes: Of a thousand put requests.
+        gpu_hour: Price of an hour of one GPU.
+        gb_month: Price of a GB (1e9 bytes) in an object store for a month.
+        gb_read: Price of moving a GB from the store to the students; 0 inside one region.
+        thousand_writes: Price of a thousand put requests.
     """
 
     gpu_hour: float = 2.5
@@ -55,21 +55,21 @@ class Prices:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What is planned.
+    """The job to plan.
 
     Attributes:
         teacher, student: Their shapes.
         num_tokens: Tokens of the corpus.
         window_tokens: Positions of a window.
         scheme: What is stored.
-        bytes_per_token: Overrides the expectation, for instance by what a first dataset cost.
-        gpu: Name of the GPU, for people.
-        peak_flop_per_second: Of one GPU.
-        teacher_utilisation, student_utilisation: MFU.
-        teacher_gpus, student_gpus: How many.
+        bytes_per_token: Overrides the expected bytes, for example with those of a first dataset.
+        gpu: Displayed name of the GPU.
+        peak_flop_per_second: Peak of one GPU.
+        teacher_utilization, student_utilization: MFU.
+        teacher_gpus, student_gpus: Number of GPUs.
         shard_tokens: Positions of a shard.
         months: How long the shards are kept.
-        teacher_tokens_per_second: Measured, of one device; overrides the FLOP.
+        teacher_tokens_per_second: Measured speed of one device; overrides the computed one.
     """
 
     teacher: ModelShape
@@ -79,8 +79,8 @@ class Job:
     scheme: Scheme
     gpu: str
     peak_flop_per_second: float
-    teacher_utilisation: float
-    student_utilisation: float
+    teacher_utilization: float
+    student_utilization: float
     teacher_gpus: int
     student_gpus: int
     shard_tokens: int
@@ -89,9 +89,10 @@ class Job:
     teacher_tokens_per_second: float | None = None
 
 
-def budget(job: Job, prices: Prices) -> dict[str, Any]:
+def make_plan(job: Job, prices: Prices) -> dict[str, Any]:
     """The plan as JSON; docs/plan-json.md explains every key."""
     bytes_per_token = job.bytes_per_token or expected_bytes.bytes_per_token(job.scheme.to_json())
+    dense_bytes = formulas.dense_bytes_per_token(job.teacher.vocab_size) * job.num_tokens
     teacher = _teacher(job, prices)
     storage = _storage(job, prices, bytes_per_token)
     student = _student(job, bytes_per_token)
@@ -105,30 +106,26 @@ def budget(job: Job, prices: Prices) -> dict[str, Any]:
         "student": student,
         "break_even": _break_even(teacher["cost"], storage),
         "schemes": [_alternative(scheme, job.num_tokens) for scheme in _ALTERNATIVES],
-        "dense_bytes": formulas.dense_bytes_per_token(job.teacher.vocab_size) * job.num_tokens,
+        "dense_bytes": dense_bytes,
         "raw_top_128_bytes": formulas.raw_top_k_bytes_per_token(128) * job.num_tokens,
-        "dense_cost_per_month": _gigabytes(formulas.dense_bytes_per_token(job.teacher.vocab_size) * job.num_tokens)
-        * prices.gb_month,
+        "dense_cost_per_month": _gigabytes(dense_bytes) * prices.gb_month,
         "prices": asdict(prices),
         "notes": NOTES,
     }
 
 
 def _teacher(job: Job, prices: Prices) -> dict[str, Any]:
-    flop = formulas.forward_flop_per_token(job.teacher, job.window_tokens)
-    rate = job.teacher_tokens_per_second or formulas.tokens_per_second(
-        flop, num_gpus=1, peak_flop_per_second=job.peak_flop_per_second, utilisation=job.teacher_utilisation
-    )
+    rate = _teacher_rate(job)
     hours = job.num_tokens / rate / _SECONDS_PER_HOUR
     return {
         "name": job.teacher.name,
         "non_embedding_parameters": job.teacher.non_embedding_parameters,
         "vocab_size": job.teacher.vocab_size,
-        "flop_per_token": flop,
+        "flop_per_token": formulas.forward_flop_per_token(job.teacher, job.window_tokens),
         "rate_is": "measured" if job.teacher_tokens_per_second else "computed",
         "tokens_per_second_per_gpu": rate,
         "gpu": job.gpu,
-        "utilisation": None if job.teacher_tokens_per_second else job.teacher_utilisation,
+        "utilisation": None if job.teacher_tokens_per_second else job.teacher_utilization,
         "gpus": job.teacher_gpus,
         "gpu_hours": hours,
         "days": hours / job.teacher_gpus / 24,
@@ -144,22 +141,23 @@ def _storage(job: Job, prices: Prices, bytes_per_token: float) -> dict[str, Any]
         "bytes_per_token_is": "given" if job.bytes_per_token else "expected",
         "bytes": size,
         "shards": shards,
-        # A shard and its record each.
+        # Two requests for each shard: itself and its record.
         "write_cost": 2 * shards / 1000 * prices.thousand_writes,
         "months": job.months,
         "keep_cost": _gigabytes(size) * prices.gb_month * job.months,
         "read_cost_per_pass": _gigabytes(size) * prices.gb_read,
-        "write_bytes_per_second": size / (job.num_tokens / _teacher_rate(job)),
+        "write_bytes_per_second": size / (job.num_tokens / (_teacher_rate(job) * job.teacher_gpus)),
     }
 
 
 def _teacher_rate(job: Job) -> float:
-    """Tokens a second of all the teacher's GPUs."""
-    flop = formulas.forward_flop_per_token(job.teacher, job.window_tokens)
-    one = job.teacher_tokens_per_second or formulas.tokens_per_second(
-        flop, num_gpus=1, peak_flop_per_second=job.peak_flop_per_second, utilisation=job.teacher_utilisation
+    """Tokens a second of one of the teacher's GPUs."""
+    return job.teacher_tokens_per_second or formulas.tokens_per_second(
+        formulas.forward_flop_per_token(job.teacher, job.window_tokens),
+        num_gpus=1,
+        peak_flop_per_second=job.peak_flop_per_second,
+        utilization=job.teacher_utilization,
     )
-    return one * job.teacher_gpus
 
 
 def _student(job: Job, bytes_per_token: float) -> dict[str, Any]:
@@ -168,7 +166,7 @@ def _student(job: Job, bytes_per_token: float) -> dict[str, Any]:
         flop,
         num_gpus=job.student_gpus,
         peak_flop_per_second=job.peak_flop_per_second,
-        utilisation=job.student_utilisation,
+        utilization=job.student_utilization,
     )
     return {
         "name": job.student.name,
@@ -176,7 +174,7 @@ def _student(job: Job, bytes_per_token: float) -> dict[str, Any]:
         "parameters": job.student.parameters,
         "flop_per_token": flop,
         "gpus": job.student_gpus,
-        "utilisation": job.student_utilisation,
+        "utilisation": job.student_utilization,
         "tokens_per_second": rate,
         "read_bytes_per_second": rate * bytes_per_token,
         "days_per_pass": job.num_tokens / rate / _SECONDS_PER_HOUR / 24,
@@ -214,11 +212,11 @@ def _gigabytes(size_bytes: float) -> float:
 
 
 def against(plan: Mapping[str, Any], snapshot: Snapshot) -> dict[str, Any]:
-    """What a finished dataset really cost, beside what this plan says of as many tokens.
+    """The actual cost of a finished dataset, next to the plan's cost for the same number of tokens.
 
     Args:
-        plan: What `budget` gave.
-        snapshot: Of the dataset.
+        plan: The result of `make_plan`.
+        snapshot: A snapshot of the dataset.
     """
     total = snapshot.total()
     seconds = sum(cost.seconds("forward") for cost in total.costs.values())

@@ -1,4 +1,4 @@
-"""A plan on a terminal."""
+"""Shows a cost plan on a terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from logitcask.schemas.terminal.formatting import byte_size, number, scheme_labe
 
 
 def print_plan(plan: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints what `budgeting.budget` gives."""
+    """Prints the result of `make_plan`."""
     console = console or summary_console()
     console.print(
         Text.assemble(
@@ -25,9 +25,7 @@ def print_plan(plan: Mapping[str, Any], console: Console | None = None) -> None:
     console.print(_schemes(plan))
     if "against" in plan:
         console.print(_against(plan["against"]))
-    console.print(
-        Text("Computed for the layout `plain`, not measured, but where it says so. Formulas: --json.", style="dim")
-    )
+    console.print(Text("Computed for the layout `plain`; measured only where stated. Formulas: --json.", style="dim"))
 
 
 def quantity(value: float) -> str:

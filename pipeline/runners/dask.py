@@ -1,4 +1,4 @@
-"""What a Dask cluster's workers are, asked before the first unit: the same code, one unit at a time, a GPU each."""
+"""Checks a Dask cluster before the first unit: workers need the same code, one unit at a time, and a GPU each."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from logitcask.pipeline.runners.release import release
 from logitcask.schemas.errors import ClusterError
 
-# Workers of a cluster that was started together with the job may still be on their way.
+# Workers of a cluster that was started together with the job may still be starting.
 _FIRST_WORKER_SECONDS = 30
 
 
@@ -19,11 +19,11 @@ class DaskWorker:
     """One worker process of a cluster.
 
     Attributes:
-        address: As the scheduler knows it.
-        release: Its logitcask (`pipeline.runners.release`); empty where it cannot say.
-        fault: Why it cannot.
-        num_threads: Tasks it runs at a time.
-        visible_devices: Its CUDA_VISIBLE_DEVICES; None where that is not set.
+        address: Its address at the scheduler.
+        release: Its logitcask (`pipeline.runners.release`); empty if it did not report one.
+        fault: Why it did not.
+        num_threads: Number of tasks it runs at a time.
+        visible_devices: Its CUDA_VISIBLE_DEVICES; None if not set.
     """
 
     address: str
@@ -34,24 +34,24 @@ class DaskWorker:
 
 
 def require_workers(address: str, device: str) -> None:
-    """Asks all workers, and refuses a cluster on which the job would go wrong.
+    """Checks all workers, and refuses a cluster on which the job would fail.
 
     Args:
-        address: Of the scheduler, `tcp://host:port`.
+        address: The scheduler's address, `tcp://host:port`.
         device: Where the teacher runs, "cpu" or "cuda".
 
     Raises:
-        ClusterError: Nobody answers, there is no worker, or a worker is not as it must be.
+        ClusterError: The scheduler does not answer, there is no worker, or a worker is unsuitable.
     """
     for fault in worker_faults(ask_workers(address), expected=release(), device=device):
         raise ClusterError(fault)
 
 
 def ask_workers(address: str) -> list[DaskWorker]:
-    """What the workers of the scheduler at `address` say of themselves, by address.
+    """The workers of the scheduler at `address`, sorted by their addresses.
 
     Raises:
-        ClusterError: Nobody answers, or there is no worker.
+        ClusterError: The scheduler does not answer, or there is no worker.
     """
     from distributed import Client
 
@@ -60,11 +60,11 @@ def ask_workers(address: str) -> list[DaskWorker]:
             client.wait_for_workers(1, timeout=_FIRST_WORKER_SECONDS)
             threads = {name: facts["nthreads"] for name, facts in client.scheduler_info(-1)["workers"].items()}
             releases: Any = client.run(release, on_error="return")
-            # Not `os.environ.get`: pickled, it would carry this host's environment with it.
+            # Not `os.environ.get`, which is pickled with this host's environment.
             devices: Any = client.run(os.getenv, "CUDA_VISIBLE_DEVICES", on_error="return")
     except (OSError, TimeoutError) as error:
         raise ClusterError(
-            f"--dask-scheduler {address}: no scheduler with a worker answers ({type(error).__name__}: {error})"
+            f"--dask-scheduler {address}: no answer, or no worker ({type(error).__name__}: {error})"
         ) from error
     return [
         DaskWorker(
@@ -79,15 +79,15 @@ def ask_workers(address: str) -> list[DaskWorker]:
 
 
 def _fault(answer: Exception | None) -> str:
-    """Why a worker did not say its release. Dask quotes errors of unpickling within one another, and cut short."""
+    """Why a worker did not report its release. Dask nests errors of unpickling, and truncates them."""
     if answer is None:
-        return "it is gone"
+        return "no answer"
     missing = re.search(r"No module named '[\w.]+'", str(answer))
     return missing[0] if missing else f"{type(answer).__name__}: {answer}"
 
 
 def worker_faults(workers: Sequence[DaskWorker], *, expected: str, device: str) -> Iterator[str]:
-    """What is wrong with a cluster's workers."""
+    """A message for each worker that is unsuitable."""
     for worker in workers:
         if worker.fault is not None:
             yield (
@@ -102,14 +102,14 @@ def worker_faults(workers: Sequence[DaskWorker], *, expected: str, device: str) 
         if worker.num_threads != 1:
             yield (
                 f"Dask worker {worker.address} runs {worker.num_threads} tasks at a time; start workers with "
-                "--nthreads 1, several on a host if need be: each runs one unit at a time, with --threads CPU threads"
+                "--nthreads 1, several on a host if needed: each runs one unit at a time, with --threads CPU threads"
             )
     if device == "cuda":
         yield from _shared_devices(workers)
 
 
 def _shared_devices(workers: Sequence[DaskWorker]) -> Iterator[str]:
-    """Workers of one host that would put their teachers on the same GPU."""
+    """A message for each worker that would put its teacher on the GPU of another worker of its host."""
     seen: dict[tuple[str | None, str | None], str] = {}
     for worker in workers:
         first = worker.visible_devices and worker.visible_devices.split(",")[0]
@@ -117,5 +117,5 @@ def _shared_devices(workers: Sequence[DaskWorker]) -> Iterator[str]:
         if other != worker.address:
             yield (
                 f"Dask workers {other} and {worker.address} of one host would use the same GPU; start each with a "
-                "CUDA_VISIBLE_DEVICES of its own"
+                "different CUDA_VISIBLE_DEVICES"
             )

@@ -1,7 +1,7 @@
-"""Worker processes of this machine, from the driver's side: how they start, which GPU is whose, what they warn of.
+"""Worker processes of this machine, from the driver's side: their command, their GPUs and their warnings.
 
-A worker finds the directory of its stage in its environment. There it takes a *place*, a number that no living worker
-of the stage has, and leaves its warnings; the driver shows each of them once, however many workers have it.
+A worker finds the directory of its stage in its environment. There it takes a *place*, a number that no other live
+worker of the stage has, and writes its warnings; the driver logs each warning once, however many workers write it.
 """
 
 import fcntl
@@ -29,22 +29,22 @@ _held_places: list[int] = []
 
 
 def check_devices(device: str, num_workers: int, visible: Sequence[str]) -> None:
-    """Refuses more workers than GPUs, since each loads a teacher of its own.
+    """Refuses more workers than GPUs, because each worker loads a teacher.
 
     Args:
-        device: Resolved: "cpu", "cuda" or "cuda:1".
-        num_workers: Worker processes.
+        device: The resolved device: "cpu", "cuda" or "cuda:1".
+        num_workers: Number of worker processes.
         visible: The GPUs that this process may use.
 
     Raises:
-        UsageError: There are too few, or all workers were sent to one.
+        UsageError: There are too few GPUs, or the device is a single GPU.
     """
     if num_workers == 1 or not device.startswith("cuda"):
         return
     if device != "cuda":
-        raise UsageError(f"--workers {num_workers} --device {device}: all would share one GPU; give --device cuda")
+        raise UsageError(f"--workers {num_workers} --device {device}: all would share one GPU; use --device cuda")
     if num_workers > len(visible):
-        raise UsageError(f"--workers {num_workers}: each needs a GPU of its own, and {len(visible)} can be seen here")
+        raise UsageError(f"--workers {num_workers}: each needs its own GPU, and {len(visible)} are visible here")
 
 
 def visible_devices() -> list[str]:
@@ -59,7 +59,7 @@ def visible_devices() -> list[str]:
 
 @contextmanager
 def worker_command() -> Iterator[str]:
-    """A command that starts a worker of a stage, while the stage lasts; what workers warn of is logged here, once."""
+    """A command that starts a worker of a stage, while the stage lasts; each of their warnings is logged once."""
     with tempfile.TemporaryDirectory(prefix="logitcask-workers-", ignore_cleanup_errors=True) as directory:
         stopped = threading.Event()
         relay = threading.Thread(target=_relay_warnings, args=(Path(directory), stopped), daemon=True)
@@ -74,7 +74,7 @@ def worker_command() -> Iterator[str]:
 
 
 def take_place(directory: Path) -> int:
-    """The lowest number that no living process has taken there; it is free again when this process ends."""
+    """The lowest number that no live process has taken in `directory`; it is freed when this process ends."""
     for place in itertools.count():
         descriptor = os.open(directory / f"{place}.place", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -84,17 +84,17 @@ def take_place(directory: Path) -> int:
             continue
         _held_places.append(descriptor)  # never closed: the lock is the place
         return place
-    raise AssertionError("there are numbers enough")
+    raise AssertionError("itertools.count never ends")
 
 
 def device_of(place: int, devices: str) -> str | None:
-    """The one GPU of a worker, given its place and all GPUs with commas between; None where there are none."""
+    """The GPU of the worker at a place, from a comma-separated list of all GPUs; None if the list is empty."""
     names = [device for device in devices.split(",") if device]
     return names[place % len(names)] if names else None
 
 
 class WarningFile(logging.Handler):
-    """Leaves each warning in the stage's directory, under a name that is the same for the same warning."""
+    """Writes each warning to the stage's directory, as a file whose name is a hash of the warning."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(logging.WARNING)
@@ -109,7 +109,7 @@ class WarningFile(logging.Handler):
 
 
 def _relay_warnings(directory: Path, stopped: threading.Event) -> None:
-    """Logs what workers left, until told to stop and then once more."""
+    """Logs the workers' warnings until `stopped` is set, and then once more."""
     shown: set[str] = set()
     while True:
         last = stopped.wait(_RELAY_SECONDS)

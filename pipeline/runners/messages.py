@@ -1,4 +1,4 @@
-"""What reaches the user's terminal: our own messages on stderr, and no library's chatter."""
+"""Messages on the user's terminal: those of this project on stderr, none of the libraries."""
 
 import logging
 import os
@@ -8,21 +8,21 @@ from logitcask.schemas.redaction import printable, scrub
 
 
 class _Formatter(logging.Formatter):
-    """Messages quote names and URLs that somebody else wrote."""
+    """Escapes control characters and removes credentials: messages quote names and URLs from the input."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(scrub(super().format(record)))
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to what `sys.stderr` is at the time: it may be another stream by then."""
+    """Writes to the current `sys.stderr`, which may have been replaced since the handler was created."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)
 
 
 def log_to_stderr() -> None:
-    """Shows this project's warnings on stderr and silences the libraries; call before they are imported."""
+    """Shows this project's warnings on stderr and silences the libraries; call before importing them."""
     silence_libraries()
     handler = _StderrHandler()
     handler.setFormatter(_Formatter("logitcask: %(message)s"))
@@ -32,9 +32,9 @@ def log_to_stderr() -> None:
 
 
 def silence_libraries() -> None:
-    """Keeps what libraries log off the terminal, for processes where only errors that are raised matter."""
-    # Beam warns through the root logger, while it is imported, of optional packages that are not there; a handler that
-    # drops it also keeps `logging` from installing one of its own.
+    """Keeps the libraries' log messages off the terminal; errors that they raise still arrive."""
+    # While it is imported, Beam warns about missing optional packages through the root logger. A handler that drops
+    # these warnings also stops `logging` from installing its default handler.
     logging.getLogger().addHandler(logging.NullHandler())
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

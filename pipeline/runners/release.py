@@ -1,4 +1,4 @@
-"""Which logitcask runs here: workers of a cluster must have the driver's, or shards of two releases would mix."""
+"""Which logitcask runs here: a cluster's workers need the driver's release, or shards of two releases would mix."""
 
 import hashlib
 import importlib.metadata
@@ -12,7 +12,7 @@ _PACKAGES = ("pipeline", "teacher", "schemas")
 
 @cache
 def release() -> str:
-    """Version and a digest of the code, since two checkouts can have one version."""
+    """The version and a digest of the code, because two checkouts can have the same version."""
     home = Path(__file__).resolve().parents[2]
     code = hashlib.sha256()
     for file in sorted(file for package in _PACKAGES for file in (home / package).rglob("*.py")):
@@ -21,7 +21,7 @@ def release() -> str:
 
 
 def require_release(expected: str | None) -> None:
-    """Raises ClusterError unless the code here is the driver's; None expects nothing."""
+    """Raises ClusterError if this process has another release than `expected`; None accepts any."""
     if expected is not None and release() != expected:
         raise ClusterError(
             f"a worker has logitcask {release()}, the driver {expected}; install the same wheel everywhere "

@@ -1,6 +1,6 @@
-"""Running one stage on a Beam runner: Beam's own in-process runner by default, a cluster by name.
+"""Runs one stage on a Beam runner: by default Beam's in-process runner, or a cluster.
 
-`DirectRunner` is never used: it tries to download another runner first.
+`DirectRunner` is never used: it first tries to download another runner.
 """
 
 import logging
@@ -31,12 +31,12 @@ from logitcask.schemas import errors
 from logitcask.schemas.errors import ClusterError, LogitcaskError, UsageError
 
 _CONNECT_SECONDS = 10.0
-# Workers that see the driver's directory drain by themselves; those of other machines end with the job.
+# Workers that see the driver's directory stop on request; those of other machines end only with the job.
 _DRAIN_SECONDS = 10.0
 _STOP_POLL_SECONDS = 0.5
 
 _OUR_ERROR = re.compile(r"schemas\.errors\.(\w+): (.+?)(?: \[while running .*)?$", re.MULTILINE)
-_NO_MODULE = re.compile(r"No module named '(?:pipeline|teacher|schemas)\b")
+_NO_MODULE = re.compile(r"No module named 'logitcask\b")
 
 
 def run_stage(
@@ -45,18 +45,18 @@ def run_stage(
     settings: RunnerSettings,
     on_worker_death: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Runs `transform` over all units and waits. What came of it stands in storage, not in a return value.
+    """Runs `transform` over all units and waits. The result is in storage, not in a return value.
 
     Args:
-        units: What to do.
-        transform: How: `TokenizeUnits` or `AnnotateUnits`.
-        settings: Where.
-        on_worker_death: Told when a local worker process dies. If it dies before it has connected, the runner waits
-            for it for ever: the caller has to give up then.
+        units: The units to do.
+        transform: `TokenizeUnits` or `AnnotateUnits`.
+        settings: Where to run.
+        on_worker_death: Called with a message when a local worker process dies. If it dies before it has connected,
+            the runner waits for it forever, and the caller must give up.
 
     Raises:
-        LogitcaskError: The runner passed on one of ours, or the cluster is not there or not as it must be.
-        Exception: Whatever else the runner makes of a worker's error or death.
+        LogitcaskError: A worker raised it, or the cluster is unreachable or unsuitable.
+        Exception: Any other error that the runner raises after a worker's error or death.
     """
     with _quiet_beam(on_worker_death):
         if not settings.is_cluster:
@@ -75,7 +75,7 @@ def run_stage(
 
 
 def named_error(text: str) -> LogitcaskError | None:
-    """The error of ours that a runner quotes: they pass errors on as text."""
+    """The error of `schemas.errors` that a runner quotes in its text, or None."""
     found = _OUR_ERROR.findall(text)
     kind = getattr(errors, found[-1][0], None) if found else None
     if isinstance(kind, type) and issubclass(kind, LogitcaskError):
@@ -83,8 +83,8 @@ def named_error(text: str) -> LogitcaskError | None:
     missing = _NO_MODULE.search(text)
     if missing:
         return ClusterError(
-            f"a worker cannot import logitcask ({missing[0]}); install the same wheel on all workers, or send it along "
-            "by --runner-option extra_package=dist/logitcask-….whl where the runner does that"
+            f"a worker cannot import logitcask ({missing[0]}); install the same wheel on all workers, or send it "
+            "with --runner-option extra_package=dist/logitcask-….whl if the runner supports that"
         )
     return None
 
@@ -99,7 +99,7 @@ def _run_locally(units: Sequence[Any], transform: Any, settings: RunnerSettings)
         retrieval_token="unused", pipeline_options=dict_to_struct({"default_sdk_harness_log_level": "CRITICAL"})
     )
     with worker_command() as command:
-        # Beam's multi-processing mode with a worker of ours around Beam's: quiet, and gone when the driver is.
+        # Beam's multi-processing mode with our wrapper around Beam's worker (`pipeline.runners.worker`).
         runner = fn_runner.FnApiRunner(
             default_environment=SubprocessSDKEnvironment.from_command_string(command),
             provision_info=fn_runner.ExtendedProvisionInfo(provision),
@@ -141,7 +141,7 @@ def _cluster_runner(settings: RunnerSettings) -> Any:
 
 
 def _portable_runner(settings: RunnerSettings) -> Any:
-    """Beam's client of a job service; for Flink and Spark one that starts the service, unless one is named."""
+    """Beam's client of a job service; for Flink and Spark, one that starts the service if no endpoint is given."""
     from apache_beam.runners.portability.flink_runner import FlinkRunner
     from apache_beam.runners.portability.portable_runner import PortableRunner
     from apache_beam.runners.portability.spark_runner import SparkRunner
@@ -150,25 +150,26 @@ def _portable_runner(settings: RunnerSettings) -> Any:
         return PortableRunner()
     if not settings.option_values().get(f"{settings.name}_submit_uber_jar") and shutil.which("java") is None:
         raise UsageError(
-            f"--runner {settings.name} starts Beam's job server, a Java program, and there is no `java` here. Install "
-            f"Java, or name a running server by --job-endpoint, or add --runner-option {settings.name}_submit_uber_jar"
+            f"--runner {settings.name} starts Beam's job server, a Java program, and this host has no `java`. Install "
+            f"Java, or name a running server with --job-endpoint, or add --runner-option "
+            f"{settings.name}_submit_uber_jar"
         )
     return FlinkRunner() if settings.name == "flink" else SparkRunner()
 
 
 def require_listening(url: str, option: str) -> None:
-    """Raises ClusterError unless somebody listens at `scheme://host:port`: Beam and Dask would wait for minutes."""
+    """Raises ClusterError unless a server listens at `scheme://host:port`: Beam and Dask would wait for minutes."""
     try:
         split = urlsplit(url)
         host, port = split.hostname, split.port
     except ValueError:
         host = port = None
     if host is None or port is None:
-        raise ClusterError(f"{option}: {url.removeprefix('//')!r} is no address; give HOST:PORT")
+        raise ClusterError(f"{option}: {url.removeprefix('//')!r} is not an address; expected HOST:PORT")
     try:
         socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
-        raise ClusterError(f"{option}: nobody listens at {host}:{port} ({error})") from error
+        raise ClusterError(f"{option}: no server listens at {host}:{port} ({error})") from error
 
 
 def _run(units: Sequence[Any], transform: Any, runner: Any, options: PipelineOptions) -> None:
@@ -186,7 +187,7 @@ def _run(units: Sequence[Any], transform: Any, runner: Any, options: PipelineOpt
 
 @contextmanager
 def _cancelled_on_stop(result: Any, directory: str | None) -> Iterator[None]:
-    """Cancels a job whose workers do not hear that the driver wants to end, after a while."""
+    """Cancels a job whose workers do not react to the driver's stop request in time."""
     finished = threading.Event()
     watch = threading.Thread(target=_cancel_on_stop, args=(result, directory, finished), daemon=True)
     if directory is not None:
@@ -207,7 +208,7 @@ def _cancel_on_stop(result: Any, directory: str, finished: threading.Event) -> N
 
 @contextmanager
 def _quiet_beam(on_worker_death: Callable[[str], None]) -> Iterator[None]:
-    """Keeps Beam's stack traces and remarks on long bundles off the terminal: errors are reported by the job."""
+    """Keeps Beam's stack traces and notes on long bundles off the terminal; the job reports the errors."""
     logger = logging.getLogger("apache_beam")
     level = logger.level
     if not isinstance(threading.excepthook, _ThreadHook):
@@ -223,9 +224,9 @@ def _quiet_beam(on_worker_death: Callable[[str], None]) -> Iterator[None]:
 
 
 class _ThreadHook:
-    """Takes what ends Beam's own threads when a worker process dies; all else goes where it went.
+    """Handles the errors that end Beam's threads when a worker process dies; passes on all others.
 
-    It stays in place after a stage, because such threads may outlive it.
+    It stays installed after a stage, because such threads may outlive the stage.
     """
 
     def __init__(self, otherwise: Callable[[threading.ExceptHookArgs], object]) -> None:

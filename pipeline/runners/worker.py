@@ -1,4 +1,4 @@
-"""A worker process of the local runner: Beam's own worker, quiet, on its own GPU, and gone when its driver is."""
+"""A worker process of the local runner: Beam's worker, quiet, on its own GPU, and ended when its driver ends."""
 
 import logging
 import os
@@ -22,29 +22,29 @@ _PARENT_CHECK_SECONDS = 1.0
 
 
 def main() -> None:
-    """Serves the driver until it is done with this worker."""
+    """Serves the driver until the driver ends the stage."""
     silence_libraries()
-    # Ctrl-C reaches the whole process group; the driver alone decides what it means.
+    # Ctrl-C reaches the whole process group; only the driver handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()
-    _settle(Path(os.environ[DIRECTORY_VARIABLE]), os.environ[DEVICES_VARIABLE])
+    _set_up(Path(os.environ[DIRECTORY_VARIABLE]), os.environ[DEVICES_VARIABLE])
     import grpc
     from apache_beam.runners.worker import sdk_worker_main
 
-    # What goes wrong in a unit is noted for the driver (`pipeline.units.heartbeats`), which tells the user once. Beam
-    # would print it here as well, and its despair when the driver leaves.
+    # A unit's error is reported to the driver (`pipeline.units.heartbeats`), which shows it once. Beam would print it
+    # here as well, and further errors when the driver disconnects.
     sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for the life of the process
     try:
         sdk_worker_main.main(sys.argv)
         wait_until_idle()
     except grpc.RpcError:
-        # The driver gave this stage up, perhaps because another worker died: the unit at hand is finished all the same.
+        # The driver ended this stage, perhaps because another worker died: the current unit is still finished.
         wait_until_idle()
         os._exit(1)
 
 
-def _settle(directory: Path, devices: str) -> None:
-    """Takes a place among the workers, with its GPU (before torch is imported), and sends warnings to the driver."""
+def _set_up(directory: Path, devices: str) -> None:
+    """Takes a place, selects its GPU (before torch is imported), and relays warnings to the driver."""
     device = device_of(take_place(directory), devices)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device

@@ -1,4 +1,4 @@
-"""What a token unit writes: token shards of one split, and files of rejected documents."""
+"""The output of a token unit: token shards of each split, and files of rejected documents."""
 
 import json
 from dataclasses import dataclass, field
@@ -20,17 +20,18 @@ _REJECTED_FILE_BYTES = 16 << 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenSpec:
-    """What a worker needs to tokenise units; small and picklable.
+    """What a worker needs to tokenize units; small and picklable.
 
     Attributes:
         out: The dataset's directory.
-        tokenizer_reference: What to load.
-        tokenizer: What that must turn out to be.
-        fields: What is read of each record.
-        window_tokens, overlap_tokens: Most positions of a window; rows of it that repeat the end of the last one.
-        held_out: Share of documents, by hash of their text, that go into the held-out split.
-        shard_tokens: Most positions of a shard.
-        vocab_size: Documents with an id not below it (the teacher's vocabulary) are rejected.
+        tokenizer_reference: Which tokenizer to load.
+        tokenizer: The description that the loaded tokenizer must match.
+        fields: The fields that are read from each record.
+        window_tokens: Maximum positions of a window.
+        overlap_tokens: Positions of a window that repeat the end of the previous one.
+        held_out: Share of documents, by hash of their text, in the held-out split.
+        shard_tokens: Maximum positions of a shard.
+        vocab_size: Size of the teacher's vocabulary; documents with an id not below it are rejected.
         corpus_license: Terms of the text, as the user stated them.
     """
 
@@ -47,35 +48,36 @@ class TokenSpec:
 
 
 class ShardWriter:
-    """Packs the documents of one split into windows and commits a shard whenever one is full.
+    """Packs the documents of one split into windows and commits each full shard.
 
-    Documents are packed in lots of a shard's worth: the packer needs an iterable, and two splits take turns.
+    Documents are packed in batches of about one shard: the packer needs an iterable, and documents of both splits
+    alternate.
     """
 
     def __init__(self, unit: TokenUnit, split: Split, spec: TokenSpec) -> None:
         self._unit, self._spec = unit, spec
         self._split: Split = split
-        self._lot: list[Document] = []
-        self._lot_tokens = 0
+        self._pending: list[Document] = []
+        self._pending_tokens = 0
         self._windows: list[Windows] = []
         self._num_positions = 0
         self._shards: list[TokenShard] = []
 
     def add(self, document: Document) -> None:
-        self._lot.append(document)
-        self._lot_tokens += len(document.ids)
-        if self._lot_tokens >= self._spec.shard_tokens:
+        self._pending.append(document)
+        self._pending_tokens += len(document.ids)
+        if self._pending_tokens >= self._spec.shard_tokens:
             self._pack()
 
     def finish(self) -> list[TokenShard]:
-        """Commits what is left; returns all shards of the split."""
+        """Commits the remaining windows; returns all shards of the split."""
         self._pack()
         self._commit()
         return self._shards
 
     def _pack(self) -> None:
         packed = pack_documents(
-            self._lot,
+            self._pending,
             window_tokens=self._spec.window_tokens,
             overlap_tokens=self._spec.overlap_tokens,
             bos_id=self._spec.tokenizer.bos_id,
@@ -86,7 +88,7 @@ class ShardWriter:
                 self._commit()
             self._windows.append(window)
             self._num_positions += window.num_positions
-        self._lot, self._lot_tokens = [], 0
+        self._pending, self._pending_tokens = [], 0
 
     def _commit(self) -> None:
         if not self._windows:
@@ -106,12 +108,12 @@ class ShardWriter:
             split=self._split,
             num_documents=windows.num_documents(),
         )
-        standing = commit_shard(self._spec.out, encode_shard(windows, None, metadata), record)
-        self._shards.append(token_shard(standing))
+        committed = commit_shard(self._spec.out, encode_shard(windows, None, metadata), record)
+        self._shards.append(token_shard(committed))
 
 
 def token_shard(record: UnitRecord) -> TokenShard:
-    """What the plan needs of a token shard's record."""
+    """The part of a token shard's record that annotation units need."""
     return TokenShard(
         name=record.name,
         split=record.split,

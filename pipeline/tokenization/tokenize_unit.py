@@ -1,7 +1,7 @@
-"""The first stage: corpus slices → token shards, a file of rejected documents, and the unit's record.
+"""The first stage: corpus slices → token shards, files of rejected documents, and the unit's record.
 
-Split, packing and names follow from the text and the settings alone, so that a unit tried twice writes the same
-files. The unit's record is created last: where it stands, the unit is finished.
+Splits, packing and names depend only on the text and the settings, so that a unit tried twice writes the same files.
+The unit's record is created last: a unit with a record is finished.
 """
 
 import threading
@@ -27,11 +27,11 @@ from logitcask.teacher.text.tokenizers import Tokenizer, load_tokenizer
 
 
 def tokenize_unit(unit: TokenUnit, spec: TokenSpec, heartbeats: Heartbeats) -> TokenUnitRecord:
-    """Reads, tokenises, packs and commits one unit.
+    """Reads, tokenizes, packs and commits one unit.
 
     Raises:
-        CorpusError: A corpus file changed under the job.
-        FingerprintMismatchError: The tokenizer is not the one the job was planned with.
+        CorpusError: A corpus file changed after the job started.
+        FingerprintMismatchError: This worker's tokenizer differs from the driver's.
     """
     leases.report_phase("read", unit.name)
     tokenizer = cached_tokenizer(spec)
@@ -62,7 +62,7 @@ def cached_tokenizer(spec: TokenSpec) -> Tokenizer:
     """This process's tokenizer, loaded once.
 
     Raises:
-        FingerprintMismatchError: It is not the one the job was planned with.
+        FingerprintMismatchError: It differs from the driver's.
     """
     with _tokenizer_lock:
         tokenizer = _tokenizers.get(spec.tokenizer.fingerprint)
@@ -71,14 +71,14 @@ def cached_tokenizer(spec: TokenSpec) -> Tokenizer:
             _tokenizers[tokenizer.info.fingerprint] = tokenizer
     if tokenizer.info.fingerprint != spec.tokenizer.fingerprint:
         raise FingerprintMismatchError(
-            f"tokenizer {spec.tokenizer_reference}: fingerprint {tokenizer.info.fingerprint} on this worker, the job "
-            f"was planned with {spec.tokenizer.fingerprint}; give all workers the same files"
+            f"tokenizer {spec.tokenizer_reference}: fingerprint {tokenizer.info.fingerprint} on this worker, "
+            f"{spec.tokenizer.fingerprint} on the driver; give all workers the same files"
         )
     return tokenizer
 
 
 def is_held_out(document: RawDocument, share: float) -> bool:
-    """Whether a document belongs to the held-out split: by its text alone, so that duplicates never straddle."""
+    """Whether a document is in the held-out split; depends on its text alone, so that duplicates share a split."""
     text = document.text if document.text is not None else canonical_json(document.messages)
     bits = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
     return bits < share * 2**64
@@ -89,8 +89,8 @@ def tokenize_document(raw: RawDocument, tokenizer: Tokenizer, vocab_size: int) -
 
     Args:
         raw: Its text or messages.
-        tokenizer: The teacher's.
-        vocab_size: The teacher's; a document with a larger id is rejected.
+        tokenizer: The tokenizer of the dataset.
+        vocab_size: Size of the teacher's vocabulary; a document with an id not below it is rejected.
     """
     kinds = None
     if raw.messages is None:
@@ -103,34 +103,34 @@ def tokenize_document(raw: RawDocument, tokenizer: Tokenizer, vocab_size: int) -
             return raw.reject("malformed_chat", str(e))
         kinds = kinds_of_chat(np.asarray(is_assistant))
     if not len(ids):
-        return raw.reject("no_tokens", "the tokenizer gave no token for it")
+        return raw.reject("no_tokens", "the tokenizer returned no token")
     if max(ids) >= vocab_size:
-        return raw.reject("id_beyond_vocabulary", f"token id {max(ids)}, the teacher knows ids below {vocab_size}")
+        return raw.reject("id_beyond_vocabulary", f"token id {max(ids)}; the teacher has ids below {vocab_size}")
     return Document(id=raw.id, source=raw.place.source, ids=np.asarray(ids, np.int32), kinds=kinds)
 
 
 def _tokenized(
     unit: TokenUnit, tokenizer: Tokenizer, spec: TokenSpec, heartbeats: Heartbeats
 ) -> Iterator[tuple[Split, Document] | Rejected]:
-    """Everything in the unit, in order, tokenised and assigned to a split."""
-    beat = _ByteBeat(heartbeats, unit.size_bytes)
+    """Every document of the unit, in order, tokenized and assigned to a split, or its rejection."""
+    progress = _ByteProgress(heartbeats, unit.size_bytes)
     for piece in unit.slices:
         for raw in read_documents(piece, spec.fields):
             if isinstance(raw, Rejected):
                 yield raw
                 continue
-            beat.advance(len(raw.raw))
+            progress.advance(len(raw.raw))
             document = tokenize_document(raw, tokenizer, spec.vocab_size)
             if isinstance(document, Rejected):
                 yield document
             else:
                 yield "held-out" if is_held_out(raw, spec.held_out) else "train", document
-    beat.finish()
+    progress.finish()
 
 
 @dataclass(kw_only=False, slots=True)
-class _ByteBeat:
-    """Heartbeats in bytes read that add up to the unit's planned size whatever was really read."""
+class _ByteProgress:
+    """Reports bytes read as heartbeats that add up to the unit's estimated size."""
 
     heartbeats: Heartbeats
     left_bytes: int

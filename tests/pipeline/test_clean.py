@@ -129,7 +129,7 @@ def litter(out: Path, leave_lease: Callable[..., None]) -> dict[str, str]:
         "targets/train/000000-0000-of-another-teacher.parquet": "target shard",
         "targets/train/000000-0000-of-another-teacher.json": "target shard",
         "snapshots/000002-lost-the-race.parquet": "list of shards",
-        "attempts/000001-abc~00000000.json": "mark of an attempt",
+        "attempts/000001-abc~00000000.json": "lease",
     }
 
 
@@ -151,13 +151,13 @@ def test_young_files_stay(out: Path, leave_lease: Callable[..., None]) -> None:
 
 def test_a_running_job_is_not_disturbed(out: Path, leave_lease: Callable[..., None]) -> None:
     leave_lease("000002-abc", this_process())
-    with pytest.raises(RunIsActiveError, match="is at work on unit 000002-abc"):
+    with pytest.raises(RunIsActiveError, match="has worked on unit 000002-abc"):
         clean(out)
 
 
 def test_what_is_no_dataset_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / ".tmp-of-somebody").write_bytes(b"x")
-    with pytest.raises(ForeignOutputError, match="no dataset here"):
+    with pytest.raises(ForeignOutputError, match="not a dataset"):
         clean(tmp_path)
     assert files(tmp_path) == {".tmp-of-somebody"}
 

@@ -82,7 +82,7 @@ def test_bad_usage_ends_with_status_2_and_one_line(capsys: pytest.CaptureFixture
 
 def test_a_missing_corpus_ends_with_status_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["annotate", "nowhere", "--teacher", "t", "--out", str(tmp_path / "out")]) == 1
-    assert "nothing there" in capsys.readouterr().err
+    assert "no file found" in capsys.readouterr().err
 
 
 def result(**changes: object) -> JobResult:

@@ -348,7 +348,7 @@ def test_a_tokenizer_whose_ids_exceed_the_vocabulary_is_refused(
 @pytest.mark.parametrize(
     ("changes", "error", "match"),
     [
-        ({"corpus": ("nowhere",)}, CorpusError, "nothing there"),
+        ({"corpus": ("nowhere",)}, CorpusError, "no file found"),
         ({"teacher": "/no/such/teacher"}, TeacherError, "/no/such/teacher"),
         ({"chat_field": "messages"}, TokenizerError, "has no chat template"),
         ({"window": 1}, UsageError, "--window"),

@@ -100,7 +100,7 @@ def test_an_error_that_quotes_a_name_controls_no_terminal(
     tiny_teacher: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words(f"{tmp_path}/\x1b[2Jnothing", tiny_teacher, tmp_path / "out")) == 1
-    assert "\\x1b[2Jnothing: nothing there" in capfd.readouterr().err
+    assert "\\x1b[2Jnothing: no file found" in capfd.readouterr().err
 
 
 def test_a_mistake_of_ours_shows_its_trace_without_credentials(

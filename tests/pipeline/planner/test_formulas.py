@@ -25,13 +25,13 @@ def test_non_embedding_parameters_are_those_of_the_report(shape, parameters):
 def test_teachers_need_the_flop_and_reach_the_rates_at_4k_context(shape, gflop, rate):
     flop = formulas.forward_flop_per_token(shape, 4096)
     assert flop / 1e9 == pytest.approx(gflop, rel=2e-3)
-    found = formulas.tokens_per_second(flop, num_gpus=1, peak_flop_per_second=989e12, utilisation=0.5)
+    found = formulas.tokens_per_second(flop, num_gpus=1, peak_flop_per_second=989e12, utilization=0.5)
     assert found == pytest.approx(rate, rel=6e-3)
 
 
 def test_a_2b_student_on_8_h100_reads_186k_tokens_and_20_mb_a_second():
     rate = formulas.tokens_per_second(
-        formulas.training_flop_per_token(SMALL, 4096), num_gpus=8, peak_flop_per_second=989e12, utilisation=0.4
+        formulas.training_flop_per_token(SMALL, 4096), num_gpus=8, peak_flop_per_second=989e12, utilization=0.4
     )
     assert rate == pytest.approx(186_000, rel=2e-3)
     assert rate * bytes_per_token(Scheme().to_json()) == pytest.approx(20e6, rel=0.1)

@@ -1,4 +1,4 @@
-"""What Beam is told on each runner. Flink, Spark and Dataflow are proven up to here: how they would start."""
+"""Beam's options on each runner. For Flink, Spark and Dataflow the tests end here, before they would start."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def parsed(**settings: Any) -> beam.PipelineOptions:
     return beam.PipelineOptions.from_dictionary(beam_options(RunnerSettings(**ON_CLUSTER, **settings)))
 
 
-def test_dask_gets_one_unit_a_partition() -> None:
+def test_dask_gets_one_unit_in_each_partition() -> None:
     from apache_beam.runners.dask.dask_runner import DaskOptions
 
     options = parsed(name="dask", dask_scheduler="tcp://h:8786", options=("dask_client_name=me",))
@@ -25,14 +25,14 @@ def test_dask_gets_one_unit_a_partition() -> None:
     assert (dask.address, dask.partition_size, dask.name) == ("tcp://h:8786", 1, "me")
 
 
-def test_a_job_service_gets_its_environment_and_one_worker_a_machine() -> None:
+def test_a_job_service_gets_its_environment_and_one_worker_per_machine() -> None:
     options = parsed(name="portable", job_endpoint="h:8099", environment_type="DOCKER", environment_config="image:1")
     portable = options.view_as(beam.PortableOptions)
     assert (portable.job_endpoint, portable.environment_type) == ("h:8099", "DOCKER")
     assert (portable.environment_config, int(portable.sdk_worker_parallelism)) == ("image:1", 1)
 
 
-def test_flink_gets_its_master_and_jar_and_keeps_what_only_its_job_server_knows() -> None:
+def test_flink_gets_its_master_and_jar_and_unknown_options() -> None:
     master = ("flink_master=h:8081", "flink_job_server_jar=/jars/flink.jar", "parallelism=4")
     options = parsed(name="flink", options=master, environment_type="DOCKER", environment_config="image:1")
     flink = options.view_as(beam.FlinkRunnerOptions)
@@ -47,7 +47,7 @@ def test_spark_gets_its_master_and_jar() -> None:
     assert (spark.spark_master_url, spark.spark_job_server_jar) == ("spark://h:7077", "/jars/spark.jar")
 
 
-def test_dataflow_gets_one_teacher_a_machine_beside_what_the_user_asked_for() -> None:
+def test_dataflow_gets_one_teacher_per_machine_and_the_users_options() -> None:
     asked = ("experiments=a,b", "dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1")
     options = parsed(name="dataflow", options=(*DATAFLOW_OPTIONS, *asked))
     assert options.view_as(beam.DebugOptions).experiments == ["a", "b", "no_use_multiple_sdk_containers"]
@@ -57,7 +57,7 @@ def test_dataflow_gets_one_teacher_a_machine_beside_what_the_user_asked_for() ->
     assert cloud.dataflow_service_options == ["worker_accelerator=type:nvidia-l4;count:1"]
 
 
-def test_switches_and_repeated_options_arrive_as_such() -> None:
+def test_switches_are_booleans_and_repeated_options_are_lists() -> None:
     more = ("use_public_ips=false", "extra_package=a.whl", "extra_package=b.whl", "enable_streaming_engine")
     options = parsed(name="dataflow", options=(*DATAFLOW_OPTIONS, *more))
     assert options.view_as(beam.WorkerOptions).use_public_ips is False
@@ -66,9 +66,9 @@ def test_switches_and_repeated_options_arrive_as_such() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_an_option_that_beam_would_drop_without_an_error_is_refused() -> None:
+def test_an_option_that_beam_would_silently_drop_is_refused() -> None:
     settings = RunnerSettings(**ON_CLUSTER, name="dataflow", options=(*DATAFLOW_OPTIONS, "machine_tipe=g2"))
-    with pytest.raises(UsageError, match="machine_tipe: Beam knows no such option for dataflow"):
+    with pytest.raises(UsageError, match="machine_tipe: Beam has no such option for dataflow"):
         require_known(beam_options(settings), "dataflow")
     right = RunnerSettings(**ON_CLUSTER, name="dataflow", options=(*DATAFLOW_OPTIONS, "machine_type=g2"))
     require_known(beam_options(right), "dataflow")

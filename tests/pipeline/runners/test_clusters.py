@@ -27,7 +27,7 @@ import sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("pipeline", "schemas"):
+        if name.partition(".")[0] == "logitcask":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocked())
@@ -128,7 +128,7 @@ def test_a_dask_cluster_writes_the_bytes_of_a_local_run(
 @pytest.mark.parametrize(
     ("make_path", "found"),
     [
-        (without_logitcask, "cannot import logitcask (No module named 'pipeline'"),
+        (without_logitcask, "cannot import logitcask (No module named 'logitcask"),
         (another_release, "has logitcask '0.0.1+"),
     ],
 )
@@ -180,5 +180,5 @@ def test_workers_of_a_pool_that_lack_logitcask_are_told_of(corpus: Path, tiny_te
     with job_service(tmp_path, PYTHONPATH=without_logitcask(tmp_path)) as settings:
         failed = run(corpus, tiny_teacher, tmp_path / "out", *portable_words(settings))
     assert failed.returncode == 1
-    assert "a worker cannot import logitcask (No module named 'pipeline" in failed.stderr
+    assert "a worker cannot import logitcask (No module named 'logitcask" in failed.stderr
     assert "Traceback" not in failed.stderr

@@ -1,4 +1,4 @@
-"""What is wrong with a Dask cluster is told before the first unit."""
+"""Unsuitable workers of a Dask cluster are named before the first unit."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ def faults(*workers: DaskWorker, device: str = "cuda") -> list[str]:
     return list(worker_faults(workers, expected="1+x", device=device))
 
 
-def test_workers_with_a_gpu_each_are_right() -> None:
+def test_workers_with_one_gpu_each_are_accepted() -> None:
     second = dataclasses.replace(GOOD, address="tcp://a:2", visible_devices="1,0")
     elsewhere = dataclasses.replace(GOOD, address="tcp://b:1")
     assert faults(GOOD, second, elsewhere) == []
@@ -23,11 +23,11 @@ def test_another_release_is_named() -> None:
 
 
 def test_a_worker_without_logitcask_is_named_with_the_reason() -> None:
-    [fault] = faults(dataclasses.replace(GOOD, release="", fault="No module named 'pipeline'"))
-    assert "tcp://a:1 cannot import logitcask (No module named 'pipeline'); install the same wheel" in fault
+    [fault] = faults(dataclasses.replace(GOOD, release="", fault="No module named 'logitcask'"))
+    assert "tcp://a:1 cannot import logitcask (No module named 'logitcask'); install the same wheel" in fault
 
 
-def test_a_worker_that_would_run_two_units_at_once_is_named() -> None:
+def test_a_worker_that_would_run_two_units_at_a_time_is_named() -> None:
     [fault] = faults(dataclasses.replace(GOOD, num_threads=4))
     assert "--nthreads 1" in fault
 

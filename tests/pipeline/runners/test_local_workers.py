@@ -1,4 +1,4 @@
-"""Workers of one machine: a place, a GPU and a share of the threads each, and each warning shown once."""
+"""Workers of one machine: each has a place, a GPU and a share of the threads; each warning is logged once."""
 
 import logging
 import subprocess
@@ -37,7 +37,7 @@ def end(*processes: subprocess.Popen[str]) -> None:
         process.communicate()
 
 
-def test_living_workers_have_different_places_and_a_dead_one_s_is_taken_again(tmp_path: Path) -> None:
+def test_live_workers_have_different_places_and_a_dead_one_frees_its_place(tmp_path: Path) -> None:
     first, second = start(tmp_path), start(tmp_path)
     assert sorted([place_of(first), place_of(second)]) == [0, 1]
     assert take_place(tmp_path) == 2
@@ -49,11 +49,11 @@ def test_living_workers_have_different_places_and_a_dead_one_s_is_taken_again(tm
 
 
 @pytest.mark.parametrize(("place", "devices", "expected"), [(0, "4,5", "4"), (1, "4,5", "5"), (2, "4,5", "4")])
-def test_each_place_has_a_gpu_in_turn(place: int, devices: str, expected: str) -> None:
+def test_places_get_gpus_in_turn(place: int, devices: str, expected: str) -> None:
     assert device_of(place, devices) == expected
 
 
-def test_without_gpus_a_place_has_none() -> None:
+def test_without_gpus_a_place_gets_none() -> None:
     assert device_of(3, "") is None
 
 
@@ -67,28 +67,28 @@ def test_gpus_are_those_the_driver_may_use(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("device", "num_workers", "visible"), [("cpu", 8, []), ("cuda", 2, ["0", "1"]), ("cuda:1", 1, ["0", "1"])]
 )
-def test_as_many_workers_as_gpus_are_right(device: str, num_workers: int, visible: list[str]) -> None:
+def test_as_many_workers_as_gpus_are_accepted(device: str, num_workers: int, visible: list[str]) -> None:
     check_devices(device, num_workers, visible)
 
 
-@pytest.mark.parametrize(("device", "match"), [("cuda", "a GPU of its own, and 1"), ("cuda:0", "share one GPU")])
+@pytest.mark.parametrize(("device", "match"), [("cuda", "its own GPU, and 1"), ("cuda:0", "share one GPU")])
 def test_workers_that_would_share_a_gpu_are_refused(device: str, match: str) -> None:
     with pytest.raises(UsageError, match=match):
         check_devices(device, 2, ["0"])
 
 
-def test_workers_share_the_threads_and_have_one_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_divide_the_threads_and_have_at_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
     assert [_default_threads(workers) for workers in (1, 2, 4, 9)] == [6, 3, 1, 1]
 
 
-def test_a_warning_of_several_workers_is_shown_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_of_several_workers_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with worker_command() as command:
         directory = Path(command.split("LOGITCASK_WORKERS=")[1].split()[0])
         logger = logging.Logger("logitcask.teacher.scoring.huggingface")
-        # Two handlers stand for two processes: they share nothing but the directory.
+        # Two handlers represent two processes: they share only the directory.
         logger.handlers = [WarningFile(directory), WarningFile(directory)]
         logger.warning("each document runs %s", "alone")
         logger.warning("another")

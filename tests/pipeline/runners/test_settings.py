@@ -19,7 +19,7 @@ DATAFLOW = {**ON_CLUSTER, "name": "dataflow", "options": DATAFLOW_OPTIONS}
 
 
 @pytest.mark.parametrize("settings", [{}, DASK, PORTABLE, FLINK, DATAFLOW, {**FLINK, "job_endpoint": "h:1"}])
-def test_what_can_be_meant_is_taken(settings: dict[str, Any]) -> None:
+def test_valid_settings_are_accepted(settings: dict[str, Any]) -> None:
     assert RunnerSettings(**settings).is_cluster == bool(settings)
 
 
@@ -33,43 +33,43 @@ def test_what_can_be_meant_is_taken(settings: dict[str, Any]) -> None:
         ({"num_workers": 0}, "--workers must be at least 1"),
         ({**DASK, "dask_scheduler": None}, "needs --dask-scheduler"),
         ({**PORTABLE, "job_endpoint": None}, "needs --job-endpoint"),
-        ({**FLINK, "options": ()}, "flink_master=…: .* else Beam starts a Flink of its own"),
-        ({**FLINK, "name": "spark"}, "spark_master_url=…: .* else Beam starts a Spark of its own"),
+        ({**FLINK, "options": ()}, "flink_master=…: .* otherwise Beam starts Flink on this host"),
+        ({**FLINK, "name": "spark"}, "spark_master_url=…: .* otherwise Beam starts Spark on this host"),
         ({**DATAFLOW, "options": DATAFLOW_OPTIONS[:2]}, "temp_location=…"),
         ({**PORTABLE, "environment_type": "EXTERNAL"}, "needs --environment-config"),
         ({**DASK, "device": "auto"}, "needs --device cpu or cuda"),
         ({**DASK, "num_threads": None}, "needs --threads N"),
-        ({**DASK, "num_workers": 2}, "--workers is of the local runner"),
-        ({"dask_scheduler": "tcp://h:1"}, "only of use with --runner dask"),
-        ({**DASK, "job_endpoint": "h:1"}, "only of use with --runner portable"),
-        ({**DASK, "environment_config": "image"}, "only of use with --runner portable"),
-        ({"options": ("streaming",)}, "--runner-option is only of use on a cluster"),
-        ({**DASK, "options": ("dask_partition_size=8",)}, "a lost partition again as a whole"),
-        ({**DASK, "options": ("--dask-npartitions=8",)}, "a lost partition again as a whole"),
-        ({**PORTABLE, "options": ("runner=DirectRunner",)}, "named by --runner"),
+        ({**DASK, "num_workers": 2}, "--workers requires --runner local"),
+        ({"dask_scheduler": "tcp://h:1"}, "requires --runner dask"),
+        ({**DASK, "job_endpoint": "h:1"}, "--job-endpoint requires --runner portable"),
+        ({**DASK, "environment_config": "image"}, "require --runner portable"),
+        ({"options": ("streaming",)}, "--runner-option requires a cluster"),
+        ({**DASK, "options": ("dask_partition_size=8",)}, "recomputes a lost partition as a whole"),
+        ({**DASK, "options": ("--dask-npartitions=8",)}, "recomputes a lost partition as a whole"),
+        ({**PORTABLE, "options": ("runner=DirectRunner",)}, "set by --runner"),
         ({**FLINK, "options": ("flink_master=h:1", "streaming=true")}, "the corpus is bounded"),
-        ({**PORTABLE, "options": ("save_main_session",)}, "pickle whatever"),
+        ({**PORTABLE, "options": ("save_main_session",)}, "pickle the driver's main module"),
         (
             {**DATAFLOW, "options": (*DATAFLOW_OPTIONS, "number_of_worker_harness_threads=8")},
-            "always 1: every further thread",
+            "always 1: each further thread",
         ),
         (
             {**DATAFLOW, "options": (*DATAFLOW_OPTIONS, "experiments=a,use_multiple_sdk_containers")},
-            "a teacher would be loaded for every vCPU",
+            "each vCPU would load a teacher",
         ),
         ({**PORTABLE, "device": "cuda", "options": ("sdk_worker_parallelism=4",)}, "share one GPU"),
-        ({"num_workers": 2, "urls": ("memory://x",)}, "lives in this process only"),
-        ({**DASK, "urls": ("s3://b/x", "simplecache::memory://x")}, "lives in this process only"),
+        ({"num_workers": 2, "urls": ("memory://x",)}, "exists in this process only"),
+        ({**DASK, "urls": ("s3://b/x", "simplecache::memory://x")}, "exists in this process only"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_with_its_reason(settings: dict[str, Any], reason: str) -> None:
+def test_invalid_settings_are_refused_with_the_reason(settings: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         RunnerSettings(**settings)
 
 
 def test_credentials_in_a_url_are_refused_on_a_cluster_and_not_repeated() -> None:
     url = "https://user:hush@host/corpus.jsonl?sig=hush"
-    with pytest.raises(UsageError, match="holds a user, a password or a signature") as caught:
+    with pytest.raises(UsageError, match="contains a user, a password or a signature") as caught:
         RunnerSettings(**PORTABLE, urls=(url,))
     assert "hush" not in str(caught.value)
     assert RunnerSettings(urls=(url,), num_workers=4).urls == (url,)
@@ -78,7 +78,7 @@ def test_credentials_in_a_url_are_refused_on_a_cluster_and_not_repeated() -> Non
 WORDS = ["texts", "--teacher", "t", "--out", "o", "--device", "cpu", "--threads", "1"]
 
 
-def test_options_of_beam_are_repeated_flags_and_a_list_in_a_file(tmp_path: Any) -> None:
+def test_beam_options_are_repeated_flags_or_a_list_in_a_file(tmp_path: Any) -> None:
     (tmp_path / "run.toml").write_text('runner_option = ["flink_master=h:8081", "parallelism=4"]\n')
     words = ["--runner", "flink"]
     flags = ["--runner-option", "flink_master=h:8081", "--runner-option", "parallelism=4"]
