@@ -18,7 +18,7 @@ READ_SHARDS_WITHOUT_RULES = {
     "pipeline/annotation/annotate_unit.py",
     "pipeline/annotation/recompute.py",
     "pipeline/finalization/finalize.py",
-    "pipeline/units/commit.py",
+    "schemas/dataset/commit.py",
     "pipeline/units/finished.py",
     "schemas/dataset/shard_view.py",
     "schemas/maintenance/compact.py",

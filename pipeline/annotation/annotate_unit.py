@@ -15,9 +15,9 @@ from logitcask.pipeline.annotation.encoder import UnitEncoder
 from logitcask.pipeline.annotation.score_windows import score_windows
 from logitcask.pipeline.units import leases
 from logitcask.pipeline.units.annotation_units import AnnotationUnit
-from logitcask.pipeline.units.commit import commit_record, commit_shard, finished_record
 from logitcask.pipeline.units.heartbeats import Heartbeats
 from logitcask.schemas import storage
+from logitcask.schemas.dataset.commit import commit_record, commit_shard, finished_record
 from logitcask.schemas.dataset.layout import shard_path
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.errors import NonFiniteError

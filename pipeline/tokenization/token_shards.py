@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from logitcask.pipeline.corpus.documents import Rejected
 from logitcask.pipeline.corpus.fields import Fields
-from logitcask.pipeline.units.commit import commit_shard
 from logitcask.pipeline.units.token_units import TokenShard, TokenUnit, token_shard_name
 from logitcask.schemas import storage
+from logitcask.schemas.dataset.commit import commit_shard
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.format.metadata import ShardMetadata, Split, TokenizerInfo
 from logitcask.schemas.format.targets import Windows

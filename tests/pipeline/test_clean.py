@@ -14,10 +14,10 @@ from logitcask.pipeline.clean import RunIsActiveError
 from logitcask.pipeline.commands import Clean
 from logitcask.pipeline.tokenization.token_shards import token_shard
 from logitcask.pipeline.units.annotation_units import AnnotationUnit, annotation_unit
-from logitcask.pipeline.units.commit import commit_shard
 from logitcask.pipeline.units.leases import this_process
 from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, token_unit_record_path
 from logitcask.schemas import storage
+from logitcask.schemas.dataset.commit import commit_shard
 from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import write_configuration
 from logitcask.schemas.dataset.record import UnitRecord

@@ -7,11 +7,11 @@ import pytest
 from logitcask.pipeline.finalization.finalize import TokenizedCorpus, finalize, gather_segments, read_tokenized_corpus
 from logitcask.pipeline.finalization.segments import UnitTotals, segment_url
 from logitcask.pipeline.units.annotation_units import AnnotationUnitTable, shard_table
-from logitcask.pipeline.units.commit import commit_record
 from logitcask.pipeline.units.finished import finished_annotation_units, finished_token_units, stored_shards
 from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, token_unit_record_path
 from logitcask.pipeline.units.token_units import TokenShard, TokenUnit
 from logitcask.schemas import storage
+from logitcask.schemas.dataset.commit import commit_record
 from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.errors import CorruptShardError

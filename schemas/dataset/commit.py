@@ -11,10 +11,9 @@ from logitcask.schemas.dataset.layout import record_path, shard_path
 from logitcask.schemas.dataset.record import UnitRecord, read_record
 from logitcask.schemas.errors import CorruptShardError
 from logitcask.schemas.fingerprints import digest
-from logitcask.schemas.format.footer import footer_of
 from logitcask.schemas.format.metadata import Split
 from logitcask.schemas.format.reader import ShardReader
-from logitcask.schemas.format.writer import EncodedShard, column_bytes
+from logitcask.schemas.format.writer import EncodedShard, describe_shard
 from logitcask.schemas.stats.target_statistics import Statistics
 
 REBUILT_NOTE = (
@@ -90,17 +89,12 @@ def rebuild_record(out: str, kind: Literal["tokens", "targets"], split: Split, n
     data = storage.read_bytes(url)
     with ShardReader(url) as reader:
         block = reader.read()
-    return UnitRecord(
+    record = UnitRecord(
         name=name,
         kind=kind,
         split=split,
-        digest=digest(data),
-        footer_digest=digest(footer_of(data)),
-        size_bytes=len(data),
-        num_windows=block.windows.num_windows,
-        num_positions=block.windows.num_positions,
         num_documents=block.windows.num_documents(),
-        column_bytes=column_bytes(data),
         statistics=None if block.targets is None else Statistics.of(block.windows, block.targets),
         environment={"note": REBUILT_NOTE},
     )
+    return record.of_shard(describe_shard(data, block.windows))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from logitcask.pipeline.units.commit import REBUILT_NOTE, commit_record, commit_shard, finished_record
+from logitcask.schemas.dataset.commit import REBUILT_NOTE, commit_record, commit_shard, finished_record
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.errors import CorruptShardError
 from logitcask.schemas.format.metadata import ShardMetadata, TokenizerInfo
