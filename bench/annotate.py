@@ -39,7 +39,7 @@ from logitcask.pipeline.units.token_units import TokenShard
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.layout import shard_path
 from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import Scheme, ThresholdScheme, TopKScheme
 from logitcask.schemas.format.targets import Part, Windows
 from logitcask.schemas.format.writer import encode_shard
 from logitcask.teacher.scoring.block_sums import Kernel, choose_kernel
@@ -56,7 +56,7 @@ RANDOM = "gemma2-2b-random"
 # The eager chain holds two float32 tensors of all logits: 34 GB at so many windows of a vocabulary of 256,000.
 _EAGER_WINDOWS = 16
 _measured_rows = score_windows.measured_rows
-_HEAD_SCHEMES = {"adaptive, τ = 0.001": Scheme(), "k = 128": Scheme(kind="topk", k=128)}
+_HEAD_SCHEMES = {"adaptive, τ = 0.001": ThresholdScheme(), "k = 128": TopKScheme(k=128)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -253,7 +253,7 @@ def load_problem(options: argparse.Namespace) -> Problem:
         reference=options.teacher,
         device=options.device,
         dtype=options.dtype,
-        scheme=Scheme(),
+        scheme=ThresholdScheme(),
         batch_tokens=options.batch_tokens,
     )
     scorer = TrunkScorer(

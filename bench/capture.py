@@ -16,15 +16,15 @@ import numpy as np
 
 from logitcask.schemas.fingerprints import fingerprint
 from logitcask.schemas.format.ragged import offsets_from_lengths
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import RandomSamplingScheme, ThresholdSamplingScheme, TopKScheme
 from logitcask.schemas.format.targets import TailSample, Targets, Windows
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "bench-format"
 WIDTH = 512
 WINDOW_TOKENS = 1024
 SAMPLING = {
-    "threshold-sampling": Scheme(kind="threshold-sampling", theta=1 / 36, replicas=2),
-    "random-sampling": Scheme(kind="random-sampling", draws=50),
+    "threshold-sampling": ThresholdSamplingScheme(theta=1 / 36, replicas=2),
+    "random-sampling": RandomSamplingScheme(draws=50),
 }
 # Every so many rows the hidden state is kept: enough for the gradient's noise.
 HIDDEN_STRIDE = 96
@@ -224,7 +224,7 @@ def _score(model, windows: Windows, label: str) -> dict[str, np.ndarray]:
     for number in track(range(windows.num_windows), description=f"teacher, {label}", console=Console(stderr=True)):
         window, first = windows.select(number, number + 1), int(windows.window_offsets[number])
         hidden_SD = model.hidden(window)
-        blocks.append(model.selections(window, hidden_SD, (Scheme(kind="topk", k=WIDTH), *SAMPLING.values())))
+        blocks.append(model.selections(window, hidden_SD, (TopKScheme(k=WIDTH), *SAMPLING.values())))
         kept = np.arange(-first % HIDDEN_STRIDE, len(hidden_SD), HIDDEN_STRIDE)
         rows.append(first + kept)
         hidden.append(hidden_SD.numpy()[kept])

@@ -19,7 +19,13 @@ from logitcask.schemas.fingerprints import fingerprint
 from logitcask.schemas.format.draws import window_uniforms
 from logitcask.schemas.format.metadata import ShardMetadata
 from logitcask.schemas.format.ragged import offsets_from_lengths
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import (
+    RandomSamplingScheme,
+    Scheme,
+    ThresholdSamplingScheme,
+    ThresholdScheme,
+    TopKScheme,
+)
 from logitcask.schemas.format.targets import TailSample, Targets, Windows
 from logitcask.schemas.format.writer import encode_shard
 from logitcask.student.data.collator import Batch
@@ -97,20 +103,18 @@ class RecordedLogits:
 def schemes(teacher: RecordedTeacher) -> dict[str, Scheme]:
     """The datasets' schemes: RS-KD at 12 unique ids a token, threshold sampling at the same bytes."""
     part = teacher.windows["train"].select(0, 4)
-    draws = _first_to_reach(
-        12, lambda n: _entries(teacher, part, Scheme(kind="random-sampling", draws=n)), range(8, 48)
-    )
-    sampled = Scheme(kind="random-sampling", draws=draws)
+    draws = _first_to_reach(12, lambda n: _entries(teacher, part, RandomSamplingScheme(draws=n)), range(8, 48))
+    sampled = RandomSamplingScheme(draws=draws)
     size = _bytes_a_token(teacher, part, sampled)
     nth = _first_to_reach(
-        size, lambda n: _bytes_a_token(teacher, part, Scheme(kind="threshold-sampling", theta=1 / n)), range(4, 64)
+        size, lambda n: _bytes_a_token(teacher, part, ThresholdSamplingScheme(theta=1 / n)), range(4, 64)
     )
     return {
-        "top-12": Scheme(kind="topk", k=12),
-        "top-50": Scheme(kind="topk", k=50),
-        "adaptive": Scheme(kind="threshold", tau=1e-3, k=128),
+        "top-12": TopKScheme(k=12),
+        "top-50": TopKScheme(k=50),
+        "adaptive": ThresholdScheme(tau=1e-3, k=128),
         "random-sampling": sampled,
-        "threshold-sampling": Scheme(kind="threshold-sampling", theta=1 / nth),
+        "threshold-sampling": ThresholdSamplingScheme(theta=1 / nth),
     }
 
 

@@ -19,7 +19,7 @@ from experiment_students import SCRATCH
 from experiment_teacher import RecordedTeacher, recorded_teacher
 from transformers.utils import logging as transformers_logging
 
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import ThresholdScheme
 
 EPOCHS = (1, 4, 16)
 DISTILLED = "adaptive + other (default)"
@@ -45,7 +45,7 @@ def losses(arm: Arm, epochs: int, seeds: int, teacher: RecordedTeacher) -> np.nd
     found = []
     for seed in range(seeds):
         part = shortened(teacher, epochs, seed)
-        run = kept_run(arm, seed, part, {"adaptive": write_dataset(part, Scheme())}, recipe)
+        run = kept_run(arm, seed, part, {"adaptive": write_dataset(part, ThresholdScheme())}, recipe)
         found.append(run["loss_nats"])
         print(f"{arm.name:<28} {epochs:>2} epochs  seed {seed}  {np.mean(found[-1]):.4f}", flush=True)
     return np.array(found)

@@ -27,6 +27,7 @@ from ours import SCHEMES, Ours, metadata, read_path, targets_of
 from rich.console import Console
 from rich.table import Table
 
+from logitcask.schemas.format.scheme import TopKScheme
 from logitcask.schemas.format.targets import Targets
 from logitcask.schemas.format.writer import encode_shard
 
@@ -113,8 +114,9 @@ def rivals_of(found: Capture, scheme: str) -> dict[str, rivals.Encoding]:
         "Parquet int32 + float32": rivals.PlainParquet(dtype=np.float32),
         "Parquet int32 + fp16": rivals.PlainParquet(dtype=np.float16),
     }
-    if found.vocab_size <= SMALL_VOCABULARY and SCHEMES[scheme].kind == "topk":
-        encodings["packed ids + fp16 (Megatron)"] = rivals.PackedHalf(k=SCHEMES[scheme].k)
+    chosen = SCHEMES[scheme]
+    if found.vocab_size <= SMALL_VOCABULARY and isinstance(chosen, TopKScheme):
+        encodings["packed ids + fp16 (Megatron)"] = rivals.PackedHalf(k=chosen.k)
     return encodings
 
 

@@ -11,16 +11,16 @@ from clock import in_turns
 
 from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
 from logitcask.schemas.format.reader import ShardReader
-from logitcask.schemas.format.scheme import Layout, Scheme
+from logitcask.schemas.format.scheme import Layout, Scheme, ThresholdScheme, TopKScheme
 from logitcask.schemas.format.targets import Targets, Windows
 from logitcask.schemas.format.writer import encode_shard
 from logitcask.student.data.collator import Batch, collate
 from logitcask.student.data.dataset import WindowSample
 
 SCHEMES = {
-    "k = 64": Scheme(kind="topk", k=64),
-    "k = 128": Scheme(kind="topk", k=128),
-    "p ≥ 1e-3": Scheme(kind="threshold", tau=1e-3, k=128),
+    "k = 64": TopKScheme(k=64),
+    "k = 128": TopKScheme(k=128),
+    "p ≥ 1e-3": ThresholdScheme(tau=1e-3, k=128),
     "θ = 1/36": replace(SAMPLING["threshold-sampling"], replicas=1),
     "50 draws": SAMPLING["random-sampling"],
 }
@@ -34,7 +34,7 @@ def targets_of(found: Capture, scheme: str) -> Targets:
     chosen = SCHEMES[scheme]
     if chosen.num_tail_samples:
         return found.sampled(chosen.kind)
-    return found.heads(chosen.k, chosen.tau if chosen.kind == "threshold" else 0.0)
+    return found.heads(chosen.max_head_width, chosen.tau if isinstance(chosen, ThresholdScheme) else 0.0)
 
 
 class Ours:

@@ -45,7 +45,7 @@ from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.split_summary import SplitSummary, sum_records
 from logitcask.schemas.fingerprints import fingerprint
 from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.schemas.format.targets import Part, Targets, Windows
 from logitcask.schemas.format.writer import encode_shard
 from logitcask.schemas.stats.target_statistics import Statistics
@@ -188,7 +188,7 @@ def stub_shard() -> tuple[bytes, UnitRecord]:
         name="t", fingerprint="f", vocab_size=100, dtype="float32", architecture="a", num_parameters=1, licence=None
     )
     metadata = ShardMetadata(
-        kind="targets", split="train", window_tokens=64, tokenizer=tokenizer, teacher=teacher, scheme=Scheme()
+        kind="targets", split="train", window_tokens=64, tokenizer=tokenizer, teacher=teacher, scheme=ThresholdScheme()
     )
     shard = encode_shard(windows, targets, metadata)
     record = UnitRecord(

@@ -29,7 +29,7 @@ from logitcask.schemas.dataset.layout import shard_path
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot_writer import write_snapshot
 from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.schemas.format.targets import Kind, Part, Targets, Windows
 from logitcask.schemas.format.writer import encode_shard
 from logitcask.student.data.batch_plan import BatchPlan, RankBatches
@@ -99,7 +99,12 @@ def write_shards(size: Size, out: Path, num_windows: int = 16) -> str:
         num_parameters=0, licence=None, final_logit_softcap=None,
     )  # fmt: skip
     metadata = ShardMetadata(
-        kind="targets", split="train", window_tokens=length, tokenizer=TOKENIZER, teacher=teacher, scheme=Scheme()
+        kind="targets",
+        split="train",
+        window_tokens=length,
+        tokenizer=TOKENIZER,
+        teacher=teacher,
+        scheme=ThresholdScheme(),
     )
     shard = encode_shard(windows, _random_targets(generator, windows, size.vocab_size), metadata)
     storage.create(str(out / shard_path("targets", "train", "0")), shard.data)

@@ -30,7 +30,7 @@ from logitcask.schemas.dataset.vocabulary import has_vocabulary, write_vocabular
 from logitcask.schemas.errors import ConfigurationMismatchError, TokenizerError, UsageError
 from logitcask.schemas.fingerprints import fingerprint
 from logitcask.schemas.format.metadata import ALGORITHM_VERSION, FORMAT_VERSION, TeacherInfo, TokenizerInfo
-from logitcask.schemas.format.scheme import Scheme, further_temperatures
+from logitcask.schemas.format.scheme import Scheme, choose_scheme, extra_temperatures
 from logitcask.teacher.model.attention_cost import describe_long_window, max_part_tokens
 from logitcask.teacher.model.description import check_vocabulary, describe_teacher
 from logitcask.teacher.scoring.protocol import ScorerSpec
@@ -82,7 +82,7 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
     """
     config.check()
     scheme = _scheme(config)
-    temperatures = further_temperatures(config.temperatures, scheme)
+    temperatures = extra_temperatures(config.temperatures, scheme)
     files = find_corpus(config.corpus)
     begun = read_configuration(config.out)
     environment = resolve_environment(config, begun.environment if begun else {})
@@ -125,16 +125,8 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
 
 
 def _scheme(config: AnnotateConfig) -> Scheme:
-    return Scheme(
-        kind=config.head,
-        tau=config.tau,
-        k=config.k,
-        k_min=config.k_min,
-        p=config.p,
-        draws=config.draws,
-        theta=config.theta,
-        replicas=config.replicas,
-    )
+    names = ("tau", "k", "k_min", "p", "draws", "theta", "replicas")
+    return choose_scheme(config.head, {name: getattr(config, name) for name in names})
 
 
 def _check_fit(config: AnnotateConfig, tokenizer: TokenizerInfo, teacher: TeacherInfo) -> None:

@@ -53,6 +53,10 @@ class UnknownFormatVersionError(LogitcaskError):
     """A file has a format version that this release does not know."""
 
 
+class UnknownSchemeError(UnknownFormatVersionError):
+    """A kind of head scheme that this release, or one of its steps, does not know."""
+
+
 class CorruptShardError(LogitcaskError):
     """A shard or a record is damaged: it does not hold what was written into it."""
 

@@ -177,11 +177,11 @@ class Plan:
         )
 
     def _scheme(self) -> "Scheme":
-        from logitcask.schemas.format.scheme import Scheme
+        from logitcask.schemas.format.scheme import choose_scheme
 
         kind = "threshold" if self.scheme == "adaptive" else self.scheme
-        return Scheme(
-            kind=kind, tau=self.tau, k=self.k, p=self.p, draws=self.draws, theta=self.theta, replicas=self.replicas
+        return choose_scheme(
+            kind, {name: getattr(self, name) for name in ("tau", "k", "p", "draws", "theta", "replicas")}
         )
 
     def _measured(self) -> float:

@@ -7,7 +7,13 @@ from typing import Any
 from logitcask.pipeline.planner import formulas
 from logitcask.pipeline.planner.model_shapes import ModelShape
 from logitcask.schemas.dataset.snapshot import Snapshot
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import (
+    RandomSamplingScheme,
+    Scheme,
+    ThresholdSamplingScheme,
+    ThresholdScheme,
+    TopKScheme,
+)
 from logitcask.schemas.stats import expected_bytes
 
 SCHEMA = "logitcask.plan/1"
@@ -15,12 +21,12 @@ _SECONDS_PER_HOUR = 3600
 _BYTES_PER_GB = 1e9
 # Shown for comparison with the chosen scheme.
 _ALTERNATIVES = (
-    Scheme(),
-    Scheme(tau=1e-2),
-    Scheme(kind="topk", k=64),
-    Scheme(kind="topk", k=128),
-    Scheme(kind="random-sampling"),
-    Scheme(kind="threshold-sampling"),
+    ThresholdScheme(),
+    ThresholdScheme(tau=1e-2),
+    TopKScheme(k=64),
+    TopKScheme(k=128),
+    RandomSamplingScheme(),
+    ThresholdSamplingScheme(),
 )
 NOTES = {
     "forward_flop": "2·(N + V·d) + 4·h·hd·keys per layer, mean keys (S + 1)/2 (Kaplan et al. 2020, section 2.1)",
@@ -91,7 +97,7 @@ class Job:
 
 def make_plan(job: Job, prices: Prices) -> dict[str, Any]:
     """The plan as JSON; docs/plan-json.md explains every key."""
-    bytes_per_token = job.bytes_per_token or expected_bytes.bytes_per_token(job.scheme.to_json())
+    bytes_per_token = job.bytes_per_token or expected_bytes.bytes_per_token(job.scheme)
     dense_bytes = formulas.dense_bytes_per_token(job.teacher.vocab_size) * job.num_tokens
     teacher = _teacher(job, prices)
     storage = _storage(job, prices, bytes_per_token)
@@ -197,11 +203,11 @@ def _break_even(teacher_cost: float, storage: Mapping[str, Any]) -> dict[str, An
 
 
 def _alternative(scheme: Scheme, num_tokens: float) -> dict[str, Any]:
-    per_token = expected_bytes.bytes_per_token(scheme.to_json())
+    per_token = expected_bytes.bytes_per_token(scheme)
     return {
         "scheme": scheme.to_json(),
-        "entries_per_token": expected_bytes.entries_per_token(scheme.to_json()),
-        "training_bytes_per_token": expected_bytes.training_bytes_per_token(scheme.to_json()),
+        "entries_per_token": expected_bytes.entries_per_token(scheme),
+        "training_bytes_per_token": expected_bytes.training_bytes_per_token(scheme),
         "bytes_per_token": per_token,
         "bytes": per_token * num_tokens,
     }

@@ -7,9 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.terminal.bars import bar
 from logitcask.schemas.terminal.console import summary_console
-from logitcask.schemas.terminal.formatting import byte_size, number, scheme_label, scheme_words
+from logitcask.schemas.terminal.formatting import byte_size, number, scheme_words
 
 
 def print_plan(plan: Mapping[str, Any], console: Console | None = None) -> None:
@@ -103,7 +104,7 @@ def _schemes(plan: Mapping[str, Any]) -> Table:
     for one in plan["schemes"]:
         is_chosen = one["scheme"] == plan["scheme"]
         table.add_row(
-            Text(scheme_label(one["scheme"]), style="bold" if is_chosen else ""),
+            Text(Scheme.from_json(one["scheme"]).label(), style="bold" if is_chosen else ""),
             number(one["entries_per_token"]),
             number(one["bytes_per_token"]),
             byte_size(one["bytes"]),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from logitcask.schemas.errors import UsageError
+from logitcask.schemas.errors import CorruptShardError, UnknownSchemeError, UsageError
 from logitcask.schemas.fingerprints import fingerprint
 from logitcask.schemas.format.metadata import (
     ALGORITHM_VERSION,
@@ -273,7 +273,7 @@ def _known_scheme(value: dict[str, Any]) -> Scheme | None:
     """None for a scheme of a later release, which can be shown but not used."""
     try:
         return Scheme.from_json(value)
-    except (KeyError, TypeError, UsageError):
+    except (UnknownSchemeError, CorruptShardError):
         return None
 
 

@@ -54,22 +54,20 @@ def uniforms(key: tuple[int, int], positions: np.ndarray, num_draws: int) -> np.
 
 
 def window_uniforms(windows: Windows, scheme: Scheme) -> np.ndarray:
-    """The uniform numbers that a sampling scheme uses, all rows of all windows.
-
-    "random-sampling" takes one for each draw, "threshold-sampling" one for each row.
+    """The uniform numbers that a scheme uses, for all rows of all windows.
 
     Returns:
-        float64 [T, replicas, draws or 1].
+        float64 [T, `scheme.num_tail_samples`, `scheme.num_uniforms`].
     """
-    num_draws = scheme.draws if scheme.kind == "random-sampling" else 1
-    drawn = np.empty((windows.num_positions, scheme.num_tail_samples, num_draws))
+    drawn = np.empty((windows.num_positions, scheme.num_tail_samples, scheme.num_uniforms))
     if not scheme.num_tail_samples:
         return drawn
     bounds = zip(windows.window_offsets[:-1], windows.window_offsets[1:], strict=True)
     for content_hash, (start, stop) in zip(windows.content_hashes(), bounds, strict=True):
         positions = np.arange(stop - start)
         for replica in range(scheme.num_tail_samples):
-            drawn[start:stop, replica] = uniforms(window_key(content_hash, scheme, replica), positions, num_draws)
+            key = window_key(content_hash, scheme, replica)
+            drawn[start:stop, replica] = uniforms(key, positions, scheme.num_uniforms)
     return drawn
 
 

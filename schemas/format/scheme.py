@@ -1,11 +1,19 @@
-"""What of the teacher's distribution is stored: which entries are the head, and what is drawn from the tail."""
+"""Schemes: which part of the teacher's distribution is stored as the head, and what is sampled from the tail.
+
+One frozen dataclass per kind. Its fields are exactly the parameters of that kind, so an unused setting never changes a
+fingerprint. Equal probabilities are ordered by id, lowest first, as in a stable sort.
+
+A new kind is one class here and one row of `SCHEMES`, its rules of selection (`head_entries` and `num_draws` in
+`teacher.scoring`), its expected size (`schemas.stats.expected_bytes`), and FORMAT.md.
+"""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal, get_args
 
-from logitcask.schemas.errors import UsageError
+from logitcask.schemas.errors import CorruptShardError, UnknownSchemeError, UsageError
 
 SchemeKind = Literal["threshold", "topk", "topp", "random-sampling", "threshold-sampling"]
 
@@ -13,108 +21,280 @@ SchemeKind = Literal["threshold", "topk", "topp", "random-sampling", "threshold-
 Layout = Literal["plain", "compact"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
-# What a position may cost: rows of more draws would not fit beside the logits.
+# More draws per row would not fit into memory next to the logits.
 _MAX_DRAWS = 10_000
 # Bounds of a temperature other than 1: its column's name must be a short decimal number.
-_LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 0.01, 1000
+_MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.01, 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scheme:
-    """How the head is chosen, and the tail sampled; ties go to the lowest id, as in a stable sort by probability.
+class Scheme(ABC):
+    """A scheme of any kind. Its parameters are the dataclass fields.
 
-    Attributes:
-        kind: "threshold" (adaptive): every id with p ≥ tau, at least k_min and at most the k largest. "topk": the k
-            largest. "topp": the smallest set of largest ids with mass ≥ p, at most k. "random-sampling" (RS-KD,
-            Anshumann et al., ACL 2025): no head, `draws` independent draws from the whole distribution.
-            "threshold-sampling": every id with p ≥ theta, and m = max(1, ⌈tail/theta⌉) systematic draws from the
-            tail, none where it is zero; an id is drawn as often as expected, rounded up or down.
-        tau: Probability threshold of "threshold".
-        k: Most entries a head may have ("threshold", "topk", "topp").
-        k_min: Fewest entries of a head ("threshold" only); at least 1, so that no trained row is empty.
-        p: Mass to reach ("topp" only).
-        draws: Draws a row ("random-sampling" only).
-        theta: Probability threshold of "threshold-sampling"; bounds both head and draws by about 1/theta entries.
-        replicas: Independent tail samples of each row (the two sampling kinds).
+    Raises:
+        UsageError: A parameter is outside its range.
     """
 
-    kind: SchemeKind = "threshold"
+    kind: ClassVar[SchemeKind]
+
+    def __post_init__(self) -> None:
+        _check_parameters(asdict(self))
+
+    @property
+    @abstractmethod
+    def max_head_width(self) -> int:
+        """Maximum number of head entries per row."""
+
+    @property
+    def num_tail_samples(self) -> int:
+        """Tail samples per row: the number of replicas, or 0 if the kind does not sample."""
+        return 0
+
+    @property
+    def num_uniforms(self) -> int:
+        """Uniform random numbers that one tail sample of a row uses."""
+        return 0
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What is stored, in one human-readable phrase."""
+
+    @abstractmethod
+    def label(self) -> str:
+        """A short name for tables."""
+
+    def draw_parameters(self) -> dict[str, Any]:
+        """The parameters that a draw depends on: all except `replicas`, so that more replicas keep the first ones."""
+        return {"kind": self.kind, **{name: value for name, value in asdict(self).items() if name != "replicas"}}
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, **asdict(self)}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Scheme":
+        """The scheme that `to_json` wrote.
+
+        Raises:
+            UnknownSchemeError: This release does not know the kind.
+            CorruptShardError: The parameters are not those of the kind, or one is outside its range.
+        """
+        parameters = dict(value)
+        kind = parameters.pop("kind", None)
+        scheme = SCHEMES.get(kind)
+        if scheme is None:
+            raise UnknownSchemeError(
+                f"head scheme {kind!r}; this release knows {', '.join(SCHEMES)}; install a newer logitcask"
+            )
+        try:
+            return scheme(**parameters)
+        except (TypeError, UsageError) as error:
+            raise CorruptShardError(f"head scheme {dict(value)!r} is invalid: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ThresholdScheme(Scheme):
+    """Adaptive: every id with p ≥ tau, at least the k_min and at most the k most probable ids.
+
+    Attributes:
+        tau: Probability threshold.
+        k: Maximum number of head entries.
+        k_min: Minimum number of head entries; at least 1, so that no trained row is empty.
+    """
+
+    kind = "threshold"
     tau: float = 1e-3
     k: int = 128
     k_min: int = 1
+
+    @property
+    def max_head_width(self) -> int:
+        return self.k
+
+    def describe(self) -> str:
+        return f"adaptive: p ≥ {self.tau:g}, {self.k_min} to {self.k} entries, and the exact tail"
+
+    def label(self) -> str:
+        return f"adaptive, p ≥ {self.tau:g}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TopKScheme(Scheme):
+    """The k most probable ids.
+
+    Attributes:
+        k: Number of head entries.
+    """
+
+    kind = "topk"
+    k: int = 128
+
+    @property
+    def max_head_width(self) -> int:
+        return self.k
+
+    def describe(self) -> str:
+        return f"the {self.k} largest, and the exact tail"
+
+    def label(self) -> str:
+        return f"{self.k} largest + other"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TopPScheme(Scheme):
+    """The smallest set of most probable ids with mass ≥ p, at most k.
+
+    Attributes:
+        p: Mass to reach.
+        k: Maximum number of head entries.
+    """
+
+    kind = "topp"
     p: float = 0.95
+    k: int = 128
+
+    @property
+    def max_head_width(self) -> int:
+        return self.k
+
+    def describe(self) -> str:
+        return f"mass ≥ {self.p:g}, at most {self.k} entries, and the exact tail"
+
+    def label(self) -> str:
+        return f"mass ≥ {self.p:g}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RandomSamplingScheme(Scheme):
+    """RS-KD (Anshumann et al., ACL 2025): no head, independent draws from the whole distribution.
+
+    Attributes:
+        draws: Draws per row and replica.
+        replicas: Independent tail samples per row.
+    """
+
+    kind = "random-sampling"
     draws: int = 50
+    replicas: int = 1
+
+    @property
+    def max_head_width(self) -> int:
+        return 0
+
+    @property
+    def num_tail_samples(self) -> int:
+        return self.replicas
+
+    @property
+    def num_uniforms(self) -> int:
+        return self.draws
+
+    def describe(self) -> str:
+        return f"none: {self.draws} random draws a position{_replicas(self.replicas)}"
+
+    def label(self) -> str:
+        return f"{self.draws} random draws"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ThresholdSamplingScheme(Scheme):
+    """Every id with p ≥ theta, and m = max(1, ⌈tail/theta⌉) systematic draws from the tail, none if it is zero.
+
+    An id is drawn as often as expected, rounded up or down.
+
+    Attributes:
+        theta: Probability threshold; bounds head and draws by about 1/theta entries each.
+        replicas: Independent tail samples per row.
+    """
+
+    kind = "threshold-sampling"
     theta: float = 1 / 36
     replicas: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(SchemeKind):
-            raise UsageError(f"head scheme {self.kind!r} is unknown; choose one of {', '.join(get_args(SchemeKind))}")
-        if not 1 <= self.k_min <= self.k:
-            raise UsageError(f"heads need 1 ≤ k_min ≤ k, got k_min={self.k_min}, k={self.k}")
-        if not 0 < self.tau <= 1:
-            raise UsageError(f"tau is a probability in (0, 1], got {self.tau}")
-        if not 0 < self.p <= 1:
-            raise UsageError(f"p is a probability mass in (0, 1], got {self.p}")
-        if not 1 <= self.draws <= _MAX_DRAWS:
-            raise UsageError(f"draws must be between 1 and {_MAX_DRAWS:,}, got {self.draws}")
-        if not 1 / _MAX_DRAWS <= self.theta <= 1:
-            raise UsageError(f"theta is a probability in [{1 / _MAX_DRAWS:g}, 1], got {self.theta}")
-        if self.replicas < 1:
-            raise UsageError(f"replicas must be at least 1, got {self.replicas}")
+        object.__setattr__(self, "theta", float(self.theta))
+        Scheme.__post_init__(self)
+
+    @property
+    def max_head_width(self) -> int:
+        return math.ceil(1 / self.theta)
 
     @property
     def num_tail_samples(self) -> int:
-        """Tail samples of each row: the replicas of a sampling kind, else none."""
-        return self.replicas if self.kind in ("random-sampling", "threshold-sampling") else 0
+        return self.replicas
 
     @property
-    def max_entries(self) -> int:
-        """No head has more entries."""
-        match self.kind:
-            case "random-sampling":
-                return 0
-            case "threshold-sampling":
-                return math.ceil(1 / self.theta)
-            case _:
-                return self.k
+    def num_uniforms(self) -> int:
+        return 1
 
-    def to_json(self) -> dict[str, Any]:
-        """Only the parameters that this kind uses, so that an unused one never changes a fingerprint."""
-        return self.draw_parameters() | ({"replicas": self.replicas} if self.num_tail_samples else {})
+    def describe(self) -> str:
+        draws = f"one systematic draw for each {self.theta:.3g} of the tail, at least one"
+        return f"p ≥ {self.theta:.3g}, the exact tail, and {draws}{_replicas(self.replicas)}"
 
-    def draw_parameters(self) -> dict[str, Any]:
-        """What one draw depends on: not the number of replicas, so that more of them leave the first as it is."""
-        used = {
-            "threshold": {"tau": self.tau, "k": self.k, "k_min": self.k_min},
-            "topk": {"k": self.k},
-            "topp": {"p": self.p, "k": self.k},
-            "random-sampling": {"draws": self.draws},
-            "threshold-sampling": {"theta": float(self.theta)},
-        }
-        return {"kind": self.kind, **used[self.kind]}
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "Scheme":
-        return cls(**fields)
+    def label(self) -> str:
+        return f"p ≥ {self.theta:.3g} + draws"
 
 
-def further_temperatures(asked: Iterable[float], scheme: Scheme) -> tuple[float, ...]:
-    """The temperatures whose tails are stored beside that of 1: each once, rising.
+SCHEMES: Mapping[str, type[Scheme]] = {
+    scheme.kind: scheme
+    for scheme in (ThresholdScheme, TopKScheme, TopPScheme, RandomSamplingScheme, ThresholdSamplingScheme)
+}
+"""Kind to class."""
+
+
+def choose_scheme(kind: str, parameters: Mapping[str, Any]) -> Scheme:
+    """The scheme of a kind, with the parameters that the kind uses.
+
+    Args:
+        kind: A key of `SCHEMES`.
+        parameters: Name to value, of any kinds. Those that `kind` does not use must be valid too.
 
     Raises:
-        UsageError: One of them cannot be meant, or the scheme samples.
+        UsageError: The kind is unknown, or a parameter is outside its range.
     """
-    temperatures = tuple(sorted({float(temperature) for temperature in asked} - {1.0}))
-    for temperature in temperatures:
-        if not _LOWEST_TEMPERATURE <= temperature <= _HIGHEST_TEMPERATURE or float(f"{temperature:g}") != temperature:
+    if kind not in SCHEMES:
+        raise UsageError(f"head scheme {kind!r} is unknown; choose one of {', '.join(SCHEMES)}")
+    _check_parameters(parameters)
+    scheme = SCHEMES[kind]
+    return scheme(**{field.name: parameters[field.name] for field in fields(scheme) if field.name in parameters})
+
+
+def _check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Checks the range of each parameter; a name has one meaning and one range in all kinds."""
+    k = parameters.get("k", math.inf)
+    if not 1 <= parameters.get("k_min", 1) <= k:
+        raise UsageError(f"heads need 1 ≤ k_min ≤ k, got k_min={parameters.get('k_min', 1)}, k={k}")
+    if not 0 < parameters.get("tau", 1) <= 1:
+        raise UsageError(f"tau is a probability in (0, 1], got {parameters['tau']}")
+    if not 0 < parameters.get("p", 1) <= 1:
+        raise UsageError(f"p is a probability mass in (0, 1], got {parameters['p']}")
+    if not 1 <= parameters.get("draws", 1) <= _MAX_DRAWS:
+        raise UsageError(f"draws must be between 1 and {_MAX_DRAWS:,}, got {parameters['draws']}")
+    if not 1 / _MAX_DRAWS <= parameters.get("theta", 1) <= 1:
+        raise UsageError(f"theta is a probability in [{1 / _MAX_DRAWS:g}, 1], got {parameters['theta']}")
+    if parameters.get("replicas", 1) < 1:
+        raise UsageError(f"replicas must be at least 1, got {parameters['replicas']}")
+
+
+def _replicas(replicas: int) -> str:
+    return f", {replicas} replicas" if replicas > 1 else ""
+
+
+def extra_temperatures(temperatures: Iterable[float], scheme: Scheme) -> tuple[float, ...]:
+    """The temperatures other than 1 whose tails are stored: each once, ascending.
+
+    Raises:
+        UsageError: A temperature is invalid, or the scheme samples.
+    """
+    extra = tuple(sorted({float(temperature) for temperature in temperatures} - {1.0}))
+    for temperature in extra:
+        if not _MIN_TEMPERATURE <= temperature <= _MAX_TEMPERATURE or float(f"{temperature:g}") != temperature:
             raise UsageError(
-                f"temperatures lie between {_LOWEST_TEMPERATURE} and {_HIGHEST_TEMPERATURE} and have at most six "
-                f"digits, got {temperature!r}"
+                f"temperatures must be between {_MIN_TEMPERATURE} and {_MAX_TEMPERATURE} and have at most six digits, "
+                f"got {temperature!r}"
             )
-    if temperatures and scheme.num_tail_samples:
+    if extra and scheme.num_tail_samples:
         raise UsageError(
-            f"temperature {temperatures[0]:g} with {scheme.kind}: ids are drawn by their probability at temperature "
-            "1, and a sample says nothing exact of another; leave --temperatures out, or choose another --head"
+            f"temperature {extra[0]:g} with {scheme.kind}: ids are drawn by their probability at temperature 1, and a "
+            "sample says nothing exact about another temperature; omit --temperatures, or choose another --head"
         )
-    return temperatures
+    return extra

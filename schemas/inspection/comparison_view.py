@@ -28,7 +28,7 @@ def _sides(a: Mapping[str, Any], b: Mapping[str, Any]) -> Table:
         table.add_column(f"{one['dataset']} ({one['snapshot']})", overflow="fold", ratio=1)
     for name, value in [
         ("teacher", lambda one: (one["teacher"] or {}).get("name") or "–"),
-        ("head", lambda one: scheme_words(one["scheme"] or {})),
+        ("head", lambda one: scheme_words(one["scheme"])),
         ("tokens", lambda one: f"{one['total']['tokens']:,} in {one['total']['windows']:,} windows"),
         ("size", lambda one: f"{byte_size(one['total']['bytes'])}, {number(one['total']['bytes_per_token'])} a token"),
         ("teacher loss", lambda one: f"{number(one['total']['teacher_loss_nats'], 3)} nats"),

@@ -126,7 +126,7 @@ def _describe_costs(total: SplitSummary, identity: Identity) -> dict[str, Any]:
     return {
         "devices": {device: _describe_cost(cost, parameters) for device, cost in total.costs.items()},
         "bytes_per_token": total.size_bytes / total.num_positions if total.num_positions else None,
-        "expected_bytes_per_token": expected_bytes.bytes_per_token(scheme.to_json()) if scheme else None,
+        "expected_bytes_per_token": expected_bytes.bytes_per_token(scheme) if scheme else None,
         "bytes_per_token_source": expected_bytes.BYTES_SOURCE,
     }
 

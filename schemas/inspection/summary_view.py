@@ -48,7 +48,7 @@ def _facts(description: Mapping[str, Any]) -> Table:
     tokenizer, total, terms = description["tokenizer"], description["total"], description["licences"]
     table.add_row("teacher", _teacher(description["teacher"] or {}))
     table.add_row("tokenizer", f"{tokenizer.get('name')}, {tokenizer.get('vocab_size', 0):,} ids")
-    table.add_row("head", scheme_words(description["scheme"] or {}))
+    table.add_row("head", scheme_words(description["scheme"]))
     table.add_row("licenses", f"teacher {terms['teacher'] or 'not stated'}, corpus {terms['corpus'] or 'not stated'}")
     table.add_row("documents", _documents(description["documents"]))
     table.add_row("tokens", _tokens(description))

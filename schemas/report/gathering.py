@@ -71,7 +71,7 @@ def gather(
     return {
         "schema": SCHEMA,
         "dataset": described,
-        "scheme_words": scheme_words(described["scheme"] or {}),
+        "scheme_words": scheme_words(described["scheme"]),
         "sample": {
             "windows": len(windows),
             "windows_in_dataset": described["total"]["windows"],

@@ -6,7 +6,16 @@ teachers change the result by up to a third in either direction.
 
 import math
 from collections.abc import Mapping
-from typing import Any
+
+from logitcask.schemas.errors import UnknownSchemeError
+from logitcask.schemas.format.scheme import (
+    RandomSamplingScheme,
+    Scheme,
+    ThresholdSamplingScheme,
+    ThresholdScheme,
+    TopKScheme,
+    TopPScheme,
+)
 
 BYTES_SOURCE = (
     "linear fit, within 2 %, to shards measured with Gemma 3 270M at k = 16 to 128: 5.1 bytes a row and 1.99 an entry "
@@ -38,42 +47,42 @@ _ENTRIES_OF_MISSING_MASS = {
 _DISTINCT_IDS_OF_DRAWS = {50.0: 14.8, 100.0: 23.7, 180.0: 34.2}
 
 
-def entries_per_token(scheme: Mapping[str, Any]) -> float:
-    """Mean stored entries of a row, drawn ids of one replica included (`ENTRIES_SOURCE`).
+def entries_per_token(scheme: Scheme) -> float:
+    """Mean stored entries per row, including the distinct drawn ids of one replica (`ENTRIES_SOURCE`).
 
-    Args:
-        scheme: As `Scheme.to_json` gives it.
+    Raises:
+        UnknownSchemeError: Nothing was measured for this kind of scheme.
     """
-    match scheme["kind"]:
-        case "topk":
-            return float(scheme["k"])
-        case "topp":
-            return _entries_of_mass(scheme["p"], scheme["k"])
-        case "threshold":
-            return min(max(_interpolate(_ENTRIES_OF_TAU, scheme["tau"]), scheme["k_min"]), scheme["k"])
-        case "threshold-sampling":
-            return _interpolate(_ENTRIES_OF_THETA, scheme["theta"])
-        case "random-sampling":
-            return min(_interpolate(_DISTINCT_IDS_OF_DRAWS, scheme["draws"]), scheme["draws"])
-        case kind:
-            raise ValueError(f"no expectation of scheme {kind!r}")
+    match scheme:
+        case TopKScheme():
+            return float(scheme.k)
+        case TopPScheme():
+            return _entries_of_mass(scheme.p, scheme.k)
+        case ThresholdScheme():
+            return min(max(_interpolate(_ENTRIES_OF_TAU, scheme.tau), scheme.k_min), scheme.k)
+        case ThresholdSamplingScheme():
+            return _interpolate(_ENTRIES_OF_THETA, scheme.theta)
+        case RandomSamplingScheme():
+            return min(_interpolate(_DISTINCT_IDS_OF_DRAWS, scheme.draws), scheme.draws)
+        case _:
+            raise UnknownSchemeError(f"no measurement says how many entries scheme {scheme!r} stores")
 
 
 def _entries_of_mass(p: float, k: int) -> float:
-    """Of "topp"; all k where all mass is wanted, at least the most probable id."""
+    """Entries of "topp": at least 1, and k if p = 1."""
     if p == 1:
         return float(k)
     at_k = {missing: _interpolate(entries, k) for missing, entries in _ENTRIES_OF_MISSING_MASS.items()}
     return min(max(_interpolate(at_k, 1 - p), 1.0), float(k))
 
 
-def training_bytes_per_token(scheme: Mapping[str, Any]) -> float:
-    """Stored bytes of a row's ids, values, tail and token on average, all replicas (`BYTES_SOURCE`)."""
-    return _ROW_BYTES + _ENTRY_BYTES * scheme.get("replicas", 1) * entries_per_token(scheme)
+def training_bytes_per_token(scheme: Scheme) -> float:
+    """Mean stored bytes per row for ids, values, tail and token, all replicas included (`BYTES_SOURCE`)."""
+    return _ROW_BYTES + _ENTRY_BYTES * max(1, scheme.num_tail_samples) * entries_per_token(scheme)
 
 
-def bytes_per_token(scheme: Mapping[str, Any]) -> float:
-    """Stored bytes of a row on average, with `next_q` and `entropy` (`BYTES_SOURCE`)."""
+def bytes_per_token(scheme: Scheme) -> float:
+    """Mean stored bytes per row, including `next_q` and `entropy` (`BYTES_SOURCE`)."""
     return training_bytes_per_token(scheme) + _OPTIONAL_BYTES
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from logitcask.schemas.errors import UnknownSchemeError
+from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.redaction import printable_line
 
 _BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
@@ -36,43 +38,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
-def scheme_words(scheme: Mapping[str, Any]) -> str:
-    """A sentence about what a scheme (`Scheme.to_json`) stores."""
-    match scheme.get("kind"):
-        case "threshold":
-            return f"adaptive: p ≥ {scheme['tau']:g}, {scheme['k_min']} to {scheme['k']} entries, and the exact tail"
-        case "topk":
-            return f"the {scheme['k']} largest, and the exact tail"
-        case "topp":
-            return f"mass ≥ {scheme['p']:g}, at most {scheme['k']} entries, and the exact tail"
-        case "random-sampling":
-            return f"none: {scheme['draws']} random draws a position{_replicas(scheme)}"
-        case "threshold-sampling":
-            draws = f"one systematic draw for each {scheme['theta']:.3g} of the tail, at least one"
-            return f"p ≥ {scheme['theta']:.3g}, the exact tail, and {draws}{_replicas(scheme)}"
-        case _:
-            return "unknown"
-
-
-def scheme_label(scheme: Mapping[str, Any]) -> str:
-    """A short name of a scheme, for tables."""
-    match scheme.get("kind"):
-        case "threshold":
-            return f"adaptive, p ≥ {scheme['tau']:g}"
-        case "topk":
-            return f"{scheme['k']} largest + other"
-        case "topp":
-            return f"mass ≥ {scheme['p']:g}"
-        case "random-sampling":
-            return f"{scheme['draws']} random draws"
-        case "threshold-sampling":
-            return f"p ≥ {scheme['theta']:.3g} + draws"
-        case _:
-            return "unknown"
-
-
-def _replicas(scheme: Mapping[str, Any]) -> str:
-    return f", {scheme['replicas']} replicas" if scheme["replicas"] > 1 else ""
+def scheme_words(scheme: Mapping[str, Any] | None) -> str:
+    """What a scheme (`Scheme.to_json`) stores; "unknown" for no scheme and for one of a later release."""
+    try:
+        return Scheme.from_json(scheme or {}).describe()
+    except UnknownSchemeError:
+        return "unknown"
 
 
 def visible_piece(text: str) -> str:

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 import torch
 
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.errors import UnknownSchemeError
+from logitcask.schemas.format.scheme import (
+    RandomSamplingScheme,
+    Scheme,
+    ThresholdSamplingScheme,
+    ThresholdScheme,
+    TopKScheme,
+    TopPScheme,
+)
 
 # Ids a block, halved until there are at least two blocks for each entry of the largest head.
 _BLOCK_IDS = 128
@@ -53,22 +61,28 @@ def head_entries(
         highest_TB: Maximum of each block.
         log_norm_T: log Σ exp z, float64.
         scheme: How heads are chosen.
+
+    Raises:
+        UnknownSchemeError: No rule selects the heads of such a scheme.
     """
-    k = min(scheme.k, logits_TV.shape[1])
-    match scheme.kind:
-        case "random-sampling":
+    k = min(scheme.max_head_width, logits_TV.shape[1])
+    match scheme:
+        case RandomSamplingScheme():
             return at_least(logits_TV, highest_TB, torch.full_like(highest_TB[:, 0], math.inf))
-        case "threshold-sampling":
+        case ThresholdSamplingScheme():
             return at_least(logits_TV, highest_TB, (log_norm_T + math.log(scheme.theta)).float())
-        case "threshold":
+        case ThresholdScheme():
             least_T = (log_norm_T + math.log(scheme.tau)).float()
             floor_T = least_T.minimum(_kth_largest(highest_TB, min(scheme.k_min, k)))
             candidates = at_least(logits_TV, highest_TB, floor_T)
             passing_T = row_counts(candidates.row, len(least_T), candidates.logit >= least_T[candidates.row])
             return _first(candidates, passing_T.clamp(min=scheme.k_min, max=k))
-    candidates = at_least(logits_TV, highest_TB, _kth_largest(highest_TB, k))
-    num_T = torch.full_like(log_norm_T, k, dtype=torch.long)
-    return _first(candidates, num_T, log_norm_T, scheme.p if scheme.kind == "topp" else math.inf)
+        case TopKScheme() | TopPScheme():
+            candidates = at_least(logits_TV, highest_TB, _kth_largest(highest_TB, k))
+            num_T = torch.full_like(log_norm_T, k, dtype=torch.long)
+            return _first(candidates, num_T, log_norm_T, scheme.p if isinstance(scheme, TopPScheme) else math.inf)
+        case _:
+            raise UnknownSchemeError(f"no rule selects the head of scheme {scheme!r}")
 
 
 def _kth_largest(highest_TB: torch.Tensor, k: int) -> torch.Tensor:

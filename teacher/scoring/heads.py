@@ -154,7 +154,7 @@ class _Rows:
 
     def __init__(self, logits_TV: torch.Tensor, scheme: Scheme, kernel: Kernel) -> None:
         num_rows, vocab_size = logits_TV.shape
-        block_ids = block_size(vocab_size, scheme.max_entries)
+        block_ids = block_size(vocab_size, scheme.max_head_width)
         if vocab_size % block_ids:
             logits_TV = pad(logits_TV, (0, -vocab_size % block_ids), value=-math.inf)
         self.logits_TV = logits_TV

@@ -11,7 +11,8 @@ Suffixes: R replicas, N points of a row, M points of all rows.
 
 import torch
 
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.errors import UnknownSchemeError
+from logitcask.schemas.format.scheme import RandomSamplingScheme, Scheme, ThresholdSamplingScheme
 from logitcask.teacher.scoring.block_sums import BlockSums
 
 # Points looked up together: each takes some kilobytes, those of its block.
@@ -19,14 +20,21 @@ _PIECE_POINTS = 1 << 16
 
 
 def num_draws(log_tail_T: torch.Tensor, scheme: Scheme) -> torch.Tensor:
-    """Draws from each row's tail, int64 [T]: none where it is zero, or the scheme does not sample."""
+    """Draws from each row's tail, int64 [T]: none where it is zero, or the scheme does not sample.
+
+    Raises:
+        UnknownSchemeError: The scheme samples, and no rule says how often.
+    """
     if not scheme.num_tail_samples:
         return torch.zeros_like(log_tail_T, dtype=torch.long)
     tail_T = log_tail_T.double().exp().clamp(max=1)
-    if scheme.kind == "random-sampling":
-        draws_T = torch.full_like(tail_T, scheme.draws)
-    else:
-        draws_T = (tail_T / scheme.theta).ceil().clamp(min=1)
+    match scheme:
+        case RandomSamplingScheme():
+            draws_T = torch.full_like(tail_T, scheme.draws)
+        case ThresholdSamplingScheme():
+            draws_T = (tail_T / scheme.theta).ceil().clamp(min=1)
+        case _:
+            raise UnknownSchemeError(f"no rule gives the number of draws of scheme {scheme!r}")
     return torch.where(tail_T.isnan() | log_tail_T.isneginf(), 0, draws_T).long()
 
 

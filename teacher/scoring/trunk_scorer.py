@@ -13,7 +13,7 @@ import torch
 from logitcask.schemas.errors import MemoryExhaustedError, NonFiniteError, UsageError, VocabularyError
 from logitcask.schemas.format.draws import window_uniforms
 from logitcask.schemas.format.ragged import offsets_from_lengths
-from logitcask.schemas.format.scheme import Scheme, further_temperatures
+from logitcask.schemas.format.scheme import Scheme, extra_temperatures
 from logitcask.schemas.format.targets import TailSample, Targets, Windows
 from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
 from logitcask.teacher.model.environment import numeric_environment
@@ -106,13 +106,13 @@ class TrunkScorer:
     ) -> None:
         self.trunk = trunk
         self.scheme = scheme
-        self.temperatures = further_temperatures(temperatures, scheme)
+        self.temperatures = extra_temperatures(temperatures, scheme)
         self.batch_tokens = batch_tokens
         self.num_halvings = 0
         self.row_chunk = row_chunk or rows_of_chunk(trunk.vocab_size)
         self._num_ids = min(num_ids or trunk.vocab_size, trunk.vocab_size)
         self._num_threads = num_threads
-        self._block_ids = block_size(trunk.vocab_size, scheme.max_entries)
+        self._block_ids = block_size(trunk.vocab_size, scheme.max_head_width)
         self._kept_TV = torch.empty(0)
         kind = choose_kernel(kernel, trunk.vocab_size, trunk.device)
         self._kernel = Kernel(kind, block_ids=self._block_ids, device=trunk.device)

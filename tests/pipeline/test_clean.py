@@ -24,7 +24,7 @@ from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot_writer import write_snapshot
 from logitcask.schemas.errors import ForeignOutputError, UsageError
 from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.schemas.format.targets import Part, Targets, Windows
 from logitcask.schemas.format.writer import EncodedShard, encode_shard
 
@@ -35,7 +35,7 @@ TEACHER = TeacherInfo(
     name="t", fingerprint="f", vocab_size=100, dtype="float32", architecture="a", num_parameters=1, licence=None
 )
 IDENTITY = Identity(
-    tokenizer=TOKENIZER, teacher=TEACHER, scheme=Scheme(), window_tokens=8, entropy=True,
+    tokenizer=TOKENIZER, teacher=TEACHER, scheme=ThresholdScheme(), window_tokens=8, entropy=True,
     algorithm_version=1, format_version=1,
 )  # fmt: skip
 DAYS_AGO = 1_700_000_000
@@ -64,7 +64,7 @@ def shard(kind: Any) -> EncodedShard:
         window_tokens=8,
         tokenizer=TOKENIZER,
         teacher=TEACHER if has_targets else None,
-        scheme=Scheme() if has_targets else None,
+        scheme=ThresholdScheme() if has_targets else None,
         has_entropy=has_targets,
     )
     return encode_shard(windows, targets if has_targets else None, metadata)

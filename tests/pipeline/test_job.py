@@ -280,7 +280,7 @@ def test_sampled_datasets_are_sound_and_say_what_they_are(
 
 
 @pytest.mark.slow
-def test_further_temperatures_are_stored_and_are_part_of_the_settings(
+def test_extra_temperatures_are_stored_and_are_part_of_the_settings(
     corpus: Path, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     result = run(settings(corpus, tiny_teacher, tmp_path / "out", temperatures=(4.0, 1.0, 2.0)))
@@ -292,7 +292,7 @@ def test_further_temperatures_are_stored_and_are_part_of_the_settings(
         run(settings(corpus, tiny_teacher, tmp_path / "out"))
 
 
-def test_further_temperatures_of_samples_are_refused(corpus: Path, tiny_teacher: Path, tmp_path: Path) -> None:
+def test_extra_temperatures_of_samples_are_refused(corpus: Path, tiny_teacher: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="leave --temperatures out"):
         run(settings(corpus, tiny_teacher, tmp_path / "out", head="random-sampling", temperatures=(2.0,)))
     assert not (tmp_path / "out").exists()

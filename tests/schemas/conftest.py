@@ -18,7 +18,7 @@ from logitcask.schemas.dataset.layout import write_configuration
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot import Snapshot
 from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.schemas.format.targets import Kind, Part, Targets, Windows
 from logitcask.schemas.format.writer import EncodedShard, encode_shard
 
@@ -95,7 +95,7 @@ def target_metadata(split: str = "train") -> ShardMetadata:
         window_tokens=64,
         tokenizer=TOKENIZER,
         teacher=TEACHER,
-        scheme=Scheme(),
+        scheme=ThresholdScheme(),
         has_entropy=True,
     )
 

@@ -16,7 +16,7 @@ from logitcask.schemas.dataset.layout import record_path, shard_path
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot_writer import write_snapshot
 from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import TopKScheme
 from logitcask.schemas.format.targets import Kind, Part, TailSample, Targets, Windows
 from logitcask.schemas.format.writer import encode_shard
 from logitcask.student.losses.targets import RaggedTargets
@@ -199,7 +199,7 @@ def _write_dataset(
                     name="random", fingerprint="e" * 32, vocab_size=vocab_size, dtype="float32",
                     architecture="none", num_parameters=0, licence="apache-2.0",
                 ),
-                scheme=Scheme(kind="topk", k=5),
+                scheme=TopKScheme(k=5),
                 has_entropy=extras,
                 corpus_licence="PSF-2.0",
             )  # fmt: skip

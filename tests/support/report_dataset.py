@@ -11,7 +11,7 @@ from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot import Snapshot
 from logitcask.schemas.dataset.vocabulary import write_vocabulary
 from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.schemas.format.targets import Kind, Part, Targets, Windows
 from logitcask.schemas.stats.by_source import SourceGroups, summarize_by_source
 from logitcask.schemas.stats.outlier_windows import find_outliers
@@ -40,7 +40,7 @@ METADATA = ShardMetadata(
     window_tokens=WINDOW_TOKENS,
     tokenizer=TOKENIZER,
     teacher=TEACHER,
-    scheme=Scheme(),
+    scheme=ThresholdScheme(),
     has_entropy=True,
 )
 

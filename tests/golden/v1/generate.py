@@ -20,7 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from logitcask.schemas.format.metadata import FORMAT_VERSION, ShardMetadata, TeacherInfo, TokenizerInfo
-from logitcask.schemas.format.scheme import Layout, Scheme
+from logitcask.schemas.format.scheme import (
+    Layout,
+    RandomSamplingScheme,
+    Scheme,
+    ThresholdSamplingScheme,
+    ThresholdScheme,
+    TopKScheme,
+    TopPScheme,
+)
 from logitcask.schemas.format.targets import Kind, Part, TailSample, Targets, Windows
 from logitcask.schemas.format.writer import encode_shard
 
@@ -40,22 +48,30 @@ def shards() -> dict[str, Inputs]:
     """Name to what is written under it."""
     plain = make_windows([TRAIN] * 20)
     mixed = make_windows([CONTEXT, CONTEXT, TRAIN] + [PROMPT, PROMPT, TRAIN, TRAIN, PROMPT] + [GENERATED] * 12)
-    every_option = Scheme(kind="threshold-sampling", theta=1 / 8, replicas=2)
+    every_option = ThresholdSamplingScheme(theta=1 / 8, replicas=2)
     return {
         "tokens": (mixed, None, make_metadata("tokens", None)),
-        "threshold": (plain, make_targets(plain, width=9), make_metadata("targets", Scheme(tau=0.002, k=16))),
-        "topk": (plain, make_targets(plain, width=0), make_metadata("targets", Scheme(kind="topk", k=4))),
-        "topp": (plain, make_targets(plain, width=5), make_metadata("targets", Scheme(kind="topp", p=0.9, k=8))),
-        "kinds": (mixed, make_targets(mixed, width=3), make_metadata("targets", Scheme(k=8))),
-        "tempered": (mixed, with_tempered_tails(make_targets(mixed, width=3)), make_metadata("targets", Scheme())),
+        "threshold": (plain, make_targets(plain, width=9), make_metadata("targets", ThresholdScheme(tau=0.002, k=16))),
+        "topk": (plain, make_targets(plain, width=0), make_metadata("targets", TopKScheme(k=4))),
+        "topp": (plain, make_targets(plain, width=5), make_metadata("targets", TopPScheme(p=0.9, k=8))),
+        "kinds": (mixed, make_targets(mixed, width=3), make_metadata("targets", ThresholdScheme(k=8))),
+        "tempered": (
+            mixed,
+            with_tempered_tails(make_targets(mixed, width=3)),
+            make_metadata("targets", ThresholdScheme()),
+        ),
         "random-sampling": (
             mixed,
             drawn_targets(mixed),
-            make_metadata("targets", Scheme(kind="random-sampling", draws=3)),
+            make_metadata("targets", RandomSamplingScheme(draws=3)),
         ),
         "options": (mixed, with_options(mixed), make_metadata("targets", every_option, True)),
-        "extremes": (plain, extreme_targets(plain), make_metadata("targets", Scheme(k=256), True)),
-        "compact": (mixed, make_targets(mixed, width=9), make_metadata("targets", Scheme(k=16), layout="compact")),
+        "extremes": (plain, extreme_targets(plain), make_metadata("targets", ThresholdScheme(k=256), True)),
+        "compact": (
+            mixed,
+            make_targets(mixed, width=9),
+            make_metadata("targets", ThresholdScheme(k=16), layout="compact"),
+        ),
     }
 
 

@@ -8,7 +8,7 @@ from logitcask.pipeline.annotation.batch_size import (
     find_batch_tokens,
     largest_batch,
 )
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.teacher.scoring.protocol import ScorerSpec
 
 
@@ -21,7 +21,7 @@ def spec(device: str) -> ScorerSpec:
         num_threads=1,
         batch_tokens=0,
         row_chunk=256,
-        scheme=Scheme(),
+        scheme=ThresholdScheme(),
     )
 
 

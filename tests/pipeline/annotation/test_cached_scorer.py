@@ -6,11 +6,13 @@ import pytest
 from echo_scorer import EchoScorer
 
 from logitcask.pipeline.annotation.cached_scorer import cached_scorer
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.teacher.scoring.protocol import ScorerSpec
 from logitcask.teacher.scoring.registry import SCORERS
 
-SPEC = ScorerSpec(kind="echo", reference="nowhere", device="cpu", dtype="float32", scheme=Scheme(), batch_tokens=64)
+SPEC = ScorerSpec(
+    kind="echo", reference="nowhere", device="cpu", dtype="float32", scheme=ThresholdScheme(), batch_tokens=64
+)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from logitcask.pipeline.annotation.score_windows import score_windows
 from logitcask.pipeline.units.heartbeats import Heartbeats
 from logitcask.schemas.errors import MemoryExhaustedError, NonFiniteError, VocabularyError
 from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.schemas.format.targets import Part, Targets, Windows
 from logitcask.schemas.format.writer import encode_shard
 from logitcask.schemas.stats.target_statistics import Statistics
@@ -44,7 +44,7 @@ METADATA = ShardMetadata(
     window_tokens=WINDOW,
     tokenizer=TOKENIZER,
     teacher=TEACHER,
-    scheme=Scheme(),
+    scheme=ThresholdScheme(),
     has_entropy=True,
 )
 

@@ -5,7 +5,7 @@ import pytest
 from logitcask.pipeline.planner import formulas
 from logitcask.pipeline.planner.model_shapes import KNOWN, ModelShape, find_shape, shape_of_config
 from logitcask.schemas.errors import UsageError
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import ThresholdSamplingScheme, ThresholdScheme
 from logitcask.schemas.stats.expected_bytes import bytes_per_token, training_bytes_per_token
 
 TOKENS = 2e12
@@ -34,7 +34,7 @@ def test_a_2b_student_on_8_h100_reads_186k_tokens_and_20_mb_a_second():
         formulas.training_flop_per_token(SMALL, 4096), num_gpus=8, peak_flop_per_second=989e12, utilization=0.4
     )
     assert rate == pytest.approx(186_000, rel=2e-3)
-    assert rate * bytes_per_token(Scheme().to_json()) == pytest.approx(20e6, rel=0.1)
+    assert rate * bytes_per_token(ThresholdScheme()) == pytest.approx(20e6, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ def test_a_2b_student_on_8_h100_reads_186k_tokens_and_20_mb_a_second():
     [
         (formulas.dense_bytes_per_token(256_000), 1.0e18, 0.03),
         (formulas.raw_top_k_bytes_per_token(128), 1e15, 0.03),
-        (bytes_per_token(Scheme().to_json()), 200e12, 0.03),
-        (training_bytes_per_token(Scheme(kind="threshold-sampling").to_json()), 62e12, 0.01),
+        (bytes_per_token(ThresholdScheme()), 200e12, 0.03),
+        (training_bytes_per_token(ThresholdSamplingScheme()), 62e12, 0.01),
     ],
     ids=["dense", "raw top-128", "adaptive", "threshold sampling"],
 )

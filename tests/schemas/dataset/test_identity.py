@@ -7,7 +7,7 @@ import pytest
 from logitcask.schemas.dataset.identity import AppendedCorpus, CorpusInfo, Identity, differences, joined_licenses
 from logitcask.schemas.errors import UsageError
 from logitcask.schemas.format.metadata import TeacherInfo, TokenizerInfo
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import ThresholdScheme
 
 TOKENIZER = TokenizerInfo(
     name="words",
@@ -35,7 +35,7 @@ PLAIN = Identity(
     document_bytes=1 << 20,
     tokenizer=TOKENIZER,
     teacher=TEACHER,
-    scheme=Scheme(),
+    scheme=ThresholdScheme(),
     window_tokens=64,
     overlap_tokens=8,
     held_out=0.1,
@@ -127,7 +127,7 @@ def test_what_is_not_an_identity_is_refused(value):
         ({"held_out": 0.2}, {"job", "dataset"}),
         ({"layout": "compact"}, {"job", "dataset"}),
         ({"teacher": dataclasses.replace(TEACHER, fingerprint="other")}, {"job", "dataset", "targets"}),
-        ({"scheme": Scheme(tau=0.5)}, {"job", "dataset", "targets"}),
+        ({"scheme": ThresholdScheme(tau=0.5)}, {"job", "dataset", "targets"}),
         ({"temperatures": (2.0,)}, {"job", "dataset", "targets"}),
         ({"window_tokens": 128}, {"job", "dataset", "targets"}),
         ({"entropy": False}, {"job", "dataset", "targets"}),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from logitcask.schemas.format.draws import philox4x32, uniforms, window_key, window_uniforms
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import RandomSamplingScheme, ThresholdSamplingScheme, ThresholdScheme
 
 HASH = "0123456789abcdef0123456789abcdef"
 
@@ -25,23 +25,23 @@ def test_the_generator_gives_the_published_known_answers(counter, key, expected)
 
 
 def test_draws_do_not_depend_on_how_many_are_asked_for_or_of_which_positions():
-    key = window_key(HASH, Scheme(), 0)
+    key = window_key(HASH, ThresholdScheme(), 0)
     all_of_them = uniforms(key, np.arange(100), 11)
     np.testing.assert_array_equal(uniforms(key, np.array([7, 93]), 5), all_of_them[[7, 93], :5])
 
 
 def test_windows_schemes_and_replicas_have_draws_of_their_own():
     keys = {
-        window_key(HASH, Scheme(), 0),
-        window_key(HASH[::-1], Scheme(), 0),
-        window_key(HASH, Scheme(tau=1e-2), 0),
-        window_key(HASH, Scheme(), 1),
+        window_key(HASH, ThresholdScheme(), 0),
+        window_key(HASH[::-1], ThresholdScheme(), 0),
+        window_key(HASH, ThresholdScheme(tau=1e-2), 0),
+        window_key(HASH, ThresholdScheme(), 1),
     }
     assert len(keys) == 4
 
 
 def test_draws_are_uniform():
-    drawn = uniforms(window_key(HASH, Scheme(), 0), np.arange(20_000), 4)
+    drawn = uniforms(window_key(HASH, ThresholdScheme(), 0), np.arange(20_000), 4)
     assert drawn.min() > 0
     assert drawn.max() < 1
     counts = np.histogram(drawn, bins=100, range=(0, 1))[0]
@@ -51,7 +51,7 @@ def test_draws_are_uniform():
 
 
 def test_every_row_of_every_window_has_the_numbers_of_its_position_in_the_window(windows):
-    scheme = Scheme(kind="random-sampling", draws=5, replicas=2)
+    scheme = RandomSamplingScheme(draws=5, replicas=2)
     drawn = window_uniforms(windows, scheme)
     assert drawn.shape == (windows.num_positions, 2, 5)
     start = windows.window_offsets[2]
@@ -60,10 +60,10 @@ def test_every_row_of_every_window_has_the_numbers_of_its_position_in_the_window
 
 
 def test_windows_have_the_same_numbers_in_whatever_company(windows):
-    scheme = Scheme(kind="threshold-sampling", replicas=2)
+    scheme = ThresholdSamplingScheme(replicas=2)
     rows = slice(windows.window_offsets[1], windows.window_offsets[3])
     np.testing.assert_array_equal(window_uniforms(windows.select(1, 3), scheme), window_uniforms(windows, scheme)[rows])
 
 
 def test_schemes_that_do_not_sample_need_no_numbers(windows):
-    assert window_uniforms(windows, Scheme()).size == 0
+    assert window_uniforms(windows, ThresholdScheme()).size == 0

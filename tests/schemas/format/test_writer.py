@@ -12,7 +12,7 @@ from logitcask.schemas.errors import CorruptShardError, MissingShardError, Unkno
 from logitcask.schemas.format import quantizer, writer
 from logitcask.schemas.format.footer import METADATA_KEY, VERSION_KEY
 from logitcask.schemas.format.reader import ShardReader
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import ThresholdSamplingScheme
 from logitcask.schemas.format.targets import TailSample, Targets, Windows
 from logitcask.schemas.format.writer import encode_shard
 
@@ -257,7 +257,7 @@ def test_a_missing_column_is_named(path):
 
 
 def test_a_missing_sample_of_a_scheme_that_samples_is_named(windows, targets, metadata, tmp_path):
-    metadata = dataclasses.replace(metadata, scheme=Scheme(kind="threshold-sampling"))
+    metadata = dataclasses.replace(metadata, scheme=ThresholdSamplingScheme())
     (tmp_path / "x.parquet").write_bytes(encode_shard(windows, targets, metadata).data)
     with (
         ShardReader(str(tmp_path / "x.parquet")) as reader,

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from shards import commit
@@ -14,7 +13,7 @@ from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot import Snapshot
 from logitcask.schemas.dataset.vocabulary import write_vocabulary
 from logitcask.schemas.format.metadata import ShardMetadata
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.schemas.format.targets import Targets, Windows
 from logitcask.schemas.stats.by_source import SourceGroups, summarize_by_source
 from logitcask.schemas.stats.outlier_windows import find_outliers
@@ -36,10 +35,8 @@ def pieces(vocab_size: int) -> list[bytes]:
 def write_dataset(metadata: ShardMetadata) -> Callable[..., Snapshot]:
     """Writes a finished dataset of one shard for each (name, split, windows, targets)."""
 
-    def write(
-        out: str, shards: list[tuple[str, str, Windows, Targets]], *, vocabulary: bool = True, **scheme: Any
-    ) -> Snapshot:
-        described = dataclasses.replace(metadata, scheme=Scheme(**scheme))
+    def write(out: str, shards: list[tuple[str, str, Windows, Targets]], *, vocabulary: bool = True) -> Snapshot:
+        described = dataclasses.replace(metadata, scheme=ThresholdScheme())
         identity = Identity.of_shards(described)
         write_configuration(out, identity=identity, environment={})
         if vocabulary:

@@ -11,7 +11,7 @@ from logitcask.schemas.dataset.shard_view import open_shard
 from logitcask.schemas.dataset.snapshot import load_snapshot
 from logitcask.schemas.errors import ConfigurationMismatchError, ForeignOutputError, UsageError
 from logitcask.schemas.format.metadata import TeacherInfo
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import TopKScheme
 from logitcask.schemas.maintenance.merge import merge, text
 from logitcask.schemas.maintenance.select_forget import forget_documents
 from logitcask.schemas.maintenance.verify import verify
@@ -93,7 +93,7 @@ def test_one_shard_in_two_datasets_is_refused(whole_dataset, whole_copy, tmp_pat
 @pytest.mark.parametrize(
     ("identity", "named"),
     [
-        ({"scheme": Scheme(kind="topk", k=8)}, r"scheme\.kind: 'threshold' in .*, 'topk' in "),
+        ({"scheme": TopKScheme(k=8)}, r"scheme\.kind: 'threshold' in .*, 'topk' in "),
         ({"teacher": OTHER_TEACHER}, r"teacher\.fingerprint: 'f2'"),
         ({"window_tokens": 128}, "window_tokens: 64"),
         ({"temperatures": (2.0,)}, r"temperatures: None in .*, \[2.0\] in "),

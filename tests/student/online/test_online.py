@@ -14,7 +14,7 @@ from logitcask.schemas import cli
 from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.snapshot_writer import write_snapshot
 from logitcask.schemas.errors import UsageError, VocabularyError
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import TopKScheme
 from logitcask.schemas.format.targets import Windows
 from logitcask.student.data.collator import collate
 from logitcask.student.data.dataset import SoftTargetDataset
@@ -27,7 +27,7 @@ from logitcask.student.training.trainer import SoftTargetTrainer
 from logitcask.teacher.model.loading import load_model
 from logitcask.teacher.text.tokenizers import load_tokenizer
 
-SCHEME = Scheme(kind="topk", k=40)
+SCHEME = TopKScheme(k=40)
 
 
 @pytest.fixture(scope="module")

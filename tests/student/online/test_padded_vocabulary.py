@@ -13,7 +13,7 @@ from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.snapshot_writer import write_snapshot
 from logitcask.schemas.errors import UsageError
 from logitcask.schemas.format.quantizer import STEPS_PER_NAT, quantize_head
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import TopKScheme
 from logitcask.schemas.format.targets import TargetRows, Windows
 from logitcask.student.data.collator import Batch, collate
 from logitcask.student.data.dataset import SoftTargetDataset
@@ -26,7 +26,7 @@ from logitcask.student.settings import TrainSettings
 from logitcask.teacher.model.loading import load_model
 
 PADDED = 1280
-SCHEME = Scheme(kind="topk", k=40)
+SCHEME = TopKScheme(k=40)
 
 
 def random_llama(seed: int) -> PreTrainedModel:

@@ -15,7 +15,7 @@ from scorers import scorer_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from logitcask.schemas.errors import TeacherError, UsageError, VocabularyError
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.schemas.format.targets import Part, Windows
 from logitcask.teacher.model.description import check_vocabulary, describe_teacher
 from logitcask.teacher.model.loading import export_model, load_model, resolve_device, resolve_dtype
@@ -102,7 +102,7 @@ def test_a_device_map_puts_weights_where_it_says(untied_teacher):
 def test_a_teacher_with_a_device_map_has_the_same_targets_and_says_how_it_was_spread(untied_teacher, caplog):
     places = {"model": "cpu", "lm_head": "disk"}
     mapped = load_model(untied_teacher, device="cpu", device_map=json.dumps(places))
-    scorers = [scorer_of(model, Scheme(k=4)) for model in (load_model(untied_teacher, device="cpu"), mapped)]
+    scorers = [scorer_of(model, ThresholdScheme(k=4)) for model in (load_model(untied_teacher, device="cpu"), mapped)]
     assert "its own logits are used" in caplog.text
     assert [scorer.environment.get("device_map") for scorer in scorers] == [None, places]
     tokens = np.arange(20, dtype=np.int32)

@@ -8,7 +8,7 @@ import torch
 import torch._inductor.config
 
 from logitcask.schemas.errors import UsageError
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import Scheme, ThresholdScheme, TopKScheme
 from logitcask.teacher.scoring.block_sums import BlockSums, Kernel, choose_kernel, plain_block_sums
 from logitcask.teacher.scoring.heads import select_heads
 
@@ -74,7 +74,7 @@ def test_the_compiled_pass_gives_the_same_heads_and_is_compiled_once() -> None:
         with torch.compiler.set_stance("fail_on_recompile"):
             for num_rows in (1, 2, 7, 64):
                 logits = 3 * torch.randn(num_rows, 1280, generator=generator)
-                for scheme in (Scheme(), Scheme(kind="topk", k=5)):
+                for scheme in (ThresholdScheme(), TopKScheme(k=5)):
                     found, plain = (
                         select_heads(logits.clone(), scheme, torch.arange(num_rows), kernel=which)
                         for which in (kernel, None)
@@ -85,7 +85,7 @@ def test_the_compiled_pass_gives_the_same_heads_and_is_compiled_once() -> None:
                     torch.testing.assert_close(found.entropy, plain.entropy, rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("scheme", [Scheme(), Scheme(kind="topk", k=128)])
+@pytest.mark.parametrize("scheme", [ThresholdScheme(), TopKScheme(k=128)])
 def test_heads_are_those_of_a_stable_sort_within_a_millionth(scheme: Scheme) -> None:
     # Rounded to steps of 1/32, so that many logits are equal.
     logits = (6 * torch.randn(8, 20_480, generator=torch.Generator().manual_seed(5)) * 32).round() / 32

@@ -11,7 +11,13 @@ import transformers as tf
 from scorers import scorer_of
 
 from logitcask.schemas.errors import NonFiniteError, UsageError, VocabularyError
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import (
+    RandomSamplingScheme,
+    ThresholdSamplingScheme,
+    ThresholdScheme,
+    TopKScheme,
+    TopPScheme,
+)
 from logitcask.schemas.format.targets import Kind, Part, Targets, Windows
 
 VOCAB_SIZE = 307
@@ -100,7 +106,7 @@ def assert_targets_equal(targets: Targets, log_probs_TV: np.ndarray, windows: Wi
 @pytest.mark.parametrize("name", CONFIGS)
 def test_targets_equal_a_plain_forward_of_each_part_alone(name):
     model = random_model(name)
-    scorer = scorer_of(model, Scheme(k=40), row_chunk=7)
+    scorer = scorer_of(model, ThresholdScheme(k=40), row_chunk=7)
     assert_targets_equal(scorer.score(PACKED), plain_forward(model, PACKED), PACKED)
 
 
@@ -108,12 +114,12 @@ def test_targets_equal_a_plain_forward_of_each_part_alone(name):
 def test_a_window_in_smaller_pieces_has_the_same_targets(monkeypatch, num_halvings):
     monkeypatch.setattr("logitcask.teacher.scoring.sequences._SEQUENCE_TOKENS", 32)
     model = random_model("gemma2")
-    scorer = scorer_of(model, Scheme(k=40), row_chunk=16, batch_tokens=64)
+    scorer = scorer_of(model, ThresholdScheme(k=40), row_chunk=16, batch_tokens=64)
     scorer.num_halvings = num_halvings
     assert_targets_equal(scorer.score(PACKED), plain_forward(model, PACKED), PACKED)
 
 
-@pytest.mark.parametrize("scheme", [Scheme(tau=0.02), Scheme(kind="topk", k=16), Scheme(kind="topp", p=0.6)])
+@pytest.mark.parametrize("scheme", [ThresholdScheme(tau=0.02), TopKScheme(k=16), TopPScheme(p=0.6)])
 def test_every_scheme_stores_all_of_the_mass(scheme):
     targets = scorer_of(random_model("llama"), scheme).score(PACKED)
     head = np.add.reduceat(np.exp(targets.head_log_probs), targets.head_offsets[:-1])
@@ -122,15 +128,15 @@ def test_every_scheme_stores_all_of_the_mass(scheme):
 
 def test_batches_change_nothing():
     model = random_model("gemma2")
-    whole = scorer_of(model, Scheme()).score(PACKED)
-    alone = scorer_of(model, Scheme(), batch_tokens=1).score(PACKED)
+    whole = scorer_of(model, ThresholdScheme()).score(PACKED)
+    alone = scorer_of(model, ThresholdScheme(), batch_tokens=1).score(PACKED)
     np.testing.assert_array_equal(alone.head_ids, whole.head_ids)
     np.testing.assert_allclose(alone.head_log_probs, whole.head_log_probs, atol=1e-5)
 
 
 SAMPLING = [
-    Scheme(kind="random-sampling", draws=9, replicas=2),
-    Scheme(kind="threshold-sampling", theta=0.02, replicas=2),
+    RandomSamplingScheme(draws=9, replicas=2),
+    ThresholdSamplingScheme(theta=0.02, replicas=2),
 ]
 
 
@@ -159,9 +165,9 @@ def test_only_rows_with_a_target_are_drawn_for(scheme):
         np.testing.assert_array_equal(np.diff(sample.offsets) > 0, windows.has_target())
 
 
-def test_tails_at_further_temperatures_equal_a_plain_forward():
+def test_tails_at_extra_temperatures_equal_a_plain_forward():
     model = random_model("gemma2")
-    targets = scorer_of(model, Scheme(tau=0.02), row_chunk=7, temperatures=(1, 4, 2)).score(PACKED)
+    targets = scorer_of(model, ThresholdScheme(tau=0.02), row_chunk=7, temperatures=(1, 4, 2)).score(PACKED)
     log_probs_TV = plain_forward(model, PACKED)
     assert list(targets.tempered_log_tails) == [2.0, 4.0]
     for temperature, log_tail in targets.tempered_log_tails.items():
@@ -188,7 +194,7 @@ def test_rows_without_target_get_empty_heads_and_no_numbers():
         parts=PACKED.parts,
     )
     model = random_model("qwen3")
-    targets = scorer_of(model, Scheme()).score(windows)
+    targets = scorer_of(model, ThresholdScheme()).score(windows)
     silent = ~windows.has_target()
     assert (targets.head_widths()[silent] == 0).all()
     assert np.isnan(targets.log_tail[silent]).all()
@@ -199,7 +205,7 @@ def test_rows_without_target_get_empty_heads_and_no_numbers():
 
 
 def test_windows_of_prompts_alone_never_reach_the_projection(monkeypatch):
-    scorer = scorer_of(random_model("llama"), Scheme())
+    scorer = scorer_of(random_model("llama"), ThresholdScheme())
     monkeypatch.setattr(scorer, "_targets", None)
     windows = random_windows([[4], [5]])
     windows.kind[:] = Kind.PROMPT
@@ -207,13 +213,13 @@ def test_windows_of_prompts_alone_never_reach_the_projection(monkeypatch):
 
 
 def test_no_windows_give_no_targets():
-    targets = scorer_of(random_model("llama"), Scheme()).score(PACKED.select(0, 0))
+    targets = scorer_of(random_model("llama"), ThresholdScheme()).score(PACKED.select(0, 0))
     assert targets.num_positions == 0
 
 
 def test_bfloat16_weights_accumulate_in_float32():
     model = random_model("llama").to(torch.bfloat16)
-    scorer = scorer_of(model, Scheme(kind="topk", k=VOCAB_SIZE))
+    scorer = scorer_of(model, TopKScheme(k=VOCAB_SIZE))
     window = random_windows([[10]])
     targets = scorer.score(window)
     hidden = model.get_decoder()(input_ids=torch.from_numpy(window.token).long()[None]).last_hidden_state[0]
@@ -223,7 +229,7 @@ def test_bfloat16_weights_accumulate_in_float32():
 
 def test_a_teacher_that_gives_nan_is_an_error_that_names_the_document():
     model = random_model("llama")
-    scorer = scorer_of(model, Scheme())
+    scorer = scorer_of(model, ThresholdScheme())
     model.get_input_embeddings().weight[int(PACKED.token[PACKED.part == 2][0])] = float("nan")
     with pytest.raises(NonFiniteError, match=r"row 0 of document 'd\d' \(corpus#\d\)"):
         scorer.score(PACKED)
@@ -233,12 +239,12 @@ def test_tokens_outside_the_vocabulary_are_refused():
     windows = random_windows([[4]])
     windows.token[2] = VOCAB_SIZE
     with pytest.raises(VocabularyError, match="307"):
-        scorer_of(random_model("llama"), Scheme()).score(windows)
+        scorer_of(random_model("llama"), ThresholdScheme()).score(windows)
 
 
 def test_a_part_longer_than_the_teachers_context_is_refused():
     with pytest.raises(UsageError, match="65 tokens exceeds the 64"):
-        scorer_of(random_model("gpt2"), Scheme()).score(random_windows([[65]]))
+        scorer_of(random_model("gpt2"), ThresholdScheme()).score(random_windows([[65]]))
 
 
 @pytest.mark.parametrize("batch_tokens", [16, 4096])
@@ -248,7 +254,7 @@ def test_models_that_cannot_be_packed_run_each_part_alone(batch_tokens, caplog):
         config = tf.BloomConfig(vocab_size=VOCAB_SIZE, hidden_size=32, n_layer=1, n_head=4, initializer_range=0.3)
         model = tf.BloomForCausalLM(config).eval().requires_grad_(False)
     with caplog.at_level(logging.WARNING):
-        scorer = scorer_of(model, Scheme(), batch_tokens=batch_tokens)
+        scorer = scorer_of(model, ThresholdScheme(), batch_tokens=batch_tokens)
     assert "each runs alone" in caplog.text
     assert_targets_equal(scorer.score(PACKED), plain_forward(model, PACKED), PACKED)
 
@@ -264,13 +270,13 @@ def test_a_head_that_is_no_plain_matrix_falls_back_to_the_models_own_logits(capl
 
     model.forward = bent
     with caplog.at_level(logging.WARNING):
-        scorer = scorer_of(model, Scheme())
+        scorer = scorer_of(model, ThresholdScheme())
     assert "its own logits are used" in caplog.text
     assert_targets_equal(scorer.score(PACKED), plain_forward(model, PACKED), PACKED)
 
 
 def test_the_environment_says_what_moves_low_bits():
-    environment = scorer_of(random_model("gemma2"), Scheme(), row_chunk=32).environment
+    environment = scorer_of(random_model("gemma2"), ThresholdScheme(), row_chunk=32).environment
     assert environment["dtype"] == "float32"
     assert environment["attention"] == "eager"
     assert environment["row_chunk"] == 32
@@ -281,8 +287,8 @@ def test_the_environment_says_what_moves_low_bits():
 
 def test_padding_of_the_vocabulary_gets_no_probability():
     model = random_model("llama")
-    num_ids = scorer_of(model, Scheme()).vocab_size - 3
-    targets = scorer_of(model, Scheme(kind="topk", k=num_ids), num_ids=num_ids).score(PACKED)
+    num_ids = scorer_of(model, ThresholdScheme()).vocab_size - 3
+    targets = scorer_of(model, TopKScheme(k=num_ids), num_ids=num_ids).score(PACKED)
     assert targets.head_ids.max() == num_ids - 1
     assert (targets.log_tail[targets.has_target()] == -np.inf).all()
     sums = np.add.reduceat(np.exp(targets.head_log_probs), targets.head_offsets[:-1][targets.head_widths() > 0])
@@ -290,7 +296,7 @@ def test_padding_of_the_vocabulary_gets_no_probability():
 
 
 def test_measuring_rows_changes_no_target_and_counts_those_with_one():
-    scorer = scorer_of(random_model("llama"), Scheme(), row_chunk=7)
+    scorer = scorer_of(random_model("llama"), ThresholdScheme(), row_chunk=7)
     measured_T = PACKED.window_index() == 1
     targets, measured = scorer.score_and_measure(PACKED, measured_T)
     assert measured.rows == (measured_T & PACKED.has_target()).sum()

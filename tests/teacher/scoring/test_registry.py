@@ -7,11 +7,11 @@ import sys
 import pytest
 
 from logitcask.schemas.errors import UsageError
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.teacher.scoring.protocol import ScorerSpec
 from logitcask.teacher.scoring.registry import SCORERS, load_scorer
 
-SPEC = ScorerSpec(kind="none", reference="nowhere", device="cpu", dtype="float32", scheme=Scheme())
+SPEC = ScorerSpec(kind="none", reference="nowhere", device="cpu", dtype="float32", scheme=ThresholdScheme())
 
 
 def test_an_unknown_scorer_is_refused_with_the_known_ones() -> None:

@@ -7,7 +7,7 @@ from scorers import scorer_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.schemas.format.targets import Part, Windows
 from logitcask.teacher.scoring.sequences import Sequences, sequence_offsets
 
@@ -73,7 +73,7 @@ def test_a_long_window_of_small_parts_needs_no_mask_of_its_size(
         num_attention_heads=2,
         max_position_embeddings=window,
     )
-    scorer = scorer_of(LlamaForCausalLM(config).eval(), Scheme(k=4), batch_tokens=sequence)
+    scorer = scorer_of(LlamaForCausalLM(config).eval(), ThresholdScheme(k=4), batch_tokens=sequence)
     with LargestTensor() as largest:
         targets = scorer.score(window_of([part] * (window // part)))
     assert targets.num_positions == window

@@ -10,23 +10,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_scheme import MadeUpScheme
 
+from logitcask.schemas.errors import UnknownSchemeError
 from logitcask.schemas.format.draws import uniforms, window_key
-from logitcask.schemas.format.scheme import Scheme
+from logitcask.schemas.format.scheme import RandomSamplingScheme, Scheme, ThresholdSamplingScheme, ThresholdScheme
 from logitcask.teacher.scoring import block_sums
 from logitcask.teacher.scoring.heads import DeviceTargets, select_heads
+from logitcask.teacher.scoring.tail_sampling import num_draws
 
 VOCAB_SIZE = 507
-RANDOM, THRESHOLD = Scheme(kind="random-sampling"), Scheme(kind="threshold-sampling")
+RANDOM, THRESHOLD = RandomSamplingScheme(), ThresholdSamplingScheme()
 BOTH = pytest.mark.parametrize("scheme", [RANDOM, THRESHOLD], ids=lambda scheme: scheme.kind)
 SIGMAS = 5
 
 
 def numbers(num_rows: int, scheme: Scheme, seed: int = 0) -> torch.Tensor:
     """As `window_uniforms` makes them for one window, whose hash is the seed."""
-    num_draws = scheme.draws if scheme.kind == "random-sampling" else 1
-    keys = [window_key(f"{seed:032x}", scheme, replica) for replica in range(scheme.replicas)]
-    drawn = [uniforms(key, np.arange(num_rows), num_draws) for key in keys]
+    keys = [window_key(f"{seed:032x}", scheme, replica) for replica in range(scheme.num_tail_samples)]
+    drawn = [uniforms(key, np.arange(num_rows), scheme.num_uniforms) for key in keys]
     return torch.from_numpy(np.stack(drawn, axis=1))
 
 
@@ -83,7 +85,7 @@ def test_every_target_has_a_mass_of_one(scheme, seed):
 
 def test_random_draws_have_the_teachers_probabilities():
     """χ² over all ids that are expected at least ten times; the rest together are one cell."""
-    scheme = Scheme(kind="random-sampling", draws=50, replicas=1000)
+    scheme = RandomSamplingScheme(draws=50, replicas=1000)
     logits = random_logits(4)
     found = counts(sample(logits, scheme), 1000, VOCAB_SIZE).sum(0)
     for row, expected in zip(found, 50 * 1000 * probabilities(logits), strict=True):
@@ -97,9 +99,9 @@ def test_random_draws_have_the_teachers_probabilities():
 @pytest.mark.parametrize(
     "scheme",
     [
-        Scheme(kind="random-sampling", draws=20, replicas=2000),
-        Scheme(kind="threshold-sampling", replicas=2000),
-        Scheme(kind="threshold-sampling", theta=0.3, replicas=2000),
+        RandomSamplingScheme(draws=20, replicas=2000),
+        ThresholdSamplingScheme(replicas=2000),
+        ThresholdSamplingScheme(theta=0.3, replicas=2000),
     ],
 )
 def test_the_expected_target_is_the_teachers_distribution(scheme, make_logits):
@@ -115,7 +117,7 @@ def test_the_expected_target_is_the_teachers_distribution(scheme, make_logits):
 
 def _variance(exact: np.ndarray, scheme: Scheme, heads: DeviceTargets) -> np.ndarray:
     """Of one replica's target, [T, V]: binomial, or of one number rounded up or down at random."""
-    if scheme.kind == "random-sampling":
+    if isinstance(scheme, RandomSamplingScheme):
         return exact * (1 - exact) / scheme.draws
     share = heads.log_tail.double().exp().numpy()[:, None] / heads.sample_widths.numpy()[:, None]
     part = (exact / share) % 1
@@ -126,7 +128,7 @@ def _variance(exact: np.ndarray, scheme: Scheme, heads: DeviceTargets) -> np.nda
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**31), theta=st.sampled_from([0.5, 1 / 36, 1e-3]))
 def test_systematic_draws_differ_from_their_expectation_by_less_than_one(seed, theta):
-    scheme = Scheme(kind="threshold-sampling", theta=theta, replicas=3)
+    scheme = ThresholdSamplingScheme(theta=theta, replicas=3)
     logits = zipf_logits(3, VOCAB_SIZE, seed)
     heads = sample(logits, scheme, seed=seed)
     outside = probabilities(logits)
@@ -140,11 +142,11 @@ def test_systematic_draws_differ_from_their_expectation_by_less_than_one(seed, t
 def test_threshold_sampling_has_a_smaller_variance_than_random_sampling_of_no_fewer_entries(theta):
     """Entries are distinct stored ids. Zipf-like rows; the measured ratio of summed variances is 2 and more."""
     logits = zipf_logits(24, 2000, seed=9)
-    threshold = Scheme(kind="threshold-sampling", theta=theta, replicas=40)
+    threshold = ThresholdSamplingScheme(theta=theta, replicas=40)
     ours, num_entries = _squared_error(logits, threshold)
     draws = 8
     while True:
-        theirs, num_theirs = _squared_error(logits, Scheme(kind="random-sampling", draws=draws, replicas=40))
+        theirs, num_theirs = _squared_error(logits, RandomSamplingScheme(draws=draws, replicas=40))
         if num_theirs >= num_entries:
             break
         draws = math.ceil(draws * 1.2)
@@ -169,7 +171,7 @@ def test_only_possible_ids_outside_the_head_are_drawn_and_they_ascend(scheme, se
     generator = torch.Generator().manual_seed(seed)
     logits = scale * torch.randn(4, VOCAB_SIZE, generator=generator)
     logits[:, torch.randperm(VOCAB_SIZE, generator=generator)[num_possible:]] = -math.inf
-    uniforms_TRN = torch.full((4, 1, scheme.draws if scheme.kind == "random-sampling" else 1), number)
+    uniforms_TRN = torch.full((4, 1, scheme.num_uniforms), number)
     heads = sample(logits, scheme, uniforms_TRN.double())
     drawn = counts(heads, 1, VOCAB_SIZE)[0] > 0
     held = np.zeros_like(drawn)
@@ -184,7 +186,7 @@ def test_only_possible_ids_outside_the_head_are_drawn_and_they_ascend(scheme, se
 def test_the_outermost_points_stay_inside_the_vocabulary(number, peak):
     logits = torch.full((1, VOCAB_SIZE), -80.0)
     logits[0, peak] = 0.0
-    scheme = Scheme(kind="random-sampling", draws=4)
+    scheme = RandomSamplingScheme(draws=4)
     heads = sample(logits, scheme, torch.full((1, 1, 4), number, dtype=torch.float64))
     assert heads.sample_ids.flatten().tolist() == [peak] * 4
 
@@ -194,7 +196,7 @@ def test_a_tail_of_next_to_nothing_is_drawn_from_fairly(depth):
     logits = torch.full((1, 100), -depth)
     logits[0, 7] = 0.0
     logits[0, 50:] -= math.log(3)
-    heads = sample(logits, Scheme(kind="threshold-sampling", replicas=2000))
+    heads = sample(logits, ThresholdSamplingScheme(replicas=2000))
     assert heads.ids.tolist() == [7]
     assert heads.sample_widths.tolist() == [1]
     drawn = counts(heads, 2000, 100)[:, 0]
@@ -228,7 +230,7 @@ def test_random_sampling_stores_no_head_and_the_whole_mass_as_tail():
 
 def test_threshold_heads_are_all_ids_of_at_least_theta():
     logits = zipf_logits(20, 2000, seed=3)
-    heads = sample(logits, Scheme(kind="threshold-sampling", theta=0.01003))
+    heads = sample(logits, ThresholdSamplingScheme(theta=0.01003))
     expected = (probabilities(logits) >= 0.01003).nonzero()
     np.testing.assert_array_equal(torch.repeat_interleave(heads.widths).numpy(), expected[0])
     np.testing.assert_array_equal(heads.ids.numpy(), expected[1])
@@ -237,7 +239,10 @@ def test_threshold_heads_are_all_ids_of_at_least_theta():
 @BOTH
 def test_what_is_measured_of_a_distribution_does_not_depend_on_the_scheme(scheme):
     logits = torch.cat([random_logits(5), torch.zeros(2, VOCAB_SIZE)])
-    heads, plain = sample(logits, scheme), select_heads(logits.clone(), Scheme(), torch.zeros(7, dtype=torch.long))
+    heads, plain = (
+        sample(logits, scheme),
+        select_heads(logits.clone(), ThresholdScheme(), torch.zeros(7, dtype=torch.long)),
+    )
     assert heads.top1_ids.tolist() == plain.top1_ids.tolist()
     torch.testing.assert_close(heads.entropy, plain.entropy)
     torch.testing.assert_close(heads.log_next, plain.log_next)
@@ -274,6 +279,11 @@ def test_a_row_that_is_not_finite_is_flagged_and_disturbs_no_other(scheme):
 def test_a_point_on_the_border_of_two_ids_draws_the_next_possible_one():
     logits = torch.full((1, 256), -math.inf)
     logits[0, :64] = logits[0, 192:] = 0.0
-    scheme = Scheme(kind="random-sampling", draws=2)
+    scheme = RandomSamplingScheme(draws=2)
     heads = sample(logits, scheme, torch.tensor([[[0.5, 0.25]]], dtype=torch.float64))
     assert heads.sample_ids.flatten().tolist() == [32, 192]
+
+
+def test_a_scheme_without_a_rule_for_its_draws_is_refused():
+    with pytest.raises(UnknownSchemeError, match="no rule gives the number of draws of scheme MadeUpScheme"):
+        num_draws(torch.zeros(2), MadeUpScheme(num_samples=1))
