@@ -293,7 +293,7 @@ def test_extra_temperatures_are_stored_and_are_part_of_the_settings(
 
 
 def test_extra_temperatures_of_samples_are_refused(corpus: Path, tiny_teacher: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="leave --temperatures out"):
+    with pytest.raises(UsageError, match="omit --temperatures"):
         run(settings(corpus, tiny_teacher, tmp_path / "out", head="random-sampling", temperatures=(2.0,)))
     assert not (tmp_path / "out").exists()
 
