@@ -1,9 +1,11 @@
 """A dataset with all that `inspect` shows: sources, outliers, timings, vocabulary statistics, a vocabulary."""
 
 import dataclasses
+import io
 from collections.abc import Callable
 
 import pytest
+from rich.console import Console
 from shards import commit
 
 from logitcask.schemas.dataset import snapshot_writer
@@ -29,6 +31,12 @@ def pieces(vocab_size: int) -> list[bytes]:
     words = [f" w{i}".encode() for i in range(vocab_size)]
     words[ESCAPE_ID], words[BROKEN_ID] = b"\x1b[31m", b"\xff"
     return words
+
+
+@pytest.fixture
+def console() -> Console:
+    """A console that is not a terminal; `console.file.getvalue()` is the printed text."""
+    return Console(file=io.StringIO(), width=100, highlight=False)
 
 
 @pytest.fixture

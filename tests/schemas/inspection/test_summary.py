@@ -1,4 +1,4 @@
-"""What the snapshot alone says, and that old snapshots still say what they can."""
+"""The summary comes from the snapshot alone; older snapshots give what they hold."""
 
 import json
 
@@ -12,7 +12,7 @@ from logitcask.schemas.inspection.summary import describe
 from logitcask.schemas.stats.target_statistics import Statistics
 
 
-def test_sources_add_up_to_the_whole(seen):
+def test_sources_add_up_to_the_total(seen):
     description = describe(seen)
     sources, total = description["sources"], description["total"]
     assert set(sources) == {"corpus", "news"}
@@ -36,7 +36,7 @@ def test_outliers_are_the_windows_with_the_largest_means(seen, shards):
     assert first["mean_nats"] == pytest.approx(max(means.values()), abs=1e-5)
 
 
-def test_costs_are_the_records_timings(seen, windows):
+def test_costs_come_from_the_timings_of_records(seen, windows):
     (cost,) = describe(seen)["cost"]["devices"].values()
     assert cost["worker_seconds"] == 2 * (2.0 + 0.25)
     assert cost["seconds_by_phase"] == {"encode": 1.0, "finish": 0.5, "forward": 3.0, "score": 4.0}
@@ -59,7 +59,7 @@ def test_a_snapshot_of_the_first_release_can_be_described(seen, tmp_path):
     assert description["total"]["tokens"] == seen.total().num_positions
 
 
-def test_records_of_the_first_release_are_read_as_if_nothing_were_known_by_source(seen):
+def test_records_of_the_first_release_can_be_read(seen):
     record = storage.read_json(storage.join(seen.url, record_path("targets", "train", "shard-0")))
     whole = UnitRecord.from_json(record)
     assert whole.by_source["corpus"].statistics.targets == whole.statistics.targets  # pyright: ignore

@@ -1,4 +1,4 @@
-"""The summary fits a screen, and is plain text wherever nobody can see colours."""
+"""The summary fits a screen, and has colors only on a terminal."""
 
 import io
 import re
@@ -26,7 +26,7 @@ def test_the_summary_fits_a_screen(seen, width):
     assert width < 100 or not [line for line in lines if "…" in line]
 
 
-def test_the_summary_says_what_is_there(seen):
+def test_the_summary_shows_every_figure(seen):
     shown = show(seen)
     for expected in (
         "test/teacher",
@@ -45,7 +45,7 @@ def test_the_summary_says_what_is_there(seen):
         assert expected in shown
 
 
-def test_there_are_colours_on_a_terminal_only(seen, capsys, monkeypatch):
+def test_only_a_terminal_gets_colors(seen, capsys, monkeypatch):
     assert "\x1b[" in show(seen, force_terminal=True, color_system="standard")
     assert "\x1b[3" not in show(seen, force_terminal=True, color_system="standard", no_color=True)
     assert cli.main(["inspect", seen.url]) == 0

@@ -1,4 +1,4 @@
-"""Sums over heads taken from stored bytes are those of decoded entries, row by row."""
+"""Sums over heads from stored bytes equal those of decoded entries."""
 
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ from logitcask.schemas.stats.vocabulary_statistics import WIDTHS
 
 
 def stored(rng: np.random.Generator, widths: list[int], without_target: tuple[int, ...] = ()) -> StoredTargets:
-    """Heads of these widths, of any bytes."""
+    """Heads of these widths, with random bytes."""
     num_rows, num_entries = len(widths), sum(widths)
     log_tail = np.log(rng.random(num_rows)).astype(np.float32)
     log_tail[list(without_target)] = np.nan
@@ -36,7 +36,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("widths", CASES.values(), ids=CASES)
-def test_the_mass_of_the_k_largest_is_that_of_sorted_decoded_rows(rng, widths):
+def test_the_mass_of_the_k_largest_equals_that_of_decoded_rows(rng, widths):
     targets = stored(rng, widths)
     decoded = targets.decode()
     rows = np.split(np.exp(decoded.head_log_probs.astype(np.float64)), decoded.head_offsets[1:-1])
@@ -45,7 +45,7 @@ def test_the_mass_of_the_k_largest_is_that_of_sorted_decoded_rows(rng, widths):
 
 
 @pytest.mark.parametrize("widths", CASES.values(), ids=CASES)
-def test_tails_and_largest_entries_are_those_that_decoding_gives(rng, widths):
+def test_tails_and_largest_entries_equal_the_decoded_ones(rng, widths):
     targets = stored(rng, widths)
     decoded, sums = targets.decode(), sum_heads(targets)
     assert targets.log_tail - sums.log_mass == pytest.approx(decoded.log_tail, rel=1e-6)

@@ -1,17 +1,13 @@
-"""Reading every row gives what a loop over rows would give, and notices a snapshot that says something else."""
+"""The statistics of every row equal those of a plain loop over rows; a snapshot that contradicts them is noticed."""
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from logitcask.schemas import cli
-from logitcask.schemas.errors import CorruptShardError
 from logitcask.schemas.format.reader import ShardReader
-from logitcask.schemas.inspection.deep.shard_sums import sum_shards
 from logitcask.schemas.inspection.deep.summary import describe_rows
 from logitcask.schemas.inspection.window import dataset_vocabulary
 
@@ -37,7 +33,7 @@ def rows(seen):
     return found
 
 
-def test_the_mass_of_heads_cut_to_k_is_that_of_sorted_rows(seen, rows):
+def test_the_mass_of_the_k_largest_equals_that_of_sorted_rows(seen, rows):
     deep = describe_rows(seen)
     for k, mass in deep["mass_of_top_k_stored"].items():
         assert mass == pytest.approx(np.mean([probs[: int(k)].sum() for *_, probs, _ in rows]), rel=1e-5)
@@ -45,7 +41,7 @@ def test_the_mass_of_heads_cut_to_k_is_that_of_sorted_rows(seen, rows):
     assert deep["share_of_heads_with_k"]["16"] == pytest.approx(wide_enough)
 
 
-def test_loss_is_laid_to_ids_and_entropy(seen, rows):
+def test_loss_by_id_and_its_correlation_with_entropy(seen, rows):
     deep = describe_rows(seen, dataset_vocabulary(seen))
     labeled = [row for row in rows if row[0] >= 0]
     losses, entropies = (np.array([row[i] for row in labeled], np.float64) for i in (1, 2))
@@ -70,13 +66,13 @@ def test_calibration_counts_hits_by_the_largest_probability(seen, rows):
         assert bucket["hit_rate"] == pytest.approx(np.mean([row[4] for row in inside]))
 
 
-def test_the_snapshot_s_figures_hold(seen):
+def test_the_figures_of_the_snapshot_are_confirmed(seen):
     checks = describe_rows(seen)["checks"]
     assert {check["what"] for check in checks} >= {"targets", "labels", "head entries", "mean entropy"}
     assert all(check["holds"] for check in checks)
 
 
-def test_a_snapshot_that_says_something_else_is_noticed(seen, tmp_path, capsys):
+def test_a_contradicting_snapshot_fails_a_check(seen, tmp_path, capsys):
     file = tmp_path / "seen/snapshots/000001.json"
     value = json.loads(file.read_text())
     value["splits"]["train"]["statistics"]["head_entries"] += 1
@@ -85,13 +81,13 @@ def test_a_snapshot_that_says_something_else_is_noticed(seen, tmp_path, capsys):
     assert "head entries" in capsys.readouterr().out
 
 
-def test_every_row_is_reported_to_the_progress_bar(seen):
+def test_progress_counts_every_row(seen):
     seen_rows = []
     describe_rows(seen, progress=seen_rows.append)
     assert sum(seen_rows) == seen.total().num_positions
 
 
-def test_a_dataset_without_heads_has_no_mass_to_cut(tmp_path, write_dataset, shards):
+def test_a_dataset_without_heads_has_no_mass_and_no_calibration(tmp_path, write_dataset, shards):
     name, split, windows, targets = shards[0]
     empty = dataclasses.replace(
         targets,
@@ -102,37 +98,3 @@ def test_a_dataset_without_heads_has_no_mass_to_cut(tmp_path, write_dataset, sha
     snapshot = write_dataset(str(tmp_path / "out"), [(name, split, windows, empty)])
     deep = describe_rows(snapshot)
     assert (deep["mass_of_top_k_stored"], deep["calibration"], deep["expected_calibration_error"]) == ({}, [], None)
-
-
-def test_several_processes_find_to_the_last_bit_what_one_finds(seen):
-    rows_of_shards = []
-    one = sum_shards(seen, lambda _rows: None, num_processes=1)
-    two = sum_shards(seen, rows_of_shards.append, num_processes=2)
-    assert one.statistics == two.statistics
-    for name in ("mass_of_top_k", "moments", "buckets", "label_ids", "by_label"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
-    assert rows_of_shards == [entry.num_positions for entry in seen.shards()]
-
-
-def test_a_shard_that_another_process_finds_damaged_is_named(seen):
-    file = Path(seen.shard_url(seen.shards()[1]))
-    group = pq.read_metadata(file).row_group(0)
-    columns = [group.column(index) for index in range(group.num_columns)]
-    (masses,) = (column for column in columns if column.path_in_schema == "q.list.element")
-    data = bytearray(file.read_bytes())
-    # Ids are not read: `verify` looks at them.
-    data[masses.data_page_offset + masses.total_compressed_size // 2] ^= 1
-    file.write_bytes(data)
-    with pytest.raises(CorruptShardError, match=file.name):
-        sum_shards(seen, lambda _rows: None, num_processes=2)
-
-
-def test_sums_do_not_depend_on_the_size_of_batches(seen, monkeypatch):
-    whole = describe_rows(seen)
-    monkeypatch.setattr("logitcask.schemas.inspection.deep.row_sums._BATCH_ROWS", 1)
-    by_block = describe_rows(seen)
-    assert len(by_block["calibration"]) == len(whole["calibration"])
-    for one, other in zip(by_block["calibration"], whole["calibration"], strict=True):
-        assert one == pytest.approx(other)
-    assert by_block["hardest_ids"] == whole["hardest_ids"]
-    assert by_block["mass_of_top_k_stored"] == pytest.approx(whole["mass_of_top_k_stored"])
