@@ -1,4 +1,4 @@
-"""The report in a real browser: what is drawn, what a token shows, keys, search, colours, phones, hostile text."""
+"""The report in a real browser: plots, tokens, keys, search, colors, phones, hostile text."""
 
 import math
 import os
@@ -20,7 +20,7 @@ from logitcask.schemas.report.windows import StudentRows
 
 pytestmark = pytest.mark.slow
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-# The row of window 0 that the tests look at: it has a label and a head, and is not the first of its part.
+# The row of window 0 that the tests use: it has a label and a head, and is not the first of its part.
 ROW = 10
 
 
@@ -36,7 +36,7 @@ def snapshot(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stored(snapshot):
-    """The shard that holds window 0, read plainly."""
+    """The shard that contains window 0."""
     with ShardReader(snapshot.shard_url(snapshot.shards()[0])) as reader:
         return reader.read()
 
@@ -64,7 +64,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser, file):
-    """Opens the report; afterwards nothing may have been said on the console or asked of a network."""
+    """Opens the report; in the end the browser's console must be empty, and no network request made."""
     contexts, complaints, requests = [], [], []
 
     def opened(**settings) -> Page:
@@ -92,7 +92,7 @@ def page(open_page) -> Page:
 
 
 def cell(page: Page, row: int):
-    """The token of a row of the window that is shown, while no part ends before it."""
+    """The token of a row of the window shown, if no part ends before it."""
     return page.locator(".token").nth(row)
 
 
@@ -108,7 +108,7 @@ def expected(stored, row: int) -> dict[int, float]:
     return {token_id: math.exp(-cost) for cost, token_id in sorted(head)[:8]}
 
 
-def test_everything_is_drawn_and_named(page):
+def test_every_plot_and_table_is_drawn_and_named(page):
     expect(page.locator("h1")).to_contain_text("cask")
     titles = page.locator(".plot h3").all_inner_texts()
     assert titles[:6] == [
@@ -126,7 +126,7 @@ def test_everything_is_drawn_and_named(page):
     assert "NaN" not in page.content().split('type="application/json"')[0]
 
 
-def test_pointing_at_a_token_shows_the_distribution_that_was_to_predict_it(page, stored):
+def test_pointing_at_a_token_shows_the_distribution_that_predicts_it(page, stored):
     cell(page, ROW).hover()
     assert distribution(page) == pytest.approx(expected(stored, ROW - 1), rel=1e-3)
     tail = math.exp(stored.targets.log_tail[ROW - 1])
@@ -144,7 +144,7 @@ def test_the_masses_in_the_panel_sum_to_one(page):
         assert sum(masses) == pytest.approx(1, abs=2e-3)
 
 
-def test_a_click_keeps_a_token_and_escape_lets_go(page, stored):
+def test_a_click_keeps_a_token_and_escape_releases_it(page, stored):
     cell(page, ROW).click()
     cell(page, ROW + 3).hover()
     assert distribution(page) == pytest.approx(expected(stored, ROW - 1), rel=1e-3)
@@ -154,7 +154,7 @@ def test_a_click_keeps_a_token_and_escape_lets_go(page, stored):
     assert distribution(page) == pytest.approx(expected(stored, ROW + 3), rel=1e-3)
 
 
-def test_keys_lead_from_token_to_token(page, stored):
+def test_arrow_keys_move_from_token_to_token(page, stored):
     page.locator("#query").focus()
     page.keyboard.press("Tab")
     expect(cell(page, 0)).to_be_focused()
@@ -172,13 +172,13 @@ def test_keys_lead_from_token_to_token(page, stored):
     assert page.locator('.token[tabindex="0"]').count() == 1
 
 
-def test_after_the_last_token_of_a_part_stands_its_target_too(page, stored):
+def test_the_target_after_the_last_token_of_a_part_is_shown(page, stored):
     cell(page, 24).hover()
     expect(cell(page, 24)).to_have_text("⋯")
     assert distribution(page) == pytest.approx(expected(stored, 23), rel=1e-3)
 
 
-def test_shading_is_by_what_was_chosen(page):
+def test_tokens_are_shaded_by_the_chosen_measure(page):
     levels = {}
     for name in ("Teacher loss", "Entropy", "Student’s error"):
         page.get_by_text(name, exact=True).first.click()
@@ -190,7 +190,7 @@ def test_shading_is_by_what_was_chosen(page):
     assert rising[-1] > rising[0]
 
 
-def test_the_darkest_tokens_are_those_at_or_above_what_the_legend_says(page):
+def test_the_darkest_tokens_reach_the_maximum_of_the_legend(page):
     darkest = """() => reader.cells.flatMap((cell, i) => cell.target < 0 ? [] : [[
       Number(reader.elements[i].dataset.level), REPORT.windows[reader.window].loss[cell.target], reader.shade.max
     ]])"""
@@ -207,7 +207,7 @@ def test_a_window_opens_at_its_beginning(open_page):
     assert page.locator("#text").evaluate("text => text.scrollTop") == 0
 
 
-def test_search_finds_words_and_leads_to_them(page, stored):
+def test_search_finds_words_and_opens_their_window(page, stored):
     block = stored.windows
     rows = slice(block.window_offsets[2], block.window_offsets[3])
     wanted = " ".join(f"WORD{token}" for token in block.token[rows][5:8])
@@ -219,7 +219,7 @@ def test_search_finds_words_and_leads_to_them(page, stored):
     expect(page.locator(".token:focus")).to_contain_text(f"word{block.token[rows][5]}")
 
 
-def test_the_colours_follow_the_system_and_the_switch(open_page):
+def test_the_colors_follow_the_system_and_the_theme_button(open_page):
     def ground(page: Page) -> str:
         return page.evaluate("getComputedStyle(document.body).backgroundColor")
 
@@ -256,7 +256,7 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_the_contrast_that_accessibility_asks_for(open_page, scheme):
+def test_text_has_the_contrast_that_wcag_requires(open_page, scheme):
     page = open_page(color_scheme=scheme)
     cell(page, ROW).click()
     for name in ("Teacher loss", "Entropy", "Student’s error"):
@@ -265,7 +265,7 @@ def test_text_has_the_contrast_that_accessibility_asks_for(open_page, scheme):
 
 
 @pytest.mark.parametrize("width", [320, 360])
-def test_a_phone_scrolls_one_way_and_a_tap_opens_a_sheet(open_page, stored, width):
+def test_a_phone_scrolls_only_vertically_and_a_tap_opens_a_sheet(open_page, stored, width):
     page = open_page(viewport={"width": width, "height": 720}, has_touch=True, is_mobile=True)
     assert page.evaluate("document.documentElement.scrollWidth") == width
     cell(page, ROW).tap()
@@ -278,7 +278,7 @@ def test_a_phone_scrolls_one_way_and_a_tap_opens_a_sheet(open_page, stored, widt
     expect(page.locator("#panel")).to_be_hidden()
 
 
-def test_a_plot_is_read_with_the_pointer_and_with_keys(page):
+def test_pointer_and_keys_read_the_values_of_a_plot(page):
     plot = page.locator(".plot").first
     summary = plot.locator(".readout").inner_text()
     plot.locator("svg").hover()
@@ -293,14 +293,14 @@ def test_a_plot_is_read_with_the_pointer_and_with_keys(page):
     assert plot.locator(".readout").inner_text() != first
 
 
-def test_a_plot_that_is_tapped_goes_on_saying_what_was_tapped(open_page):
+def test_a_tapped_plot_keeps_showing_the_tapped_value(open_page):
     page = open_page(viewport={"width": 390, "height": 720}, has_touch=True, is_mobile=True)
     plot = page.locator(".plot").first
     plot.locator("svg").tap()
     assert "of rows" in plot.locator(".readout").inner_text()
 
 
-def test_bars_of_head_widths_are_of_widths_that_occur(page, snapshot):
+def test_bars_of_head_widths_cover_the_widths_that_occur(page, snapshot):
     plot = page.locator(".plot", has=page.get_by_text("Head width", exact=True))
     plot.locator("svg").focus()
     widths = snapshot.total().statistics.head_widths
@@ -310,7 +310,7 @@ def test_bars_of_head_widths_are_of_widths_that_occur(page, snapshot):
         assert int(label.split("–")[0 if key == "Home" else -1]) == width
 
 
-def test_sources_are_sorted_by_the_column_that_is_clicked(page):
+def test_a_click_on_a_column_sorts_the_sources(page):
     page.locator("#source-table th button").first.click()
     assert page.locator("#source-table tbody th").all_inner_texts() == ["held-out", "train"]
     page.locator("#source-table th button").first.click()
@@ -318,7 +318,7 @@ def test_sources_are_sorted_by_the_column_that_is_clicked(page):
 
 
 def test_hostile_text_stays_text(page):
-    """In a document, in its id, and in what the search shows; no image, no dialog, no second script."""
+    """In a document, in its id, and in search results: no image, no dialog, no further script."""
     expect(cell(page, 1)).to_contain_text(HOSTILE)
     expect(page.locator(".part").first).to_contain_text(HOSTILE)
     page.locator("#query").fill("onerror")

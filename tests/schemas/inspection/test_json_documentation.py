@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from json_paths import leaves
 from repository import ROOT
 
 from logitcask.schemas import cli
@@ -25,14 +26,6 @@ def documented(section: str) -> set[str]:
 
 def _prefixes(heading: str) -> list[str]:
     return [f"{prefix}." for prefix in PREFIXES.get(heading, ())] or [""]
-
-
-def leaves(value, path: str = "") -> set[str]:
-    if isinstance(value, dict) and value:
-        return {leaf for key, one in value.items() for leaf in leaves(one, f"{path}.{key}" if path else key)}
-    if isinstance(value, list) and value:
-        return {leaf for one in value for leaf in leaves(one, f"{path}[]")}
-    return {path}
 
 
 def matches(pattern: str, leaf: str) -> bool:

@@ -1,4 +1,4 @@
-"""The page is one file that carries everything, and from which no text of a corpus can break out."""
+"""The page is one self-contained file, and text of the corpus cannot become markup in it."""
 
 import base64
 import hashlib
@@ -37,7 +37,7 @@ def page(report):
     return render_page(report).decode()
 
 
-def test_the_data_comes_back_as_it_was(report, page):
+def test_the_embedded_data_is_unchanged(report, page):
     (data,) = DATA.findall(page)
     assert json.loads(data) == json.loads(json.dumps(report))
 
@@ -51,17 +51,17 @@ def test_no_text_of_the_corpus_is_markup(report, page):
 
 
 @pytest.mark.parametrize("text", ["</script>", "<!--", "]]>", "&lt;", "\u2028\u2029", "\x00\x1f", "{{script}}"])
-def test_whatever_is_embedded_comes_back_and_holds_no_markup(text):
+def test_embedded_json_is_unchanged_and_contains_no_markup(text):
     embedded = embed_json({text: [text]})
     assert not set("<>&\u2028\u2029") & set(embedded)
     assert json.loads(embedded) == {text: [text]}
 
 
-def test_a_lone_surrogate_does_not_stop_the_page(report):
+def test_a_lone_surrogate_does_not_break_the_page(report):
     render_page({**report, "scheme_words": "\ud800"})
 
 
-def test_the_policy_allows_this_style_and_this_script_and_nothing_else(page):
+def test_the_policy_allows_only_this_style_and_this_script(page):
     (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
     (style,) = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
@@ -70,7 +70,7 @@ def test_the_policy_allows_this_style_and_this_script_and_nothing_else(page):
     assert "unsafe" not in policy
 
 
-def test_nothing_in_the_page_names_another_file(page):
+def test_the_page_refers_to_no_other_file(page):
     template = DATA.sub("", page)
     links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", template)
     assert {link for link in links if not link.startswith(("#", "data:"))} == set()
@@ -83,14 +83,14 @@ def test_the_script_never_parses_markup():
 
 
 def test_a_page_of_the_default_size_stays_under_three_megabytes(report, page):
-    """Also with a student, which adds a third; what does not grow with the sample is small."""
+    """Even with a student, which adds a third; the parts that do not grow with the sample are small."""
     windows_bytes = len(embed_json(report["windows"]).encode())
     assert len(page.encode()) - windows_bytes < 150_000
     assert windows_bytes / report["sample"]["tokens"] * SampleSize().num_tokens < 2_850_000
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_page(tmp_path):
+def test_the_wheel_contains_the_files_of_the_page(tmp_path):
     (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     assets = {path.name for path in (ROOT / "schemas/report").iterdir() if path.suffix in (".html", ".css", ".js")}
     assert {f"logitcask/schemas/report/{name}" for name in assets} <= set(ZipFile(wheel).namelist())
