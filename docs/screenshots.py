@@ -1,6 +1,6 @@
-"""Pictures of a report for the README: `python docs/screenshots.py REPORT.html`, or `make screenshots` after a demo.
+"""Screenshots of a report for the README: `python docs/screenshots.py REPORT.html`, or `make screenshots` after a demo.
 
-Needs Debian's chromium, or the one that CHROMIUM names.
+Requires Debian's chromium, or another one named by the environment variable CHROMIUM.
 """
 
 import argparse
@@ -18,10 +18,10 @@ PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobil
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("report", type=Path)
-    parser.add_argument("--out", type=Path, default=IMAGES, help="directory of the pictures")
-    parser.add_argument("--window", type=int, default=0, help="which of the sampled windows is shown")
-    parser.add_argument("--token", type=int, default=40, help="which of its tokens is chosen")
-    parser.add_argument("--shade", default="Student’s error", help="what the dark picture is shaded by")
+    parser.add_argument("--out", type=Path, default=IMAGES, help="directory of the screenshots")
+    parser.add_argument("--window", type=int, default=0, help="index of the sampled window to show")
+    parser.add_argument("--token", type=int, default=40, help="index of the token to choose")
+    parser.add_argument("--shade", default="Student’s error", help="shading of the dark screenshot")
     settings = parser.parse_args()
     settings.out.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
@@ -30,7 +30,7 @@ def main() -> None:
         light = opened(browser, settings, color_scheme="light", **DESKTOP)
         choose(light, settings, "body")
         light.screenshot(path=settings.out / "report-light.png")
-        # As tall as the page: nothing scrolls, so the bar at the top lies over nothing.
+        # As tall as the page: without scrolling, the bar at the top covers nothing.
         light.set_viewport_size({"width": 1240, "height": 4000})
         light.locator("#distributions").screenshot(path=settings.out / "report-plots.png")
         dark = opened(browser, settings, color_scheme="dark", **DESKTOP)
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def opened(browser: Browser, settings: argparse.Namespace, **context: object) -> Page:
-    """The report with its window chosen."""
+    """The report, with its window chosen."""
     page = browser.new_context(**context).new_page()  # pyright: ignore[reportArgumentType]
     page.goto(settings.report.resolve().as_uri())
     page.locator("html[data-ready]").wait_for(state="attached")
@@ -53,7 +53,7 @@ def opened(browser: Browser, settings: argparse.Namespace, **context: object) ->
 
 
 def choose(page: Page, settings: argparse.Namespace, top: str) -> None:
-    """Keeps a token, and brings an element to the top of the view."""
+    """Chooses a token, and scrolls an element to the top of the view."""
     page.locator(".token").nth(settings.token).click()
     page.mouse.move(0, 0)
     page.evaluate("top => document.querySelector(top).scrollIntoView({ behavior: 'instant' })", top)

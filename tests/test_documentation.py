@@ -1,4 +1,4 @@
-"""README and the other pages say what is true of the code: files exist, options exist, the example is the example."""
+"""README and the other pages agree with the code: linked files, options, commands and the example exist."""
 
 import re
 import shlex
@@ -26,20 +26,20 @@ def options_of(words: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_link_leads_to_a_file(page):
+def test_every_link_names_an_existing_file(page):
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
         assert (ROOT / target).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_command_line_uses_options_that_exist(page):
+def test_every_command_line_uses_existing_options(page):
     for line in (line for block in code_blocks(page) for line in COMMAND_LINE.findall(block)):
         words = shlex.split(line.replace("[", "").replace("]", ""))[1:]
         unknown = {word for word in words if word.startswith("--")} - options_of(words)
         assert not unknown, line
 
 
-def test_the_readme_shows_the_example_that_is_tested():
+def test_the_readme_shows_the_tested_example():
     (block,) = code_blocks("README.md", "python")
     example = (ROOT / "examples/train_student.py").read_text()
     for statement in block.strip().split("\n\n"):
@@ -47,7 +47,7 @@ def test_the_readme_shows_the_example_that_is_tested():
             assert paragraph.strip() in example
 
 
-def test_the_tree_in_the_readme_names_what_is_there():
+def test_the_tree_in_the_readme_names_existing_files():
     (tree,) = [block for block in code_blocks("README.md") if "schemas/" in block]
     for line in tree.strip().splitlines():
         assert (ROOT / line.split()[0]).exists(), line
