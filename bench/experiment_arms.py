@@ -59,8 +59,8 @@ class Arm:
 
 ARMS = (
     Arm(name="cross-entropy", scheme="top-12", alpha=0.0, published=2.81),
-    Arm(name="top-12 renormalised", scheme="top-12", loss=LossSettings(tail="renormalise"), published=2.87),
-    Arm(name="top-50 renormalised", scheme="top-50", loss=LossSettings(tail="renormalise"), published=2.80),
+    Arm(name="top-12 renormalized", scheme="top-12", loss=LossSettings(tail="renormalize"), published=2.87),
+    Arm(name="top-50 renormalized", scheme="top-50", loss=LossSettings(tail="renormalize"), published=2.80),
     Arm(name="top-50 + other", scheme="top-50", published=2.77, published_share=0.59),
     Arm(
         name="top-50, residual to label",

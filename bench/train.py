@@ -32,9 +32,9 @@ from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, Tokeni
 from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.schemas.format.targets import Kind, Part, Targets, Windows
 from logitcask.schemas.format.writer import encode_shard
-from logitcask.student.data.batch_plan import BatchPlan, RankBatches
 from logitcask.student.data.collator import Batch, collate
 from logitcask.student.data.dataset import EpochWindows, SoftTargetDataset
+from logitcask.student.data.global_batches import GlobalBatches, RankBatches
 from logitcask.student.data.order import WindowOrder
 from logitcask.student.init.scratch import ScratchSizes, random_student
 from logitcask.student.losses.full_kl import FullObjective, linear_full_kl
@@ -147,22 +147,23 @@ def losses(size: Size, student: PreTrainedModel, live: LiveTeacher) -> dict[str,
             teacher_logits=live.logits_of(batch), vocab_size=size.vocab_size, labels=batch["labels"],
             kl_weight=1 / len(batch["labels"]),
         )  # fmt: skip
-        hidden = hidden_states(student, batch["input_ids"], batch["position_ids"]).flatten(0, 1)
-        return linear_full_kl(hidden[batch["scored_rows"]], output_projection(student), objective).loss
+        hidden = hidden_states(student, batch["input_ids"], batch["position_ids"]).flatten(0, 1)[batch["scored_rows"]]
+        projection = output_projection(student)
+        return linear_full_kl(hidden, projection.weight, projection.bias, objective, softcap=projection.softcap).loss
 
     return {"plain cross-entropy": plain, "cached targets": cached, "live teacher, full KL": online}
 
 
 def batches(size: Size, dataset: SoftTargetDataset, num_workers: int, number: int) -> Iterator[tuple[Batch, float]]:
     """Batches on the device, and how long each was waited for."""
-    plan = BatchPlan(
+    global_batches = GlobalBatches(
         order=WindowOrder(sources=dataset.sources(), seed=0), batch_size_windows=size.batch_windows,
         micro_batch_windows=size.batch_windows, num_batches=number,
     )  # fmt: skip
     loader = iter(
         DataLoader(
             EpochWindows(dataset),
-            batch_sampler=RankBatches(plan, 0),
+            batch_sampler=RankBatches(global_batches, 0),
             collate_fn=collate,
             num_workers=num_workers,
             pin_memory=size.device == "cuda",

@@ -1,1 +1,1 @@
-"""The student: a dataset over target shards, the losses, and a trainer. No teacher in the loop."""
+"""The student: a dataset over target shards, the losses, and a trainer. No teacher is loaded for training."""

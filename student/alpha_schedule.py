@@ -1,7 +1,8 @@
 """The weight of the teacher's loss over a run: a pure function of the step.
 
 The loss is α · KL + (1 − α) · cross-entropy. Peng et al. ("Pre-training Distillation for Large Language Models", 2024)
-found a constant 0.9 the best static mix, and a warm-up–stable–decay α with a learning rate of the same shape better.
+found 0.9 the best constant α, and an even better result with a warm-up–stable–decay α and a learning rate of the same
+shape.
 """
 
 from dataclasses import dataclass
@@ -18,13 +19,13 @@ class AlphaSchedule:
 
     Attributes:
         shape: "constant": `alpha`. "linear": from `alpha` at the first step to `end` at the last. "wsd": from `end` up
-            to `alpha` over the first `warmup_steps`, there until the last `decay_steps`, down to `end` over those.
+            to `alpha` over the first `warmup_steps`, constant, then down to `end` over the last `decay_steps`.
         alpha: The weight of the KL, 0 to 1.
-        end: Where "linear" ends, and "wsd" begins and ends.
-        warmup_steps, decay_steps: Of "wsd".
+        end: Last value of "linear", first and last value of "wsd".
+        warmup_steps, decay_steps: For "wsd" only.
 
     Raises:
-        UsageError: A weight outside 0 to 1, or steps that the shape does not have.
+        UsageError: A weight outside 0 to 1, or steps that the shape does not use.
     """
 
     shape: AlphaShape = "constant"
@@ -36,22 +37,25 @@ class AlphaSchedule:
     def __post_init__(self) -> None:
         for name in ("alpha", "end"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"alpha is the weight of the KL, from 0 to 1; found {name} {getattr(self, name)}")
+                raise UsageError(
+                    f"alpha is the weight of the KL and must be from 0 to 1; found {name} {getattr(self, name)}"
+                )
         steps = (self.warmup_steps, self.decay_steps)
         if min(steps) < 0 or (self.shape != "wsd" and any(steps)):
             raise UsageError(
-                f"warm-up and decay steps of alpha are counts, for the shape wsd alone; found {steps} with {self.shape}"
+                "warm-up and decay steps of alpha must not be negative, and only the shape wsd uses them; "
+                f"found {steps} with {self.shape}"
             )
         if self.shape == "wsd" and not any(steps):
-            raise UsageError("alpha of shape wsd needs warm-up or decay steps; without any it is constant")
+            raise UsageError("alpha of shape wsd needs warm-up or decay steps; without them use the shape constant")
 
     def at(self, step: int, num_steps: int) -> float:
-        """α of step `step`, counted from 0, of a run of `num_steps`."""
+        """α of step `step`, counted from 0, in a run of `num_steps`."""
         if self.shape == "constant":
             return self.alpha
         if self.shape == "linear":
             return self.alpha + (self.end - self.alpha) * min(1.0, step / max(1, num_steps - 1))
-        # The step before the first and the one after the last are at `end`.
+        # The step before the first and the step after the last are at `end`.
         rise = (step + 1) / (self.warmup_steps + 1)
         fall = (num_steps - step) / (self.decay_steps + 1)
         return self.end + (self.alpha - self.end) * max(0.0, min(1.0, rise, fall))
@@ -63,5 +67,5 @@ class AlphaSchedule:
 
     @property
     def depends_on_length(self) -> bool:
-        """Whether α of a step changes with the number of steps in the run."""
+        """Whether α of a step depends on the number of steps in the run."""
         return self.shape == "linear" or self.decay_steps > 0

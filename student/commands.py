@@ -1,4 +1,4 @@
-"""`logitcask train`, `logitcask eval` and `logitcask student init`. Nothing heavy is imported until they run."""
+"""`logitcask train`, `logitcask eval` and `logitcask student init`. Heavy imports wait until a command runs."""
 
 import json
 import math
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from logitcask.student.training.run import TrainResult
 
 
-TEACHER_LOSS = "teacher loss (nats)"
+_TEACHER_LOSS = "teacher loss (nats)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Train(TrainSettings):
     """Train a student from the stored targets of a dataset; no teacher is loaded.
 
-    Evaluates on the held-out shards before and after, and leaves the trained student in RUN/student, which plain
-    `transformers` loads. With --online a live teacher takes the place of the stored targets, for comparison.
+    The student is evaluated on the held-out shards before and after training. It is written to RUN/student, which plain
+    `transformers` can load. With --online, a live teacher replaces the stored targets, for comparison.
 
     Example:
         logitcask train OUT --student STUDENT --out RUN --steps 200 --batch-windows 8
     """
 
     def __post_init__(self) -> None:
-        # Checked when it runs: the parser would put what is wrong into words of its own.
+        # `run` checks the settings: the parser would replace our messages with its own.
         pass
 
     def run(self) -> int:
@@ -40,21 +40,21 @@ class Train(TrainSettings):
         if self.online is None:
             result = train(TrainSettings(**asdict(self)))
         else:
-            # One of the two folders that may load a live teacher: imported only if the user asks for one.
+            # Only `online` and `init` may load a teacher, so this is imported only with --online.
             from logitcask.student.online.run import online_trainer
 
             result = train(TrainSettings(**asdict(self)), choose_trainer=online_trainer)
-        if os.environ.get("RANK", "0") == "0":  # under torchrun every process comes here
+        if os.environ.get("RANK", "0") == "0":  # under torchrun every process runs this
             _print_result(result)
         return 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Eval(EvalSettings):
-    """Measure a student on held-out shards: loss, perplexity, KL to the teacher, agreement, calibration.
+    """Evaluate a student on held-out shards: loss, perplexity, KL to the teacher, agreement, calibration.
 
-    The KL is over the stored buckets, a lower bound of the full one; with --online a live teacher gives that too. Exit
-    status: 0 measured, 1 bad data, 2 bad usage.
+    The KL is over the stored buckets, a lower bound of the full KL. With --online, a live teacher gives the full KL
+    too. Exit status: 0 success, 1 bad data, 2 bad usage.
 
     Example:
         logitcask eval RUN --shards OUT
@@ -72,53 +72,49 @@ class Eval(EvalSettings):
         if self.json:
             print(json.dumps(evaluation.to_json(), indent=1))
         else:
-            for name, value in _named(evaluation):
-                print(f"{name:<32}{_figure(value):>12}")
-            counted = f"{evaluation.num_targets:,} targets and {evaluation.num_labels:,} labels"
-            print(f"over {counted} in {evaluation.num_windows:,} windows")
+            for name, value in _labeled(evaluation).items():
+                print(f"{name:<32}{_formatted(value):>12}")
+            counts = f"{evaluation.num_targets:,} targets and {evaluation.num_labels:,} labels"
+            print(f"over {counts} in {evaluation.num_windows:,} windows")
         return 0
 
 
 def _print_result(result: "TrainResult") -> None:
     """The held-out evaluation before and after, on stdout."""
     if result.before and result.after:
+        before, after = _labeled(result.before), _labeled(result.after)
         print(f"{'held-out':<32}{'before':>12}{'after':>12}")
-        for name, before, after in _compared(result.before, result.after):
-            print(f"{name:<32}{_figure(before):>12}{_figure(after):>12}")
-        print(f"{TEACHER_LOSS:<32}{'':>12}{_figure(result.after.teacher_loss_nats):>12}")
+        for name in after:
+            first = "" if name == _TEACHER_LOSS else _formatted(before[name])
+            print(f"{name:<32}{first:>12}{_formatted(after[name]):>12}")
     print(f"student: {result.student}")
 
 
-def _figure(value: float) -> str:
+def _formatted(value: float) -> str:
     return f"{value:.4f}" if value < 1000 else f"{value:,.0f}"
 
 
-def _compared(before: "Evaluation", after: "Evaluation") -> list[tuple[str, float, float]]:
-    pairs = zip(_named(before), _named(after), strict=True)
-    return [(name, first, second) for (name, first), (_, second) in pairs if name != TEACHER_LOSS]
-
-
-def _named(evaluation: "Evaluation") -> list[tuple[str, float]]:
-    """All figures that exist, with the names people read."""
-    figures = [
-        ("KL to the teacher (nats)", evaluation.kl_nats),
-        ("full KL to the teacher (nats)", evaluation.full_kl_nats),
-        ("next-token loss (nats)", evaluation.loss_nats),
-        ("perplexity", evaluation.perplexity),
-        ("top-1 agreement with text", evaluation.top1_agreement),
-        ("top-1 agreement with teacher", evaluation.teacher_agreement),
-        ("calibration error (15 bins)", evaluation.calibration_error),
-        (TEACHER_LOSS, evaluation.teacher_loss_nats),
-    ]
-    return [(name, value) for name, value in figures if not math.isnan(value)]
+def _labeled(evaluation: "Evaluation") -> dict[str, float]:
+    """All values that exist, by human-readable name."""
+    values = {
+        "KL to the teacher (nats)": evaluation.kl_nats,
+        "full KL to the teacher (nats)": evaluation.full_kl_nats,
+        "next-token loss (nats)": evaluation.loss_nats,
+        "perplexity": evaluation.perplexity,
+        "top-1 agreement with text": evaluation.top1_agreement,
+        "top-1 agreement with teacher": evaluation.teacher_agreement,
+        "calibration error (15 bins)": evaluation.calibration_error,
+        _TEACHER_LOSS: evaluation.teacher_loss_nats,
+    }
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentInit(DecoderSizes):
     """Make a student: layers of the teacher, a checkpoint, or random weights.
 
-    With --teacher and --keep-layers or --layers the student is cut from the teacher; with --teacher and --scratch it
-    is random, with the teacher's tokenizer and vocabulary; with --from it is a checkpoint as it is.
+    With --teacher and --keep-layers or --layers, the student is pruned from the teacher. With --teacher and --scratch,
+    its weights are random, with the teacher's tokenizer and vocabulary. With --from, it is an unchanged checkpoint.
 
     Example:
         logitcask student init --teacher TEACHER --keep-layers 0,5,10,15,20,25 --out STUDENT
@@ -129,19 +125,19 @@ class StudentInit(DecoderSizes):
     teacher: str | None = None
     """Directory, .gguf file or hub id of the teacher."""
     from_checkpoint: Annotated[str | None, tyro.conf.arg(aliases=["--from"])] = None
-    """Directory, .gguf file or hub id whose weights to take whole."""
+    """Directory, .gguf file or hub id of a checkpoint to use unchanged."""
     keep_layers: str | None = None
     """Layers of the teacher to keep: 0,5,10."""
     layers: int | None = None
-    """Keep so many layers, evenly spaced; with --scratch: the depth."""
+    """Number of layers to keep, evenly spaced; with --scratch: the depth."""
     keep_mlp_width: int | None = None
-    """Keep so many neurons of each of the teacher's feed-forward layers: those whose weights are largest."""
+    """Number of neurons to keep in each of the teacher's feed-forward layers: those with the largest weights."""
     scratch: bool = False
-    """Random weights: Gemma-2-style by the sizes below, or as --model-config says."""
+    """Use random weights, with the sizes below or the architecture of --model-config."""
     model_config: str | None = None
     """With --scratch: a config.json of transformers instead of sizes."""
     seed: int = 0
-    """With --scratch: of the weights."""
+    """With --scratch: seed of the weights."""
 
     def run(self) -> int:
         from logitcask.student.init import make_student
@@ -152,7 +148,7 @@ class StudentInit(DecoderSizes):
         elif self.scratch:
             model = self._from_scratch()
         else:
-            assert self.teacher is not None, "checked"
+            assert self.teacher is not None, "checked by _check"
             keep = None if self.keep_layers is None else parse_layers(self.keep_layers)
             model = make_student.prune_teacher(
                 self.teacher, self.out, keep_layers=keep, layers=self.layers, mlp_width=self.keep_mlp_width
@@ -163,28 +159,28 @@ class StudentInit(DecoderSizes):
 
     def _check(self) -> None:
         if (self.teacher is None) == (self.from_checkpoint is None):
-            raise UsageError("give either --teacher (to cut layers from it, or with --scratch) or --from CHECKPOINT")
-        cuts = [self.keep_layers, self.layers, self.keep_mlp_width]
-        if self.from_checkpoint is not None and (self.scratch or any(cut is not None for cut in cuts)):
-            raise UsageError("--from takes a checkpoint as it is; to cut layers from it, use --teacher")
+            raise UsageError("give either --teacher (to prune it, or with --scratch) or --from CHECKPOINT")
+        pruning = [self.keep_layers, self.layers, self.keep_mlp_width]
+        if self.from_checkpoint is not None and (self.scratch or any(option is not None for option in pruning)):
+            raise UsageError("--from uses a checkpoint unchanged; to prune it, use --teacher")
         if self.model_config is not None and not self.scratch:
-            raise UsageError("--model-config is for --scratch")
+            raise UsageError("--model-config needs --scratch")
         if self.keep_layers is not None and self.layers is not None:
-            raise UsageError("say which layers to keep (--keep-layers 0,5,10) or how many (--layers 6), not both")
-        if self.teacher is not None and not self.scratch and all(cut is None for cut in cuts):
+            raise UsageError("give the layers to keep (--keep-layers 0,5,10) or their number (--layers 6), not both")
+        if self.teacher is not None and not self.scratch and all(option is None for option in pruning):
             raise UsageError(
-                "say what to keep of the teacher (--keep-layers, --layers, --keep-mlp-width), or --scratch"
+                "give what to keep of the teacher (--keep-layers, --layers, --keep-mlp-width), or --scratch"
             )
         if self.scratch and (self.keep_layers is not None or self.keep_mlp_width is not None):
             raise UsageError(
-                "--keep-layers and --keep-mlp-width cut a teacher; with --scratch give --layers, --mlp-width"
+                "--keep-layers and --keep-mlp-width prune a teacher; with --scratch use --layers and --mlp-width"
             )
 
     def _from_scratch(self):
         from logitcask.student.init import make_student
         from logitcask.student.init.scratch import ScratchSizes
 
-        assert self.teacher is not None, "checked"
+        assert self.teacher is not None, "checked by _check"
         named = {field.name: getattr(self, field.name) for field in fields(DecoderSizes)}
         sizes = ScratchSizes(**named, layers=self.layers or ScratchSizes().layers)
         return make_student.from_scratch(
@@ -201,4 +197,4 @@ def parse_layers(text: str) -> list[int]:
     try:
         return [int(word) for word in text.split(",")]
     except ValueError as error:
-        raise UsageError(f"--keep-layers wants numbers like 0,5,10; found {text!r}") from error
+        raise UsageError(f"--keep-layers expects numbers like 0,5,10; found {text!r}") from error

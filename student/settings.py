@@ -1,42 +1,51 @@
-"""Settings of runs and of new students, without anything heavy: the commands show them before torch is imported.
+"""Settings of runs and of new students. Nothing heavy is imported: the commands show them before torch is imported.
 
-A field's text below it is what `--help` says of its flag.
+The text below a field is the help text of its flag.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
 import tyro
 
 from logitcask.schemas.errors import UsageError
 from logitcask.student.alpha_schedule import AlphaSchedule, AlphaShape
 
-Tail = Literal["other", "renormalise", "raw", "residual", "label", "sample", "blend"]
+Tail = Literal["other", "renormalize", "raw", "residual", "label", "sample", "blend"]
 DivergenceName = Literal["forward", "reverse", "jsd"]
 Tempering = Literal["exact", "head"]
 FeedForward = Literal["geglu", "swiglu", "reglu", "gelu", "relu"]
 
 GIB = 1 << 30
 
+_RENAMED_TAILS: dict[str, Tail] = {"renormalise": "renormalize"}
+
+
+def current_tail(tail: str) -> Tail:
+    """A tail treatment under its current name; old settings and checkpoints may hold an older one."""
+    return _RENAMED_TAILS.get(tail, cast(Tail, tail))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossFields:
-    """Which loss between the teacher's targets and the student; `student.losses.loss_settings` gives it meaning."""
+    """The loss between the teacher's targets and the student; `student.losses.loss_settings` implements it."""
+
+    old_names: ClassVar[dict[str, str]] = {f"tail={old}": f"tail={new}" for old, new in _RENAMED_TAILS.items()}
 
     tail: Tail = "other"
-    """What becomes of the teacher's mass outside the stored head. other: one bucket. renormalise, raw: forgotten, two
-    biased baselines. residual: given to the actual next token. label: a bucket, and one more for the next token.
-    sample: carried by sampled ids, unbiased. blend: partly by them, partly by the bucket."""
+    """How to treat the teacher's mass outside the stored head. other: one bucket. renormalize, raw: ignore it, two
+    biased baselines. residual: add it to the actual next token. label: one bucket, and one more for the next token.
+    sample: sampled ids carry it, unbiased. blend: sampled ids carry a part, the bucket the rest."""
     divergence: DivergenceName = "forward"
-    """Between teacher and student: KL(teacher, student), KL(student, teacher), or Jensen-Shannon."""
+    """Divergence between teacher and student: KL(teacher, student), KL(student, teacher), or Jensen-Shannon."""
     jsd_beta: float = 0.5
-    """The teacher's share in the mixture of jsd."""
+    """The teacher's share in the mixture, with --divergence jsd."""
     sample_share: float = 0.5
     """The share of the tail that sampled ids carry, with --tail blend."""
     temperature: float = 1.0
-    """Of the divergence; loss and gradient are multiplied by its square."""
+    """Temperature of the divergence; loss and gradient are multiplied by its square."""
     tempering: Tempering = "exact"
-    """exact: needs shards annotated with that temperature. head: tempers inside the head only."""
+    """With a temperature. exact: the shards must be annotated with it. head: temper inside the head only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,78 +53,78 @@ class TrainSettings(LossFields):
     """Settings of a run.
 
     Raises:
-        UsageError: Values that cannot be meant.
+        UsageError: Invalid values.
     """
 
     datasets: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="OUT")]]
     """Directory of the dataset, or several to mix: paths or any fsspec URLs."""
     student: str
-    """Directory of the student, as `logitcask student init` makes it."""
+    """Directory of the student, as `logitcask student init` writes it."""
     out: str
     """Directory of the run."""
     weights: tuple[float, ...] = ()
-    """With several datasets: how often each one's windows are taken; default: as many as it has."""
+    """With several datasets: how often to take windows from each; default: in proportion to their windows."""
     snapshot: tuple[int, ...] = ()
-    """Number of each dataset's snapshot; default: the latest."""
+    """Snapshot number of each dataset; default: the latest."""
     steps: int | None = None
-    """Optimiser steps; default: one epoch."""
+    """Optimizer steps; default: one epoch."""
     batch_windows: int = 8
-    """Windows in a step, over all processes and accumulated micro-batches."""
+    """Windows per step, over all processes and accumulated micro-batches."""
     micro_batch_windows: int = 1
-    """Windows in one forward pass of one process."""
+    """Windows per forward pass of one process."""
     shuffle_windows: int | None = None
-    """For datasets too big to be read at random: shuffle blocks of neighbouring windows, and windows inside so many;
-    default: shuffle each epoch whole."""
+    """For datasets too big for random access: shuffle blocks of consecutive windows, then the windows within a buffer
+    of this size; default: shuffle each epoch as a whole."""
     lr: float = 5e-4
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
-    """Of the learning rate after its warm-up; wsd: stays up, then falls over --decay-steps."""
+    """Learning rate after its warm-up; wsd: constant, then decays over --decay-steps."""
     warmup_steps: int = 0
-    """Steps over which the learning rate rises."""
+    """Steps of learning rate warm-up."""
     decay_steps: int = 0
-    """Steps over which the learning rate falls, with --schedule wsd."""
+    """Steps of learning rate decay, with --schedule wsd."""
     alpha: float = 1.0
     """Weight of the KL to the teacher; 1 - alpha is the weight of the cross-entropy with the text."""
     alpha_schedule: AlphaShape = "constant"
-    """Course of alpha. linear: from alpha to --alpha-end over the run. wsd: from --alpha-end up, stays, and down."""
+    """Alpha over the run. linear: from alpha to --alpha-end. wsd: up from --alpha-end, constant, down again."""
     alpha_end: float = 0.0
-    """Where a linear alpha ends, and a wsd alpha begins and ends."""
+    """Last value of a linear alpha, first and last value of a wsd alpha."""
     alpha_warmup_steps: int = 0
-    """Steps over which a wsd alpha rises."""
+    """Steps of alpha warm-up, with --alpha-schedule wsd."""
     alpha_decay_steps: int = 0
-    """Steps over which a wsd alpha falls."""
+    """Steps of alpha decay, with --alpha-schedule wsd."""
     online: str | None = None
-    """Directory, .gguf file or hub id of a teacher to run beside the student, in place of the stored targets."""
+    """Directory, .gguf file or hub id of a live teacher, used instead of the stored targets."""
     online_targets: Literal["full", "stored"] = "full"
-    """With --online. full: the KL over the whole vocabulary. stored: heads and tails as the shards have them."""
+    """With --online. full: KL over the whole vocabulary. stored: heads and tails by the shards' scheme."""
     seed: int = 0
-    """Of the order of the windows and of dropout."""
+    """Seed of the window order and of dropout."""
     save_every: int = 0
-    """Steps between checkpoints; 0: none."""
+    """Steps between checkpoints; 0: no checkpoints."""
     resume: bool = False
-    """Continue from the newest checkpoint in RUN, with the data, loss and learning rate it was begun with."""
+    """Resume from the newest checkpoint in RUN; data, loss and learning rate must be those of its start."""
     eval_windows: int | None = None
     """Held-out windows to evaluate on; default: all."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the forward and backward pass; weights and optimiser stay in float32."""
+    """Dtype of the forward and backward pass; weights and optimizer stay in float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto: the GPU if there is one."""
+    """Device to train on; auto: the GPU if there is one."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     fsdp: bool = False
-    """Under torchrun: shard weights, gradients and optimiser over the processes."""
+    """Under torchrun: shard weights, gradients and optimizer over the processes."""
     workers: int = 0
-    """Processes that read and decode shards ahead; 0: in the training process."""
+    """Processes that read and decode shards ahead of time; 0: the training process reads them."""
     copies: str | None = None
-    """Local directory that keeps copies of remote shards."""
+    """Local directory for copies of remote shards."""
     copies_gib: float = 20.0
-    """How much --copies may hold, beside what each process has open or fetches."""
+    """Maximum size of --copies in GiB, not counting the shards that a process has open or is fetching."""
     tensorboard: bool = False
-    """Write metrics for TensorBoard too, into RUN/tensorboard."""
+    """Also write metrics for TensorBoard, into RUN/tensorboard."""
 
     def __post_init__(self) -> None:
         if not self.datasets:
-            raise UsageError("no dataset to train on; give the directory of one")
+            raise UsageError("no dataset to train on; name at least one directory")
         for name in ("batch_windows", "micro_batch_windows"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1; found {getattr(self, name)}")
@@ -124,11 +133,16 @@ class TrainSettings(LossFields):
         if not self.lr > 0:
             raise UsageError(f"lr must be above 0; found {self.lr}")
         if (self.schedule == "wsd") != (self.decay_steps > 0):
-            raise UsageError("--schedule wsd and --decay-steps go together: the learning rate falls over those")
+            raise UsageError(
+                f"--schedule wsd needs --decay-steps above 0, and no other schedule uses them; found --schedule "
+                f"{self.schedule} with --decay-steps {self.decay_steps}"
+            )
         for name in ("weights", "snapshot"):
             if getattr(self, name) and len(getattr(self, name)) != len(self.datasets):
-                raise UsageError(f"{len(self.datasets)} datasets, but {len(getattr(self, name))} for --{name}")
-        self.alpha_by_step  # noqa: B018 - refuses what cannot be meant
+                raise UsageError(
+                    f"--{name} has {len(getattr(self, name))} values for {len(self.datasets)} datasets; give one each"
+                )
+        self.alpha_by_step  # noqa: B018 - refuses invalid values
 
     @property
     def alpha_by_step(self) -> AlphaSchedule:
@@ -151,26 +165,26 @@ class EvalSettings:
     shards: str
     """Directory of the dataset: a path or any fsspec URL."""
     split: Literal["held-out", "train"] = "held-out"
-    """Which of the dataset's windows."""
+    """Split of the dataset to evaluate on."""
     snapshot: int | None = None
-    """Number of the snapshot; default: the latest."""
+    """Snapshot number; default: the latest."""
     online: str | None = None
     """Directory, .gguf file or hub id of the teacher, for the exact KL."""
     windows: int | None = None
-    """Measure on so many windows; default: all."""
+    """Number of windows to evaluate on; default: all."""
     batch_windows: int = 1
-    """Windows in one forward pass."""
+    """Windows per forward pass."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the forward pass."""
+    """Dtype of the forward pass."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to run; auto: the GPU if there is one."""
+    """Device to run on; auto: the GPU if there is one."""
     json: bool = False
     """Print JSON instead of a table."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderSizes:
-    """Sizes of a decoder from scratch, but for its depth; defaults with eight layers are about 10M parameters beside
+    """Sizes of a decoder from scratch, except its depth. The defaults with eight layers give about 10M parameters plus
     the embeddings."""
 
     width: int = 320
@@ -182,8 +196,8 @@ class DecoderSizes:
     head_width: int = 64
     """With --scratch: width of a head."""
     mlp_width: int = 960
-    """With --scratch: width of the gate; a feed-forward without a gate gets 3/2 of it, for equal parameters."""
+    """With --scratch: width of the gate; a feed-forward layer without a gate is 3/2 as wide, for equal parameters."""
     family: Literal["gemma2", "llama"] = "gemma2"
-    """With --scratch: norms, soft-caps and local layers as Gemma 2 has them, or plain as in Llama."""
+    """With --scratch. gemma2: norms, soft-caps and local layers as in Gemma 2. llama: plain, as in Llama."""
     feed_forward: FeedForward = "geglu"
-    """With --scratch: geglu, swiglu, reglu: gated. gelu, relu (family llama): two matrices in place of three."""
+    """With --scratch. geglu, swiglu, reglu: gated. gelu, relu (family llama): two matrices instead of three."""

@@ -1,1 +1,1 @@
-"""Stored targets as training batches: datasets, order, mixture, collation."""
+"""Stored targets as training batches: datasets, mixtures, order, collation."""

@@ -1,8 +1,8 @@
-"""Windows into one batch of tensors.
+"""Collates windows into one batch of tensors.
 
-Shapes: B windows, S the longest of them, T scored positions (those with a target), N their head entries. Parts are
-kept apart by position ids that restart, with no attention mask: `transformers` makes the block-diagonal causal mask
-from them. A shorter window is filled up with a part of its own, which no other row can attend to and nothing scores.
+Shapes: B windows, S positions in the longest, T scored positions (those with a target), N head entries. Position ids
+that restart separate the parts, without an attention mask: `transformers` derives the block-diagonal causal mask from
+them. Padding of a shorter window is a part of its own: no other row attends to it, and it is never scored.
 """
 
 from collections.abc import Sequence
@@ -22,35 +22,34 @@ _TEMPERED = "log_tail@"
 
 
 def collate(samples: Sequence[WindowSample]) -> Batch:
-    """One batch of windows, as a flat dictionary of tensors (what loaders and `Trainer` can move and pin).
+    """One batch of windows, as a flat dictionary of tensors, which loaders and `Trainer` can move and pin.
 
-    Targets from shards stay as they are stored, an eighth of the decoded ones' bytes: `targets_of` decodes them on the
-    device they were moved to.
+    Targets from shards stay as stored, at an eighth of the decoded size; `targets_of` decodes them later on the device.
 
     Returns:
         input_ids, position_ids: int64 [B, S].
-        num_positions: int64 scalar, rows that are not filling.
+        num_positions: int64 scalar, rows that are not padding.
         window_indices: int64 [B], numbers of the windows in the dataset.
         scored_rows: int64 [T], index of each scored position in [B · S].
         labels: int64 [T], the next token of the same part, −100 where the part ends.
         head_ids, head_offsets, log_tail, log_next: see `schemas.format.targets.TargetRows`; ids are int32.
-        head_q: uint8 [N], of stored targets; of a live teacher's: head_log_probs, float32 [N].
-        sample_ids, sample_offsets: where the shards hold tail samples, the replica whose turn it is in the epoch.
-        log_tail@2, ...: where the shards hold tails at other temperatures.
+        head_q: uint8 [N], for stored targets; for those of a live teacher: head_log_probs, float32 [N].
+        sample_ids, sample_offsets: if the shards hold tail samples, the replica chosen by the epoch.
+        log_tail@2, ...: if the shards hold tails at other temperatures.
     """
     windows = _joined([sample.windows for sample in samples])
     lengths = np.diff(windows.window_offsets)
     length = int(lengths.max())
-    # Where each row lies in [B · S]: windows that are shorter than the longest leave a gap.
+    # The index of each row in [B · S]: windows that are shorter than the longest leave a gap.
     place = np.arange(windows.num_positions) + np.repeat(
         np.arange(len(samples)) * length - windows.window_offsets[:-1], lengths
     )
-    filling = np.maximum(0, np.arange(length) - lengths[:, None])
+    padding = np.maximum(0, np.arange(length) - lengths[:, None])
     scored = np.concatenate([sample.targets.has_target() for sample in samples])
     labels = np.where(windows.has_label(), windows.next_token(), NO_LABEL)[scored]
     return {
-        "input_ids": _placed(windows.token, place, np.zeros_like(filling)),
-        "position_ids": _placed(windows.position_ids(), place, filling),
+        "input_ids": _padded(windows.token, place, np.zeros_like(padding)),
+        "position_ids": _padded(windows.position_ids(), place, padding),
         "num_positions": torch.tensor(windows.num_positions),
         "window_indices": torch.tensor([sample.index for sample in samples]),
         "scored_rows": torch.from_numpy(place[scored]),
@@ -60,10 +59,7 @@ def collate(samples: Sequence[WindowSample]) -> Batch:
 
 
 def _target_columns(samples: Sequence[WindowSample], scored: np.ndarray) -> Batch:
-    """Columns of the rows with a target.
-
-    The other rows own no head entries and no draws, so the flat columns stay as they are.
-    """
+    """The columns of the rows with a target; flat columns are unchanged, since other rows have no entries or draws."""
     targets = [sample.targets for sample in samples]
     columns = {name: _flat([getattr(one, name) for one in targets]) for name in targets[0].entry_columns()}
     columns["head_offsets"] = _offsets([one.head_offsets for one in targets], scored)
@@ -80,12 +76,12 @@ def _target_columns(samples: Sequence[WindowSample], scored: np.ndarray) -> Batc
 
 
 def _flat(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """One copy of each value, and no view of what a reader keeps."""
+    """One contiguous copy, never a view of a reader's cache."""
     return np.concatenate(columns)
 
 
 def _replica_of_epoch(sample: WindowSample) -> TailSample:
-    """Of the replicas of the tail sample the one whose turn it is."""
+    """The replica of the tail sample that the epoch chooses, in turn."""
     replicas = sample.targets.tail_samples
     return replicas[sample.epoch % len(replicas)]
 
@@ -119,12 +115,12 @@ def count_positions(batches: Sequence[Batch]) -> Tensor:
 
 
 def _offsets(offsets: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """Offsets of the chosen rows of all windows, where the others are empty."""
+    """Offsets of the chosen rows of all windows; the other rows must be empty."""
     return offsets_from_lengths(np.concatenate([np.diff(one) for one in offsets])[rows])
 
 
 def _joined(windows: Sequence[Windows]) -> Windows:
-    """All rows, without the tables of parts: which rows begin a part is told by where the numbers change."""
+    """All rows, without the tables of parts; part boundaries are where the part numbers change."""
     lengths = [one.num_positions for one in windows]
     return Windows(
         token=np.concatenate([one.token for one in windows]),
@@ -135,8 +131,8 @@ def _joined(windows: Sequence[Windows]) -> Windows:
     )
 
 
-def _placed(values_T: np.ndarray, place_T: np.ndarray, filling_BS: np.ndarray) -> Tensor:
-    """int64 [B, S]: values at their places, filling elsewhere."""
-    placed_BS = filling_BS.astype(np.int64)
-    placed_BS.ravel()[place_T] = values_T
-    return torch.from_numpy(placed_BS)
+def _padded(values_T: np.ndarray, place_T: np.ndarray, padding_BS: np.ndarray) -> Tensor:
+    """int64 [B, S]: the values at their places, padding elsewhere."""
+    padded_BS = padding_BS.astype(np.int64)
+    padded_BS.ravel()[place_T] = values_T
+    return torch.from_numpy(padded_BS)

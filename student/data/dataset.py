@@ -1,7 +1,7 @@
 """Random access to the windows of a snapshot, over any number of shards.
 
-Window i is counted over the snapshot's shards in their order there. A shard is opened when a window of it is
-first asked for, and read by row groups (eight windows of 1,024 or so), which a bounded cache keeps.
+Window i is counted over the shards in the order of the snapshot. A shard is opened when one of its windows is first
+read. It is read by row groups (about eight windows of 1,024), which a bounded cache keeps.
 """
 
 import os
@@ -27,14 +27,14 @@ from logitcask.student.data.order import WindowSource
 
 CACHE_BYTES = 256 << 20
 OPEN_SHARDS = 64
-# A copy that was removed takes up its space until it is closed: few. Opening one again costs less (15 ms at 2,048
-# windows) than reading a block of it (27 ms at 45 entries a row).
+# Few, because a removed copy occupies disk space until it is closed. Opening a copy again costs less (15 ms at 2,048
+# windows) than reading a block of it (27 ms at 45 entries per row).
 OPEN_COPIES = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class WindowSample:
-    """One window of S positions: its tokens (a `Windows` of one) and their targets; `epoch` picks a replica."""
+    """One window of S positions: its tokens (a `Windows` of one) and their targets; `epoch` chooses a replica."""
 
     index: int
     windows: Windows
@@ -45,14 +45,14 @@ class WindowSample:
 class SoftTargetDataset(Dataset[WindowSample]):
     """The windows of one split of a snapshot; a `torch.utils.data.Dataset`.
 
-    Safe to copy into loader workers: each opens files of its own.
+    Safe to copy into loader workers: each opens its own files.
 
     Args:
         url: Directory of the dataset: a path or any fsspec URL.
         split: "train" or "held-out".
         snapshot: Number of the snapshot; None: the latest, which must be complete.
-        cache_bytes: Decoded row groups kept in memory, by each process.
-        copies: Where whole shards of a remote dataset are kept on this machine; None: they are read where they are.
+        cache_bytes: Memory for decoded row groups in each process.
+        copies: Local copies of whole shards of a remote dataset; None: shards are read remotely.
 
     Raises:
         IncompleteDatasetError: There is no such snapshot, or it is not complete.
@@ -78,7 +78,7 @@ class SoftTargetDataset(Dataset[WindowSample]):
         self._starts = [0, *accumulate(entry.num_windows for entry in self._shards)]
         self._block_starts: dict[int, list[int]] = {}
         self._open_caches()
-        # One snapshot may hold corpora under different terms; all of them go with what is learned from it.
+        # One snapshot may hold corpora under different terms; all of them apply to a student trained on it.
         licence = self.snapshot.identity.corpus_licence
         first: ShardMetadata = self._reader(0).metadata
         self.metadata = replace(first, corpus_licence=licence or first.corpus_licence)
@@ -90,11 +90,11 @@ class SoftTargetDataset(Dataset[WindowSample]):
 
     @property
     def url(self) -> str:
-        """Where the dataset lies, without credentials."""
+        """The location of the dataset, without credentials."""
         return storage.redact(self.snapshot.url)
 
     def sources(self) -> tuple[WindowSource, ...]:
-        """What the order of the windows depends on."""
+        """The sizes on which the order of the windows depends."""
         return (WindowSource(shard_windows=tuple(entry.num_windows for entry in self._shards)),)
 
     def __len__(self) -> int:
@@ -109,7 +109,7 @@ class SoftTargetDataset(Dataset[WindowSample]):
         return WindowSample(index=index, windows=windows, targets=block.targets.select_rows(*rows))
 
     def describe(self, index: int) -> str:
-        """Where a window lies, for a message: shard URL and number in it."""
+        """The location of a window, for a message: shard URL and number in the shard."""
         shard, window = self._locate(index)
         return f"{storage.redact(self.snapshot.shard_url(self._shards[shard]))} window {window}"
 
@@ -120,9 +120,9 @@ class SoftTargetDataset(Dataset[WindowSample]):
         return shard, index - self._starts[shard]
 
     def _block(self, shard: int, window: int) -> tuple[int, StoredBlock]:
-        """The row group that holds a window, and its first window. No file is opened for one that is in memory."""
+        """The first window of the row group that holds a window, and the group; no file is opened if it is cached."""
         if self._process != os.getpid():
-            # A forked copy shares file positions with its parent: open anew.
+            # A forked copy shares file positions with its parent, so it opens the files again.
             self._open_caches()
         if shard not in self._block_starts:
             self._block_starts[shard] = [start for start, _ in self._reader(shard).blocks()]
@@ -134,7 +134,7 @@ class SoftTargetDataset(Dataset[WindowSample]):
 
     def _read(self, shard: int, start: int, stop: int) -> StoredBlock:
         reader = self._reader(shard)
-        return reader.read_stored(start, stop, options=_learned(reader))
+        return reader.read_stored(start, stop, options=_loss_columns(reader))
 
     def _reader(self, shard: int) -> SnapshotShard:
         return self._readers.get(shard, lambda: self._open(self._shards[shard]))
@@ -150,7 +150,7 @@ class SoftTargetDataset(Dataset[WindowSample]):
         try:
             return open_shard(self.snapshot, entry, copy=copy)
         except (MissingShardError, FileNotFoundError):
-            # Another process made room before we opened it.
+            # Another process removed the copy before we opened it.
             return open_shard(self.snapshot, entry, copy=copies.path(url, entry.digest))
 
     def _check_same_teacher(self, shard: SnapshotShard) -> None:
@@ -162,7 +162,8 @@ class SoftTargetDataset(Dataset[WindowSample]):
         if lines:
             raise FingerprintMismatchError(
                 f"{storage.redact(shard.url)}: made with other settings than the first shard of snapshot "
-                f"{self.snapshot.number} ({'; '.join(lines)}); annotate both with the same, in one directory each"
+                f"{self.snapshot.number} ({'; '.join(lines)}); annotate each in a directory of its own, or both with "
+                "the same settings"
             )
 
     def _open_caches(self) -> None:
@@ -180,7 +181,7 @@ class SoftTargetDataset(Dataset[WindowSample]):
 
 
 class EpochWindows(Dataset[WindowSample]):
-    """A dataset indexed by (window, epoch), as a run takes its windows."""
+    """A dataset indexed by (window, epoch), the pairs that `RankBatches` yields."""
 
     def __init__(self, windows: "Dataset[WindowSample]") -> None:
         self._windows = windows
@@ -193,13 +194,13 @@ class EpochWindows(Dataset[WindowSample]):
         return replace(self._windows[window], epoch=epoch)
 
 
-def _learned(shard: SnapshotShard) -> list[str]:
-    """The optional columns that a loss may need: people filter by entropy, nothing is learned from it."""
+def _loss_columns(shard: SnapshotShard) -> list[str]:
+    """The optional columns that a loss may need: all but the entropy, which only filters use."""
     return [name for name in shard.options if name != ENTROPY_FIELD.name]
 
 
 def _num_bytes(block: StoredBlock) -> int:
-    """Bytes of the arrays of a block."""
+    """The size of the arrays of a block in bytes."""
     parts = [part for part in (block.windows, block.targets) if part is not None]
     columns = [getattr(part, field.name) for part in parts for field in fields(part)]
     return sum(column.nbytes for column in columns if isinstance(column, np.ndarray))

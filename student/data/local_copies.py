@@ -1,10 +1,10 @@
-"""Local copies of remote shards, by digest, in a directory that stays within so many bytes.
+"""Local copies of remote shards, named by digest, in a directory of bounded size.
 
-A shard is fetched whole when it is first opened: random access would fetch most of it in small requests, and the next
-epoch again. What was used longest ago goes first. Several processes may share the directory: a copy appears under its
-digest in one step, and one that is removed while it is read stays readable, and takes up its space, until it is closed.
-What killed downloads leave counts too, and is removed after an hour. Beyond the bound are only the shard that a process
-fetches at the moment and the removed ones that it has open (two of each split of a dataset).
+A shard is fetched as a whole when it is first opened: random access would fetch most of it in small requests, and again
+in every epoch. The least recently used copy is removed first. Several processes may share the directory: a copy appears
+under its digest atomically. A copy that is removed while it is open stays readable, and occupies disk space, until it
+is closed. Partial files of killed downloads count too, and are removed after an hour. Only two things are not counted:
+the shard that a process is fetching, and the removed copies that it has open (two per split of a dataset).
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from logitcask.schemas.errors import CorruptShardError, MissingShardError
 
 DEFAULT_BYTES = 20 << 30
 _CHUNK_BYTES = 1 << 24
-# A download writes every few seconds; one that has not for so long was killed.
+# A download writes every few seconds; one that has not written for an hour was killed.
 _STALE_SECONDS = 3600
 
 
@@ -28,30 +28,30 @@ class LocalCopies:
     """Copies of files on other machines.
 
     Args:
-        directory: Made if need be; nothing else should live in it.
-        max_bytes: The total to stay within. The newest copy stays even if it alone is larger.
+        directory: Created if it does not exist; it should hold nothing else.
+        max_bytes: The maximum total size. The newest copy is kept even if it alone is larger.
     """
 
     def __init__(self, directory: str | Path, max_bytes: int = DEFAULT_BYTES) -> None:
         self._directory, self._max_bytes = Path(directory), max_bytes
 
     def path(self, url: str, digest: str) -> str:
-        """A local path with the file's contents; the URL itself where it is local already.
+        """A local path with the file's contents; the URL itself if it is local.
 
         Args:
             url: Any fsspec URL.
-            digest: Of the whole file, as its record has it ("sha256:…").
+            digest: Digest of the whole file, as in its record ("sha256:…").
 
         Raises:
             MissingShardError: There is no such file.
-            CorruptShardError: Its contents do not have the digest.
+            CorruptShardError: Its contents have another digest.
         """
         if storage.is_local(url):
             return url
         copy = self._directory / f"{digest.rpartition(':')[2]}.parquet"
         if copy.exists():
             with suppress(FileNotFoundError):
-                os.utime(copy)  # its age is the time of its last use
+                os.utime(copy)  # the modification time records the last use
                 return str(copy)
         self._fetch(url, digest, copy)
         self._make_room(copy)
@@ -65,8 +65,8 @@ class LocalCopies:
                 found = _download(url, file)
             if found != digest:
                 raise CorruptShardError(
-                    f"{storage.redact(url)}: not the file that was written (expected {digest}, found {found}); restore "
-                    "it, or remove it and annotate again"
+                    f"{storage.redact(url)}: contents differ from those recorded (expected {digest}, found {found}); "
+                    "restore the file, or remove it and annotate again"
                 )
             Path(name).replace(copy)
         finally:
@@ -84,20 +84,20 @@ class LocalCopies:
                 total -= size
 
     def _unfinished(self) -> list[tuple[float, int, Path]]:
-        """Downloads that may be under way; removes those that were killed."""
-        young = []
+        """Downloads that may be in progress; removes those that were killed."""
+        recent = []
         for written, size, path in self._sizes(f"{storage.TEMPORARY_PREFIX}*"):
             if time.time() - written > _STALE_SECONDS:
                 path.unlink(missing_ok=True)
             else:
-                young.append((written, size, path))
-        return young
+                recent.append((written, size, path))
+        return recent
 
     def _sizes(self, pattern: str) -> list[tuple[float, int, Path]]:
-        """Time of the last change (seconds), size (bytes) and path of some files."""
+        """Modification time (seconds), size (bytes) and path of the files that match a pattern."""
         found = []
         for path in self._directory.glob(pattern):
-            with suppress(FileNotFoundError):  # another process may be making room too
+            with suppress(FileNotFoundError):  # another process may have removed it
                 status = path.stat()
                 found.append((status.st_mtime, status.st_size, path))
         return found

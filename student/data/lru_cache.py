@@ -1,4 +1,4 @@
-"""A cache that holds the most recently used values up to a total weight."""
+"""A cache that keeps the most recently used values up to a total weight."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -9,12 +9,12 @@ V = TypeVar("V")
 
 
 class LruCache(Generic[K, V]):
-    """Least recently used values leave first; the newest stays even if it alone is too heavy.
+    """Removes the least recently used values first; the newest is kept even if it alone exceeds the capacity.
 
     Args:
-        capacity: The total weight to stay within.
-        weigh: A value's weight, asked once.
-        discard: Called with each value that leaves.
+        capacity: The maximum total weight.
+        weigh: Returns a value's weight; called once per value.
+        discard: Called with each value that is removed.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class LruCache(Generic[K, V]):
         self._total = 0
 
     def get(self, key: K, make: Callable[[], V]) -> V:
-        """The value of `key`, made if it is not held."""
+        """The value of `key`; calls `make` if it is not cached."""
         if key in self._values:
             self._values.move_to_end(key)
             return self._values[key][0]

@@ -1,4 +1,4 @@
-"""Several datasets as one, taken by weight: windows are numbered over them in order."""
+"""Several datasets as one, mixed by weight. Windows are numbered over the datasets in order."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -11,19 +11,20 @@ from logitcask.schemas.errors import FingerprintMismatchError, UsageError, Vocab
 from logitcask.schemas.format.metadata import ShardMetadata
 from logitcask.student.data.dataset import SoftTargetDataset, WindowSample
 from logitcask.student.data.order import WindowSource
+from logitcask.student.model.vocabulary_check import tokenizer_difference
 
 
 class MixedDataset(Dataset[WindowSample]):
     """The windows of several datasets, one after another; a trainer takes them by weight.
 
-    Teachers may differ, what ids mean may not.
+    The teachers may differ, but ids must mean the same.
 
     Args:
         datasets: At least one.
-        weights: How often each one's windows are taken, in relation to the others'; None: as many as it has.
+        weights: How often to take windows from each, relative to the others; None: in proportion to its windows.
 
     Raises:
-        UsageError: Not as many weights as datasets, or shards with and without sampled tails or tempered tails.
+        UsageError: A different number of weights than datasets; datasets with and without sampled or tempered tails.
         FingerprintMismatchError, VocabularyError: The datasets' tokenizers or vocabulary sizes differ.
     """
 
@@ -31,14 +32,14 @@ class MixedDataset(Dataset[WindowSample]):
         self.datasets = tuple(datasets)
         self.weights = tuple(float(len(dataset)) for dataset in datasets) if weights is None else tuple(weights)
         if len(self.weights) != len(self.datasets):
-            raise UsageError(f"{len(self.weights)} weights for {len(self.datasets)} datasets; give each one its own")
+            raise UsageError(f"{len(self.weights)} weights for {len(self.datasets)} datasets; give one for each")
         for dataset in self.datasets[1:]:
-            _check_alike(self.datasets[0], dataset)
+            _check_mixable(self.datasets[0], dataset)
         self._starts = [0, *accumulate(len(dataset) for dataset in self.datasets)]
 
     @property
     def metadata(self) -> ShardMetadata:
-        """Of the first dataset's shards."""
+        """The metadata of the first dataset's shards."""
         return self.datasets[0].metadata
 
     @property
@@ -47,7 +48,7 @@ class MixedDataset(Dataset[WindowSample]):
         return self.datasets[0].vocab_size
 
     def sources(self) -> tuple[WindowSource, ...]:
-        """What the order of the windows depends on."""
+        """The sizes and weights on which the order of the windows depends."""
         parts = (dataset.sources()[0] for dataset in self.datasets)
         return tuple(replace(part, weight=weight) for part, weight in zip(parts, self.weights, strict=True))
 
@@ -59,7 +60,7 @@ class MixedDataset(Dataset[WindowSample]):
         return replace(dataset[window], index=index)
 
     def describe(self, index: int) -> str:
-        """Where a window lies, for a message."""
+        """The shard and number of a window, for a message."""
         dataset, window = self._locate(index)
         return dataset.describe(window)
 
@@ -74,22 +75,15 @@ WindowDataset = SoftTargetDataset | MixedDataset
 
 
 def datasets_of(windows: WindowDataset) -> tuple[SoftTargetDataset, ...]:
-    """The datasets that windows come from."""
+    """The single datasets in `windows`."""
     return windows.datasets if isinstance(windows, MixedDataset) else (windows,)
 
 
-def _check_alike(first: SoftTargetDataset, other: SoftTargetDataset) -> None:
+def _check_mixable(first: SoftTargetDataset, other: SoftTargetDataset) -> None:
     """Refuses datasets whose windows cannot share a batch."""
-    one, two = first.metadata.tokenizer, other.metadata.tokenizer
-    for what, a, b in [
-        ("vocabulary", one.vocabulary_fingerprint, two.vocabulary_fingerprint),
-        ("tokenizer", one.fingerprint, two.fingerprint),
-    ]:
-        if a != b:
-            raise FingerprintMismatchError(
-                f"{first.url} and {other.url} cannot be mixed: their {what} fingerprints are {a} and {b}; annotate "
-                "both corpora with teachers of one tokenizer"
-            )
+    tokenizers = (first.metadata.tokenizer, other.metadata.tokenizer)
+    if difference := tokenizer_difference(*tokenizers, names=(first.url, other.url)):
+        raise FingerprintMismatchError(f"datasets cannot be mixed: {difference}; annotate both with one tokenizer")
     if first.vocab_size != other.vocab_size:
         raise VocabularyError(
             f"{first.url} and {other.url} cannot be mixed: their teachers predict {first.vocab_size} and "
@@ -97,8 +91,8 @@ def _check_alike(first: SoftTargetDataset, other: SoftTargetDataset) -> None:
         )
     if _columns(first) != _columns(other):
         raise UsageError(
-            f"{first.url} and {other.url} cannot be mixed: they hold (sampled tails, tempered tails) {_columns(first)} "
-            f"and {_columns(other)}; annotate both with the same --head sampling and --temperatures"
+            f"{first.url} and {other.url} cannot be mixed: (sampled tails, tempered tails) are {_columns(first)} and "
+            f"{_columns(other)}; annotate both with the same --head sampling and --temperatures"
         )
 
 

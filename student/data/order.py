@@ -1,9 +1,9 @@
-"""In which order windows are taken: a pure function, so that resuming and resizing need no replay.
+"""The order in which windows are taken: a pure function, so that resuming and resizing need no replay.
 
-One dataset's order is an endless sequence of epochs, each a permutation of its own, made by sorting a hash of the
-window's number, not by a library's generator, whose streams may change with its version. Several datasets are
-interleaved by weight in a pattern that repeats. Place n of the order depends on the datasets, the weights and the seed
-alone.
+The order of one dataset is an endless sequence of epochs, each with its own permutation. A permutation sorts hashes of
+the window numbers; a library's generator is not used, because its streams may change with its version. Several datasets
+are interleaved by weight in a repeating pattern. Place n of the order depends only on the datasets, the weights and the
+seed.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ import numpy as np
 
 from logitcask.schemas.errors import UsageError
 
-# Windows that are read together: a row group holds eight of 1,024 positions.
+# Windows that are read together: a row group holds eight windows of 1,024 positions.
 BLOCK_WINDOWS = 8
-# Weights are kept to one part in so many, which is also the longest pattern before it repeats.
+# Weights are rounded to one part in this number, which is also the maximum length of the repeating pattern.
 _PATTERN_PLACES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WindowSource:
-    """The windows of one dataset, as its snapshot counts them.
+    """The windows of one dataset.
 
     Attributes:
-        shard_windows: Windows of each shard, in order.
-        weight: How often its windows are taken, in relation to the other sources'.
+        shard_windows: Number of windows of each shard, in the order of the snapshot.
+        weight: How often its windows are taken, relative to the other sources.
     """
 
     shard_windows: tuple[int, ...]
@@ -46,15 +46,15 @@ class WindowOrder:
 
     Attributes:
         sources: At least one. Windows are numbered over all of them, in order.
-        seed: Any integer; another seed gives other permutations.
-        buffer_windows: None: an epoch is shuffled whole. Else blocks of eight neighbouring windows are shuffled, and
-            then the windows inside stretches of so many: a reader that keeps a stretch in memory reads each block once.
+        seed: Any integer; each seed gives other permutations.
+        buffer_windows: None: shuffle an epoch as a whole. Else shuffle blocks of eight consecutive windows, then the
+            windows within buffers of this size: a reader that keeps a buffer in memory reads each block once.
 
-    Keeps the order of each source's latest epoch, 8 bytes a window: batches go through epochs once, and a mixture's
-    sources each have an epoch of their own.
+    Caches the order of the latest epoch of each source, 8 bytes per window: batches pass through epochs once, and each
+    source of a mixture is in its own epoch.
 
     Raises:
-        UsageError: Weights that are not above 0, or a buffer of less than a block.
+        UsageError: A weight of 0 or below, or a buffer smaller than a block.
     """
 
     sources: tuple[WindowSource, ...]
@@ -66,7 +66,9 @@ class WindowOrder:
         if not all(source.weight > 0 for source in self.sources):
             raise UsageError(f"weights must be above 0; found {[source.weight for source in self.sources]}")
         if self.buffer_windows is not None and self.buffer_windows < BLOCK_WINDOWS:
-            raise UsageError(f"a shuffle buffer holds at least {BLOCK_WINDOWS} windows; found {self.buffer_windows}")
+            raise UsageError(
+                f"a shuffle buffer must hold at least {BLOCK_WINDOWS} windows; found {self.buffer_windows}"
+            )
 
     @property
     def num_windows(self) -> int:
@@ -74,7 +76,7 @@ class WindowOrder:
         return sum(source.num_windows for source in self.sources)
 
     def take(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Windows at places start..stop of the order, and the epoch (of its own source) each is taken in; int64."""
+        """The windows at places start..stop of the order, and the epoch of each within its source; int64."""
         places = np.arange(start, stop)
         which, own_places = _interleaved(tuple(source.weight for source in self.sources), places)
         windows, epochs = np.empty_like(places), np.empty_like(places)
@@ -94,9 +96,9 @@ class WindowOrder:
         return windows
 
     def _epoch(self, number: int, epoch: int) -> np.ndarray:
-        """A source's windows in the order of one epoch, kept until another is asked for."""
+        """A source's windows in the order of one epoch, cached until another epoch is needed."""
         if self._latest.get(number, (None,))[0] != epoch:
-            # Sources must not go in step where they have equal lengths.
+            # Sources of equal lengths must not have equal permutations.
             seed = self.seed + (number << 40)
             self._latest[number] = (
                 epoch,
@@ -106,7 +108,7 @@ class WindowOrder:
 
 
 def _interleaved(weights: tuple[float, ...], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The source of each place, and how many of that source's windows come before it; int64."""
+    """The source of each place, and the number of windows of that source before it; int64."""
     pattern, before = _pattern(integer_shares(weights))
     rounds, inside = np.divmod(places, len(pattern))
     shares = np.bincount(pattern)
@@ -115,29 +117,29 @@ def _interleaved(weights: tuple[float, ...], places: np.ndarray) -> tuple[np.nda
 
 @lru_cache(maxsize=8)
 def _pattern(shares: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Sources in the order of one round, as evenly spread as they come, and each place's number within its source.
+    """The sources in the order of one round, spread evenly, and the number of each place within its source.
 
-    Item j of a source with share w stands at (j + ½) / w of the round: at any place, each source has been taken as
-    often as its weight says, to within one or two windows.
+    Item j of a source with share w is at (j + ½) / w of the round. So at any place, each source has been taken as often
+    as its weight says, to within one or two windows.
     """
     source = np.repeat(np.arange(len(shares)), shares)
     number = np.concatenate([np.arange(share) for share in shares])
-    # Equal fractions are equal in float64, since division rounds correctly, and others differ by 1e-9 or more.
+    # Equal fractions are equal in float64, because division rounds correctly; others differ by at least 1e-9.
     time = (2 * number + 1) / (2 * np.array(shares)[source])
     by_time = np.lexsort((source, time))
     return source[by_time], number[by_time]
 
 
 def integer_shares(weights: Sequence[float]) -> tuple[int, ...]:
-    """Whole numbers in the proportion of the weights, to one part in 10,000; none is 0.
+    """Integers in proportion to the weights, to one part in 10,000; none is 0.
 
     Raises:
-        UsageError: One weight is less than a ten-thousandth of all.
+        UsageError: A weight is less than about a ten-thousandth of the total.
     """
     total = sum(Fraction(weight) for weight in weights)
     shares = [round(Fraction(weight) / total * _PATTERN_PLACES) for weight in weights]
     if not all(shares):
-        raise UsageError(f"a weight below 1/{_PATTERN_PLACES:,} of all others together is too small; found {weights}")
+        raise UsageError(f"a weight below 1/{_PATTERN_PLACES:,} of the total is too small; found {weights}")
     common = gcd(*shares)
     return tuple(share // common for share in shares)
 
@@ -150,7 +152,7 @@ def epoch_order(shard_windows: tuple[int, ...], seed: int, epoch: int, buffer_wi
 
 
 def epoch_permutation(num_items: int, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of 0..num_items − 1, int64; each seed and epoch has its own."""
+    """A permutation of 0..num_items − 1, int64, different for each seed and epoch."""
     mask = (1 << 64) - 1
     key = _splitmix64(_splitmix64(np.array([seed & mask], np.uint64)) ^ np.uint64(epoch))
     hashes = _splitmix64(np.arange(num_items, dtype=np.uint64) ^ key)
@@ -158,20 +160,20 @@ def epoch_permutation(num_items: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def _buffered_order(shard_windows: tuple[int, ...], seed: int, epoch: int, buffer_windows: int) -> np.ndarray:
-    """Blocks in the order of a permutation, and windows sorted by hash inside stretches of `buffer_windows`."""
+    """Blocks in the order of a permutation, and windows shuffled within buffers of `buffer_windows`."""
     starts, lengths = _blocks(shard_windows)
     blocks = epoch_permutation(len(starts), seed, epoch)
     lengths = lengths[blocks]
     offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     windows = np.repeat(starts[blocks], lengths) + offsets
-    # The rank of each window in a permutation of all is as good as a hash of it.
+    # The rank of each window in a permutation of all windows serves as its hash.
     rank = np.argsort(epoch_permutation(len(windows), ~seed, epoch))
-    stretch = np.arange(len(windows)) // buffer_windows
-    return windows[np.lexsort((rank[windows], stretch))]
+    buffer = np.arange(len(windows)) // buffer_windows
+    return windows[np.lexsort((rank[windows], buffer))]
 
 
 def _blocks(shard_windows: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """First window and length of each block; no block lies in two shards."""
+    """First window and length of each block; no block crosses a shard boundary."""
     sizes = np.array(shard_windows, dtype=np.int64)
     counts = -(-sizes // BLOCK_WINDOWS)
     number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -181,7 +183,7 @@ def _blocks(shard_windows: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _splitmix64(values: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64 (Steele, Lea and Flood 2014), element by element; a bijection of uint64."""
+    """The finalizer of splitmix64 (Steele, Lea and Flood 2014), elementwise; a bijection of uint64."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -17,14 +17,14 @@ from transformers import PreTrainedModel
 from logitcask.student.data.collator import Batch, collate, targets_of
 from logitcask.student.data.mixture import WindowDataset
 from logitcask.student.losses.full_kl import TeacherLogits, full_kl
-from logitcask.student.losses.linear_truncated_kl import CHUNK_ROWS
+from logitcask.student.losses.linear_projection import CHUNK_ROWS
 from logitcask.student.losses.targets import NO_LABEL, RaggedTargets
 from logitcask.student.losses.truncated_kl import truncated_kl
 from logitcask.student.model.projection import hidden_states, output_projection
 
 
 class FullTeacher(Protocol):
-    """Whoever knows the whole distributions of a batch: a model that runs beside the student, or a record of one."""
+    """A source of the teacher's full distributions: a live model, or recorded logits."""
 
     @property
     def vocab_size(self) -> int:
@@ -32,32 +32,32 @@ class FullTeacher(Protocol):
         ...
 
     def logits_of(self, batch: Batch) -> TeacherLogits:
-        """The logits of a batch's scored rows, by rows."""
+        """The logits of a batch's scored rows, by ranges of rows."""
         ...
 
 
-# Bins of equal width in the student's largest probability, for the calibration error.
+# For the calibration error: bins of equal width in the student's largest probability.
 CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """Means over positions; nan where there are no such positions.
+    """Means over positions; nan if there are no such positions.
 
     Attributes:
-        kl_nats: KL(teacher ‖ student) over head entries and tail bucket: a lower bound of the full KL. Nan too on
-            shards that hold sampled ids and no heads.
+        kl_nats: KL(teacher ‖ student) over head entries and tail bucket: a lower bound of the full KL. Also nan on
+            shards that hold sampled ids but no heads.
         full_kl_nats: KL(teacher ‖ student) over the whole vocabulary; nan without a live teacher.
         loss_nats: −log p of the actual next token.
         perplexity: exp(loss_nats).
         teacher_loss_nats: the teacher's own loss on the same tokens.
         top1_agreement: share of positions where the student's most probable id is the next token.
-        teacher_agreement: share of positions where the student's most probable id is one of those the teacher holds
-            most probable (values that are equal after quantisation tie). Nan where there are no heads.
-        calibration_error: expected calibration error (ECE) of the most probable id as a guess of the next token: the
-            mean over positions of |accuracy − mean confidence| of the position's bin, 15 bins of equal width in
-            confidence (Guo et al. 2017, eq. 3).
-        num_windows, num_targets, num_labels: what was counted.
+        teacher_agreement: share of positions where the student's most probable id is the teacher's most probable id, or
+            tied with it after quantization. Nan if there are no heads.
+        calibration_error: expected calibration error (ECE) of the most probable id as a prediction of the next token:
+            the mean over positions of |accuracy − mean confidence| of the position's bin, with 15 bins of equal width
+            in confidence (Guo et al. 2017, eq. 3).
+        num_windows, num_targets, num_labels: the counts.
     """
 
     kl_nats: float
@@ -73,14 +73,14 @@ class Evaluation:
     num_labels: int
 
     def to_json(self) -> dict[str, float | int | None]:
-        """A dictionary without nan."""
+        """A dictionary with None instead of nan and infinity."""
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in asdict(self).items()
         }
 
 
-# Places in the tensor of sums; float64, so that counts are exact. The bins follow: positions, confidence, hits.
+# Indices into the tensor of sums, float64 so that counts are exact. The bins follow: positions, confidence, hits.
 _KL, _FULL_KL, _LOSS, _TEACHER_LOSS, _HITS, _AGREED, _TARGETS, _LABELS, _WINDOWS, _BINS = range(10)
 
 
@@ -95,19 +95,19 @@ def evaluate(
     num_ranks: int = 1,
     precision: AbstractContextManager | None = None,
     teacher: FullTeacher | None = None,
-    through: Callable[[Callable[[], Tensor]], Tensor] = lambda work: work(),
+    run_forward: Callable[[Callable[[], Tensor]], Tensor] = lambda forward: forward(),
 ) -> Evaluation:
     """Evaluates a student on the first windows of a dataset.
 
     Args:
-        model: On any device; left in the mode it was in.
+        model: On any device; its mode (training or not) is restored.
         dataset: Usually the held-out split.
-        num_windows: At most so many; None: all.
-        batch_windows: Windows in one forward pass.
-        rank, num_ranks: With several processes each does its share, and all get the sum.
+        num_windows: The maximum number of windows; None: all.
+        batch_windows: Windows per forward pass.
+        rank, num_ranks: With several processes, each evaluates its part, and all get the total.
         precision: For example `torch.autocast(...)`.
-        teacher: A live one, for the exact KL.
-        through: Runs the work of a batch inside the model's forward pass, where its weights are sharded.
+        teacher: For the exact KL; None: without.
+        run_forward: Runs the work of a batch as the model's forward pass, for sharded weights.
     """
     count = len(dataset) if num_windows is None else min(num_windows, len(dataset))
     mine = range(count)[rank::num_ranks]
@@ -115,11 +115,11 @@ def evaluate(
     model.eval()
     sums = torch.zeros(_BINS + 3 * CALIBRATION_BINS, dtype=torch.float64, device=model.device)
     with precision or nullcontext():
-        # As many rounds on every process: putting sharded weights together takes them all.
+        # The same number of rounds on every process: gathering sharded weights needs all of them.
         for start in range(0, -(-count // num_ranks), batch_windows):
             chosen = mine[start : start + batch_windows]
             batch = collate([dataset[index] for index in chosen or range(1)])
-            found = through(partial(_sums, model, batch, dataset.vocab_size, teacher))
+            found = run_forward(partial(_sums, model, batch, dataset.vocab_size, teacher))
             sums += found if chosen else 0
     model.train(was_training)
     if num_ranks > 1:
@@ -141,7 +141,7 @@ def _sums(model: PreTrainedModel, batch: Batch, vocab_size: int, teacher: FullTe
         if teacher_logits is not None:
             sums[_FULL_KL] += full_kl(logits_TV.log_softmax(dim=-1), teacher_logits(start, stop))[0].sum()
     if len(labels_T) and not len(targets.head_ids):
-        sums[_KL] = sums[_AGREED] = math.nan  # one bucket that holds everything: 0, and no news
+        sums[_KL] = sums[_AGREED] = math.nan  # one bucket with all the mass: its KL is always 0
     if teacher_logits is None:
         sums[_FULL_KL] = math.nan
     sums[_TEACHER_LOSS] = -batch["log_next"][labels_T != NO_LABEL].double().sum()
@@ -151,7 +151,7 @@ def _sums(model: PreTrainedModel, batch: Batch, vocab_size: int, teacher: FullTe
 
 
 def _add_chunk(sums: Tensor, logits_TV: Tensor, targets: RaggedTargets, labels_T: Tensor) -> None:
-    """What a chunk of rows adds to all sums that need no live teacher."""
+    """Adds a chunk of rows to all sums that need no live teacher."""
     sums[_KL] += truncated_kl(logits_TV, targets).double().sum()
     best_T = logits_TV.argmax(dim=-1)
     sums[_AGREED] += _is_teachers_best(best_T, targets).sum()
@@ -168,7 +168,7 @@ def _add_chunk(sums: Tensor, logits_TV: Tensor, targets: RaggedTargets, labels_T
 
 
 def _is_teachers_best(best_T: Tensor, targets: RaggedTargets) -> Tensor:
-    """bool [T]: the id is in the head, and no entry of its row is larger."""
+    """bool [T]: whether the id is in the head and no entry of its row is larger."""
     rows = targets.head_rows()
     highest_T = best_T.new_full(best_T.shape, -torch.inf, dtype=targets.head_log_probs.dtype)
     highest_T.scatter_reduce_(0, rows, targets.head_log_probs, "amax")

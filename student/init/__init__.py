@@ -1,1 +1,1 @@
-"""Where a student's first weights come from: a config, a checkpoint, or layers of the teacher."""
+"""Making a student: random weights, a checkpoint, or layers of the teacher."""

@@ -1,4 +1,4 @@
-"""Making a student's directory: weights, tokenizer, and where both came from."""
+"""Makes a student's directory: weights, tokenizer, and the card that records their origin."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,13 +24,14 @@ def prune_teacher(
     layers: int | None = None,
     mlp_width: int | None = None,
 ) -> PreTrainedModel:
-    """A student of some of the teacher's layers: the given ones, or so many, evenly spaced; without either all.
+    """A student with some of the teacher's layers: the given ones, or a number of evenly spaced ones, or all.
 
     Args:
         teacher: Directory, hub id or GGUF.
         out: The student's directory.
-        keep_layers, layers: Which layers, or how many.
-        mlp_width: Keep so many neurons of each feed-forward layer; None: all.
+        keep_layers: Indices of the layers to keep.
+        layers: Number of layers to keep, evenly spaced, if `keep_layers` is None; None: all.
+        mlp_width: Number of neurons to keep in each feed-forward layer; None: all.
 
     Raises:
         UsageError: Layers or neurons that the teacher does not have.
@@ -51,7 +52,7 @@ def prune_teacher(
 
 
 def from_checkpoint(checkpoint: str, out: str | Path) -> PreTrainedModel:
-    """A student with all the weights of a checkpoint (directory, hub id or GGUF). Raises as `prune_teacher`."""
+    """A student with all weights of a checkpoint (directory, hub id or GGUF); errors as for `prune_teacher`."""
     directory = _new_directory(out)
     model = load_model(checkpoint, "float32", "cpu")
     _write(model, checkpoint, directory, {"method": "checkpoint"})
@@ -66,14 +67,14 @@ def from_scratch(
     config_file: str | Path | None = None,
     seed: int = 0,
 ) -> PreTrainedModel:
-    """A random student with the teacher's tokenizer and vocabulary size. Raises as `prune_teacher`.
+    """A random student with the teacher's tokenizer and vocabulary size; errors as for `prune_teacher`.
 
     Args:
         teacher: Gives tokenizer and vocabulary; its weights are only described.
         out: The student's directory.
-        sizes: Of a Gemma-2- or Llama-style decoder.
+        sizes: Sizes of a Gemma-2- or Llama-style decoder.
         config_file: A configuration of `transformers`, instead of sizes.
-        seed: Of the random weights.
+        seed: Seed of the random weights.
     """
     directory = _new_directory(out)
     info, tokenizer = describe_teacher(teacher, "float32"), load_tokenizer(teacher).info
@@ -89,7 +90,7 @@ def from_scratch(
 def _new_directory(out: str | Path) -> Path:
     directory = Path(out)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ForeignOutputError(f"{directory}: already there and not an empty directory; choose another --out")
+        raise ForeignOutputError(f"{directory}: exists and is not an empty directory; choose another --out")
     directory.mkdir(parents=True, exist_ok=True)
     return directory
 
@@ -104,7 +105,10 @@ def _write(
 ) -> None:
     info, tokenizer = describe_teacher(source, "float32"), load_tokenizer(source)
     if info.vocab_size < tokenizer.info.vocab_size:
-        raise UsageError(f"{info.name}: the tokenizer has {tokenizer.info.vocab_size} ids, the model {info.vocab_size}")
+        raise UsageError(
+            f"{info.name}: the tokenizer has {tokenizer.info.vocab_size} ids, the model only {info.vocab_size}; use a "
+            "checkpoint whose tokenizer fits its model"
+        )
     export_model(model, directory)
     tokenizer.save(directory)
     named = "initial_weights" if weights_from_source else "tokenizer"

@@ -1,7 +1,7 @@
-"""A narrower student from a teacher: of every feed-forward layer the neurons that weigh most.
+"""A narrower student from a teacher: the neurons of each feed-forward layer with the largest weights.
 
-A neuron j adds down_j · act(gate_j · x) (up_j · x) to the residual stream, so without data its weight is judged by the
-product of the norms of its two or three vectors. Embeddings, attention and norms stay as they are.
+A neuron j adds down_j · act(gate_j · x) (up_j · x) to the residual stream. Without data, its importance is the product
+of the norms of its two or three vectors. Embeddings, attention and norms do not change.
 """
 
 from typing import Any
@@ -14,14 +14,14 @@ from logitcask.schemas.errors import UsageError
 
 
 def prune_feed_forward(model: PreTrainedModel, num_kept: int) -> PreTrainedModel:
-    """Keeps so many neurons of every feed-forward layer, in place, in the order they had.
+    """Keeps `num_kept` neurons of each feed-forward layer, in place and in their order.
 
     Args:
         model: A decoder whose layers have `up_proj` and `down_proj`, and `gate_proj` if they are gated.
         num_kept: The new `intermediate_size`.
 
     Raises:
-        UsageError: More neurons than there are, none, or feed-forward layers of another make.
+        UsageError: `num_kept` is below 1 or above the width, or the feed-forward layers have another structure.
     """
     config = model.config.get_text_config()
     layers: list[Any] = [module for module in model.modules() if _is_feed_forward(module)]
@@ -29,12 +29,16 @@ def prune_feed_forward(model: PreTrainedModel, num_kept: int) -> PreTrainedModel
     if len(layers) != config.num_hidden_layers or widths != {config.intermediate_size}:
         raise UsageError(
             f"{type(model).__name__}: {len(layers)} feed-forward layers of widths {sorted(widths)} in "
-            f"{config.num_hidden_layers} layers; only one up_proj and down_proj of one width in each can be pruned"
+            f"{config.num_hidden_layers} layers; pruning needs one up_proj and one down_proj in each layer, all of "
+            f"width {config.intermediate_size}"
         )
     if not 1 <= num_kept <= config.intermediate_size:
-        raise UsageError(f"cannot keep {num_kept} of {config.intermediate_size} neurons of a feed-forward layer")
+        raise UsageError(
+            f"cannot keep {num_kept} of {config.intermediate_size} neurons of a feed-forward layer; keep 1 to "
+            f"{config.intermediate_size}"
+        )
     for layer in layers:
-        _keep(layer, _heaviest(layer, num_kept))
+        _keep(layer, _most_important(layer, num_kept))
     config.intermediate_size = num_kept
     return model
 
@@ -43,8 +47,8 @@ def _is_feed_forward(module: nn.Module) -> bool:
     return all(isinstance(getattr(module, name, None), nn.Linear) for name in ("up_proj", "down_proj"))
 
 
-def _heaviest(layer: Any, num_kept: int) -> torch.Tensor:
-    """Indices of the neurons to keep, rising."""
+def _most_important(layer: Any, num_kept: int) -> torch.Tensor:
+    """Indices of the neurons to keep, ascending."""
     weight = layer.up_proj.weight.float().norm(dim=1) * layer.down_proj.weight.float().norm(dim=0)
     if hasattr(layer, "gate_proj"):
         weight = weight * layer.gate_proj.weight.float().norm(dim=1)

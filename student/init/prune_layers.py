@@ -1,7 +1,7 @@
-"""A shallower student from a teacher: some of its layers, everything else as it is.
+"""A shallower student from a teacher: some of its layers, and everything else unchanged.
 
-Depth pruning keeps embeddings, norms and head, so the student starts with the teacher's vocabulary and, layer by
-layer, its features; a few hundred steps on soft targets mend what the missing layers did.
+Depth pruning keeps embeddings, norms and output projection, so the student starts with the teacher's vocabulary and the
+features of the kept layers. A few hundred steps on soft targets repair the loss of the other layers.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from logitcask.schemas.errors import UsageError
 
 
 def evenly_spaced(num_layers: int, num_kept: int) -> list[int]:
-    """`num_kept` layer indices from first to last, as evenly as they come.
+    """`num_kept` layer indices from first to last, spaced as evenly as possible.
 
     Raises:
-        UsageError: Fewer than one, or more than there are.
+        UsageError: `num_kept` is below 1 or above `num_layers`.
     """
     if not 1 <= num_kept <= num_layers:
-        raise UsageError(f"cannot keep {num_kept} of {num_layers} layers")
+        raise UsageError(f"cannot keep {num_kept} of {num_layers} layers; keep 1 to {num_layers}")
     if num_kept == 1:
         return [0]
     return [round(index * (num_layers - 1) / (num_kept - 1)) for index in range(num_kept)]
@@ -28,15 +28,15 @@ def evenly_spaced(num_layers: int, num_kept: int) -> list[int]:
 def prune_layers(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     """Keeps the given layers, in place, and renumbers them in modules and configuration.
 
-    A kept layer stays what it was: where layers alternate between local and global attention (Gemma 2 and 3), the
-    configuration's `layer_types` is cut with them, so that the model reads the same after saving and loading.
+    Kept layers do not change. If layers alternate between local and global attention (Gemma 2 and 3), `layer_types` in
+    the configuration is cut too, so that the model computes the same after saving and loading.
 
     Args:
         model: Any decoder of `transformers`.
-        keep: Layer indices, rising, without repeats.
+        keep: Layer indices, ascending, without repeats.
 
     Raises:
-        UsageError: Indices that do not exist or do not rise; a model without one list of layers.
+        UsageError: Indices that do not exist or do not ascend; a model without exactly one list of layers.
     """
     config = model.config.get_text_config()
     name, layers = _layer_list(model, config.num_hidden_layers)
@@ -63,13 +63,16 @@ def _layer_list(model: PreTrainedModel, depth: int) -> tuple[str, nn.ModuleList]
         if isinstance(child, nn.ModuleList) and len(child) == depth
     ]
     if len(lists) != 1:
-        raise UsageError(f"{type(model).__name__}: expected one list of {depth} layers, found {len(lists)}")
+        raise UsageError(
+            f"{type(model).__name__}: expected one list of {depth} layers, found {len(lists)}; this architecture "
+            "cannot be pruned"
+        )
     return lists[0]
 
 
 def _check_indices(keep: Sequence[int], depth: int) -> None:
     if not keep or list(keep) != sorted(set(keep)) or keep[0] < 0 or keep[-1] >= depth:
-        raise UsageError(f"layers to keep must rise and lie in 0..{depth - 1}; found {list(keep)}")
+        raise UsageError(f"layers to keep must be in ascending order and in 0..{depth - 1}; found {list(keep)}")
 
 
 def _cut_config(config: PreTrainedConfig, keep: Sequence[int]) -> None:

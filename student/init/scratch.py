@@ -1,4 +1,4 @@
-"""A student with random weights: Gemma-2- or Llama-style from a few sizes, or any configuration of `transformers`."""
+"""A student with random weights: Gemma-2- or Llama-style by a few sizes, or any configuration of `transformers`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from logitcask.schemas.errors import UsageError
 from logitcask.schemas.format.metadata import TokenizerInfo
 from logitcask.student.settings import DecoderSizes
 
-# Activation of each feed-forward layer; the gated ones apply it to the gate alone.
+# The activation of each kind of feed-forward layer; gated kinds apply it only to the gate.
 _GATED = {"geglu": "gelu_pytorch_tanh", "swiglu": "silu", "reglu": "relu"}
 _UNGATED = {"gelu": "gelu_pytorch_tanh", "relu": "relu"}
 
@@ -29,11 +29,11 @@ class ScratchSizes(DecoderSizes):
     """A decoder from scratch; see `DecoderSizes`.
 
     Attributes:
-        layers: The depth; in Gemma 2 even layers attend locally, odd ones globally.
-        sliding_window_tokens: Reach of Gemma 2's local layers, the token itself counted.
+        layers: The depth; in Gemma 2 even layers attend locally, odd layers globally.
+        sliding_window_tokens: Reach of Gemma 2's local layers, including the token itself.
 
     Raises:
-        UsageError: A feed-forward layer that the family does not have, or a width that cannot be matched.
+        UsageError: A feed-forward layer that the family does not have, or an odd width of a layer without a gate.
     """
 
     layers: int = 8
@@ -42,13 +42,13 @@ class ScratchSizes(DecoderSizes):
     def __post_init__(self) -> None:
         if self.family == "gemma2" and self.feed_forward not in _GATED:
             raise UsageError(
-                f"Gemma 2's feed-forward layer has a gate; for {self.feed_forward} without one use --family llama, "
-                "where nothing else differs from the gated variants"
+                f"Gemma 2's feed-forward layers have a gate, and {self.feed_forward} has none; use --family llama, "
+                "where the gated and ungated variants differ in nothing else"
             )
         if self.feed_forward in _UNGATED and self.mlp_width % 2:
             raise UsageError(
-                f"without a gate the layer is 3/2 as wide, and 3/2 of {self.mlp_width} is no whole number; give an "
-                "even --mlp-width"
+                f"a feed-forward layer without a gate is 3/2 as wide, and 3/2 of {self.mlp_width} is not an integer; "
+                "use an even --mlp-width"
             )
 
     def config(self, vocab_size: int, tokenizer: TokenizerInfo) -> PreTrainedConfig:
@@ -68,13 +68,13 @@ class ScratchSizes(DecoderSizes):
         if self.family == "gemma2":
             return self._gemma2(sizes)
         if self.feed_forward in _UNGATED:
-            # Arcee is Llama with two matrices in place of three; as wide again by half, it has as many parameters.
+            # Arcee is Llama with two matrices instead of three; at 3/2 of the width it has equally many parameters.
             activation = _UNGATED[self.feed_forward]
             return ArceeConfig(**sizes, intermediate_size=self.mlp_width * 3 // 2, hidden_act=activation)
         return LlamaConfig(**sizes, intermediate_size=self.mlp_width, hidden_act=_GATED[self.feed_forward])
 
     def _gemma2(self, sizes: dict[str, Any]) -> PreTrainedConfig:
-        """Soft-caps 50 and 30, pre- and post-norms, the query scaled by head_width^−½, as Gemma 2 has them."""
+        """Soft-caps 50 and 30, pre- and post-norms, and queries scaled by head_width^−½, as in Gemma 2."""
         return Gemma2Config(
             **sizes,
             intermediate_size=self.mlp_width,
@@ -85,7 +85,7 @@ class ScratchSizes(DecoderSizes):
 
 
 def read_config(path: Path, vocab_size: int) -> PreTrainedConfig:
-    """A configuration of `transformers` from a JSON file, with the teacher's vocabulary if it names a smaller one.
+    """A configuration of `transformers` from a JSON file, with the teacher's vocabulary size if its own is smaller.
 
     Raises:
         UsageError: It cannot be read.
@@ -99,7 +99,7 @@ def read_config(path: Path, vocab_size: int) -> PreTrainedConfig:
 
 
 def random_student(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
-    """A float32 model with the architecture's own random initialisation, the same for the same seed."""
+    """A float32 model with the architecture's random initialization; equal seeds give equal weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -1,1 +1,1 @@
-"""Losses between a teacher's stored targets and a student."""
+"""Losses between a teacher's targets and a student."""

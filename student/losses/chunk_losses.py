@@ -23,13 +23,13 @@ from logitcask.student.losses.targets import NO_LABEL, RaggedTargets
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Objective:
-    """What a chunk's logits are driven to, but for the targets.
+    """What is minimized, without the targets.
 
     Attributes:
         divergence: of the buckets.
         temperature: of the divergence, not of the cross-entropy.
         kl_weight, cross_entropy_weight: factors of the two sums.
-        needs_gradient: whether to turn the logits into their gradient.
+        needs_gradient: whether to overwrite the logits with their gradient.
     """
 
     divergence: Divergence
@@ -41,12 +41,12 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LossSpec:
-    """All that the loss of a linear head needs and does not differentiate: T rows.
+    """What the fused loss of T rows needs besides the tensors that it differentiates.
 
     Attributes:
         targets: at the objective's temperature.
         labels: int64[T], −100 where there is none.
-        objective: what is minimised.
+        objective: what is minimized.
         softcap: final logit soft-cap, or None.
         chunk_rows: rows that plain torch projects at a time.
     """
@@ -62,9 +62,9 @@ class LossSpec:
         return replace(self, targets=self.targets.select(start, stop), labels=self.labels[start:stop])
 
 
-def row_ranges(num_rows: int, most: int) -> Iterator[tuple[int, int]]:
-    """Row ranges of nearly equal size, none above `most`: a short last one multiplies slowly."""
-    num_ranges = -(-num_rows // most)
+def row_ranges(num_rows: int, max_rows: int) -> Iterator[tuple[int, int]]:
+    """Row ranges of nearly equal size, at most `max_rows` each: a short last range would multiply slowly."""
+    num_ranges = -(-num_rows // max_rows)
     edges = [num_rows * index // num_ranges for index in range(num_ranges)] + [num_rows]
     return pairwise(edges)
 
@@ -72,7 +72,7 @@ def row_ranges(num_rows: int, most: int) -> Iterator[tuple[int, int]]:
 def chunk_losses(logits: Tensor, targets: RaggedTargets, labels: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
     """Divergence and cross-entropy of each row, float64[C]; `logits` becomes the gradient of their weighted sum.
 
-    Without `needs_gradient` the logits are used up.
+    Without `needs_gradient`, `logits` is overwritten with meaningless values.
     """
     temperature = objective.temperature
     if temperature == 1:
@@ -82,7 +82,7 @@ def chunk_losses(logits: Tensor, targets: RaggedTargets, labels: Tensor, objecti
     kl, _ = _one_pass(tempered, targets, torch.full_like(labels, NO_LABEL), objective)
     _, cross_entropy = _one_pass(logits, _without_targets(targets), labels, objective)
     if objective.needs_gradient:
-        # T² of the loss, and 1 / T of the chain rule.
+        # T² from the loss, 1 / T from the chain rule.
         logits.add_(tempered, alpha=temperature)
     return temperature**2 * kl, cross_entropy
 
@@ -119,9 +119,9 @@ def _one_pass(logits: Tensor, targets: RaggedTargets, labels: Tensor, objective:
 
 
 def _exponentiate_complement(logits: Tensor, head: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """`logits` ← exp(logits − maximum outside the head), 0 in the head; its log-sum-exp and sum, float64.
+    """`logits` ← exp(logits − maximum outside the head), 0 in the head; returns its log-sum-exp and sum, float64.
 
-    Where everything outside the head is −inf (or nothing is outside) all is 0 and the log-sum-exp −inf.
+    Where everything outside the head is −inf, or nothing is outside, the sum is 0 and the log-sum-exp −inf.
     """
     logits[head] = float("-inf")
     maximum = logits.amax(dim=-1)

@@ -1,12 +1,12 @@
-"""What is minimised: functions of the log-probabilities of a row's buckets, the teacher's and the student's.
+"""Divergences: functions of the log-probabilities of a row's buckets, of the teacher and of the student.
 
-A loss that sees the student only through log p of each head entry, of the other bucket and of the sampled ids needs
-nothing else in its backward pass: with slopes g_b = ∂L/∂log p_b and G = Σ_b g_b,
+A loss that depends on the student only through log p of the head entries, the other bucket and the sampled ids has a
+simple gradient. With slopes g_b = ∂L/∂log p_b and G = Σ_b g_b,
 
     ∂L/∂z_j = g_j − p_j G                   for j in the head
-    ∂L/∂z_j = (p_j / p_o) (g_o − p_o G)     for j outside, plus g_s for each time s that j was sampled
+    ∂L/∂z_j = (p_j / p_o) (g_o − p_o G)     for j outside, plus g_s for each draw s of j
 
-So a divergence is written once, here, and serves the plain and the fused path; autograd finds its slopes on N + T + M
+So each divergence is written once, here, for the plain and the fused path. Autograd computes its slopes on N + T + M
 numbers instead of T · V.
 """
 
@@ -21,8 +21,7 @@ from logitcask.student.losses.targets import Buckets, RaggedTargets, segment_log
 Divergence = Callable[[Buckets, Buckets], Tensor]
 """(teacher, student) → nats of each row, [T]."""
 
-# The smallest tail that a shard tells from zero is e^−32 (FORMAT.md): where a reverse KL would divide by zero, it
-# divides by that.
+# The smallest tail above zero that a shard can store is e^−32 (FORMAT.md). A reverse KL divides by it instead of zero.
 LOG_FLOOR_NATS = -32.0
 
 
@@ -40,14 +39,14 @@ def reverse_kl(teacher: Buckets, student: Buckets) -> Tensor:
 class JensenShannon:
     """β KL(t ‖ m) + (1 − β) KL(p ‖ m) with m = β t + (1 − β) p (Agarwal et al. 2024, "GKD", eq. 1).
 
-    Divided by β it tends to the forward KL for β → 0; at ½ it is symmetric and at most log 2.
+    Divided by β, it tends to the forward KL for β → 0. At β = ½ it is symmetric and at most log 2.
     """
 
     beta: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.beta < 1:
-            raise ValueError(f"the teacher's share in the mixture lies between 0 and 1; found {self.beta}")
+            raise ValueError(f"the teacher's share in the mixture must be between 0 and 1; found {self.beta}")
 
     def __call__(self, teacher: Buckets, student: Buckets) -> Tensor:
         return _summed(self._terms, teacher, student)
@@ -64,7 +63,7 @@ class JensenShannon:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadTemperedKL:
-    """Tempering without knowing the tempered tail (LFM2 technical report 2025, "decoupled, tempered top-k").
+    """Tempering without the tempered tail (LFM2 technical report 2025, "decoupled, tempered top-k").
 
     KL of (head mass, tail mass) at temperature 1, plus the teacher's head mass times T² KL(t̂ ‖ p̂) for the distributions
     t̂ ∝ t^(1/T), p̂ ∝ p^(1/T) inside the head. At T = 1 it is the forward KL over all buckets.
@@ -88,36 +87,36 @@ class HeadTemperedKL:
         """Log mass of each row's head, [T], and the tempered distribution inside it, [N]."""
         num_rows = buckets.other.shape[0]
         tempered_N = buckets.head / self.temperature
-        normaliser_T = segment_logsumexp(tempered_N, buckets.rows, num_rows)
-        # A head that the student excludes stays −inf throughout; −inf − (−inf) would be nan.
-        normaliser_T = torch.where(normaliser_T.isneginf(), 0.0, normaliser_T)
+        normalizer_T = segment_logsumexp(tempered_N, buckets.rows, num_rows)
+        # If the student gives the whole head no probability, its logs stay −inf; −inf − (−inf) would be nan.
+        normalizer_T = torch.where(normalizer_T.isneginf(), 0.0, normalizer_T)
         mass_T = segment_logsumexp(buckets.head, buckets.rows, num_rows)
-        return mass_T, tempered_N - normaliser_T[buckets.rows]
+        return mass_T, tempered_N - normalizer_T[buckets.rows]
 
 
 def raw_head(teacher: Buckets, student: Buckets) -> Tensor:
-    """Σ over the head alone of t_i (log t_i − log p_i): not a divergence: it may be negative.
+    """Σ over the head alone of t_i (log t_i − log p_i): not a divergence, it may be negative.
 
-    A biased baseline, for comparison: what a KL of stored top-k probabilities gives when the rest is forgotten.
+    A biased baseline for comparison: the KL of stored top-k probabilities that ignores the tail.
     """
     return _summed(_forward_terms, teacher, student, with_other=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampledCrossEntropy:
-    """Aims a share of the tail's mass at ids drawn from it, and the rest at the other bucket.
+    """Gives a share of the tail's mass to ids drawn from the tail, and the rest to the other bucket.
 
     `share` · C + (1 − `share`) · KL, where C = −Σ_{i∈H} t_i log p_i − Σ_s (t_o / m) log p_s over the m draws. C is an
-    unbiased estimate of the teacher's full cross-entropy, and its gradient of full distillation's; it is no divergence,
-    since the entropy of the tail is unknown. In rows without draws (hardly any mass is outside the head) the other
-    bucket stands in for them.
+    unbiased estimate of the teacher's full cross-entropy, and its gradient is an unbiased estimate of the gradient of
+    full distillation. It is not a divergence, because the entropy of the tail is unknown. Rows without draws (hardly
+    any mass is outside the head) use the other bucket instead.
     """
 
     share: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise ValueError(f"the share of the tail that goes to the sample lies in (0, 1]; found {self.share}")
+            raise ValueError(f"the sample's share of the tail must be above 0 and at most 1; found {self.share}")
 
     def __call__(self, teacher: Buckets, student: Buckets) -> Tensor:
         has_draws_T = torch.zeros_like(teacher.other).index_fill(0, teacher.sample_rows, 1.0)
@@ -135,7 +134,7 @@ def bucket_losses(targets: RaggedTargets, student: Buckets, divergence: Divergen
 
 
 def bucket_slopes(targets: RaggedTargets, student: Buckets, divergence: Divergence) -> tuple[Tensor, Buckets]:
-    """The losses, and their derivatives by log p of each bucket, in the same places."""
+    """The losses [T], and their derivatives with respect to log p of each bucket."""
     with torch.enable_grad():
         leaves = [log.detach().requires_grad_() for log in (student.head, student.other, student.sample)]
         student = student.with_logs(*leaves)
@@ -145,47 +144,48 @@ def bucket_slopes(targets: RaggedTargets, student: Buckets, divergence: Divergen
 
 
 def check_divergence(targets: RaggedTargets, divergence: Divergence, temperature: float) -> None:
-    """Refuses what has no meaning.
+    """Refuses meaningless combinations.
 
     Raises:
-        ValueError: sampled targets at a temperature other than 1; a sampled loss without a sample.
+        ValueError: a temperature of 0 or below; sampled targets at a temperature other than 1; a sampled loss without
+            a sample.
     """
     if not temperature > 0:
         raise ValueError(f"the temperature must be above 0; found {temperature}")
     if not isinstance(divergence, SampledCrossEntropy):
         return
     if temperature != 1:
-        raise ValueError(f"ids drawn at temperature 1 say nothing of temperature {temperature:g}; use the other bucket")
+        raise ValueError(f"ids drawn at temperature 1 do not fit temperature {temperature:g}; use the other bucket")
     if targets.sample_ids is None:
-        raise ValueError("the targets carry no tail sample")
+        raise ValueError("the targets have no tail sample; use the other bucket")
 
 
 def _summed(
     terms: Callable[[Tensor, Tensor], Tensor], teacher: Buckets, student: Buckets, with_other: bool = True
 ) -> Tensor:
-    """Σ over a row's head of terms(log t, log p), and the other bucket's; [T]."""
+    """Σ of terms(log t, log p) over a row's head and, unless excluded, its other bucket; [T]."""
     loss_T = student.other.new_zeros(student.other.shape)
     loss_T = loss_T.index_add(0, teacher.rows, terms(teacher.head, student.head))
     return loss_T + terms(teacher.other, student.other) if with_other else loss_T
 
 
 def _forward_terms(target_log: Tensor, student_log: Tensor) -> Tensor:
-    """t (log t − log p); a bucket the teacher gives nothing contributes nothing, whatever the student says."""
+    """t (log t − log p); a bucket with t = 0 contributes 0, whatever p is."""
     is_empty = target_log.isneginf()
-    # Both sides are made finite before the subtraction: 0 · (−inf + inf) is nan, also in the backward pass.
+    # Both logs are made finite before the subtraction: 0 · (−inf + inf) is nan, in the backward pass too.
     student_log = torch.where(is_empty, 0.0, student_log)
     target_log = torch.where(is_empty, 0.0, target_log)
     return torch.where(is_empty, 0.0, target_log.exp() * (target_log - student_log))
 
 
 def _cross_terms(target_log: Tensor, student_log: Tensor) -> Tensor:
-    """−t log p; nothing where t is 0."""
+    """−t log p; 0 where t is 0."""
     is_empty = target_log.isneginf()
     return torch.where(is_empty, 0.0, -target_log.exp() * torch.where(is_empty, 0.0, student_log))
 
 
 def _reverse_terms(target_log: Tensor, student_log: Tensor) -> Tensor:
-    """p (log p − log t); a bucket the student gives nothing contributes nothing."""
+    """p (log p − log t); a bucket with p = 0 contributes 0."""
     is_empty = student_log.isneginf()
     student_log = torch.where(is_empty, 0.0, student_log)
     floored = target_log.clamp(min=LOG_FLOOR_NATS)

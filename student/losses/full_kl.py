@@ -1,8 +1,8 @@
 """Full distillation from a live teacher, without [T, V]: projection, soft-cap, KL over all ids and cross-entropy.
 
-Row chunk by row chunk the student's and the teacher's logits are formed and the student's become their own gradient in
-place. Working memory is three chunks of [C, V] in float32, four at a temperature other than one; neither side's logits
-of a batch are ever all there.
+For each chunk of rows, the logits of student and teacher are computed, and the student's logits are overwritten by
+their own gradient. Working memory is three chunks of [C, V] in float32, four at a temperature other than one. The
+logits of a whole batch never exist.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,18 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from logitcask.student.losses.gradient_sums import GradientSums
-from logitcask.student.losses.linear_truncated_kl import CHUNK_ROWS, LinearLoss
+from logitcask.student.losses.linear_projection import (
+    CHUNK_ROWS,
+    LinearLoss,
+    project,
+    scaled,
+    to_autocast_dtype,
+    weighted_losses,
+)
 from logitcask.student.losses.targets import NO_LABEL
-from logitcask.student.model.projection import OutputProjection
 
 TeacherLogits = Callable[[int, int], Tensor]
-"""(start, stop) → the teacher's final logits of these rows, float32 [C, V]; they may be overwritten."""
+"""(start, stop) → the teacher's final logits of these rows, float32 [C, V]; the caller may overwrite them."""
 
 
 # Stands for log 0 of a teacher: its exponential is 0 and its product with 0 is 0.
@@ -27,11 +33,11 @@ _LOG_ZERO = -1e4
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class FullObjective:
-    """What is minimised against a live teacher.
+    """What is minimized against a live teacher.
 
     Attributes:
-        teacher_logits: The teacher's logits, by rows.
-        vocab_size: V of the teacher; ids of the student beyond it take no part.
+        teacher_logits: The teacher's logits, by ranges of rows.
+        vocab_size: V of the teacher; the student's ids beyond it are excluded.
         labels: int64 [T], the actual next token, −100 where there is none.
         kl_weight, cross_entropy_weight: Factors of the two sums.
         temperature: Of the KL, whose value is multiplied by its square; the cross-entropy stays at 1.
@@ -47,21 +53,28 @@ class FullObjective:
     chunk_rows: int = CHUNK_ROWS
 
 
-def linear_full_kl(hidden_TD: Tensor, projection: OutputProjection, objective: FullObjective) -> LinearLoss:
-    """KL(teacher ‖ student) over the whole vocabulary, and cross-entropy, of a linear head's logits.
+def linear_full_kl(
+    hidden_TD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    objective: FullObjective,
+    *,
+    softcap: float | None = None,
+) -> LinearLoss:
+    """KL(teacher ‖ student) over the whole vocabulary, and cross-entropy, of an output projection's logits.
 
     Equals `kl_weight · T² Σ_rows Σ_v t (log t − log p) + cross_entropy_weight · cross_entropy(logits, labels,
     reduction="sum")` with t = softmax(teacher / T) and p = softmax(student / T), over the teacher's ids.
 
     Args:
         hidden_TD: The student trunk's output for T rows.
-        projection: The student's output matrix, bias and soft-cap.
+        weight_VD: The student's output embeddings; rows beyond the teacher's vocabulary get no gradient.
+        bias_V: Or None.
         objective: The teacher's logits for the same rows, and the weights.
+        softcap: The student's final logit soft-cap, or None.
     """
-    device = hidden_TD.device.type
-    if torch.is_autocast_enabled(device):
-        hidden_TD = hidden_TD.to(torch.get_autocast_dtype(device))
-    arguments = (hidden_TD, projection.weight, projection.bias, projection.softcap, objective, torch.is_grad_enabled())
+    hidden_TD = to_autocast_dtype(hidden_TD)
+    arguments = (hidden_TD, weight_VD, bias_V, softcap, objective, torch.is_grad_enabled())
     loss, kl_T, cross_entropy_T = _LinearFullKL.apply(*arguments)  # type: ignore[misc]
     return LinearLoss(loss=loss, kl=kl_T, cross_entropy=cross_entropy_T)
 
@@ -82,43 +95,24 @@ class _LinearFullKL(torch.autograd.Function):
             for start in range(0, len(hidden_TD), objective.chunk_rows):
                 rows = slice(start, min(start + objective.chunk_rows, len(hidden_TD)))
                 hidden = hidden_TD[rows]
-                logits, slope = _project(hidden, weight, bias, softcap, keep_slope=any(needed))
-                kl_T[rows], cross_entropy_T[rows] = _full_losses(logits, rows, objective, with_gradient=any(needed))
+                logits, slope = project(hidden, weight, bias, softcap, keep_slope=any(needed))
+                kl_T[rows], cross_entropy_T[rows] = _chunk_losses(logits, rows, objective, needs_gradient=any(needed))
                 if any(needed):
                     logits = logits if slope is None else logits.mul_(slope)
                     sums.add(start, logits.to(hidden.dtype), hidden, weight)
         ctx.save_for_backward(*sums.like(inputs))  # pyright: ignore
-        loss = _weighted(objective.kl_weight, kl_T) + _weighted(objective.cross_entropy_weight, cross_entropy_T)
-        result = torch.float64 if hidden_TD.dtype == torch.float64 else torch.float32
-        kl_T, cross_entropy_T = kl_T.to(result), cross_entropy_T.to(result)
+        weights = (objective.kl_weight, objective.cross_entropy_weight)
+        loss, kl_T, cross_entropy_T = weighted_losses(kl_T, cross_entropy_T, *weights, like=hidden_TD)
         ctx.mark_non_differentiable(kl_T, cross_entropy_T)
-        return loss.to(result), kl_T, cross_entropy_T
+        return loss, kl_T, cross_entropy_T
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_loss: Tensor, *_):
-        gradients = (None if one is None else one * grad_loss.to(one.dtype) for one in ctx.saved_tensors)
-        return *gradients, None, None, None
+        return *(scaled(gradient, grad_loss) for gradient in ctx.saved_tensors), None, None, None
 
 
-def _weighted(weight: float | Tensor, losses_T: Tensor) -> Tensor:
-    # A weight of zero switches a loss off, also where it is infinite.
-    weight = torch.as_tensor(weight, dtype=losses_T.dtype, device=losses_T.device)
-    return torch.where(weight == 0, 0.0, weight * losses_T.sum())
-
-
-def _project(hidden, weight, bias, softcap: float | None, *, keep_slope: bool) -> tuple[Tensor, Tensor | None]:
-    """Logits of a chunk in at least float32, and the soft-cap's derivative 1 − tanh² where it is wanted."""
-    logits = torch.nn.functional.linear(hidden, weight, bias)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    if softcap is None:
-        return logits, None
-    logits.div_(softcap).tanh_()
-    slope = logits.square().neg_().add_(1.0) if keep_slope else None
-    return logits.mul_(softcap), slope
-
-
-def _full_losses(logits: Tensor, rows: slice, objective: FullObjective, *, with_gradient: bool):
+def _chunk_losses(logits: Tensor, rows: slice, objective: FullObjective, *, needs_gradient: bool):
     """KL and cross-entropy of a chunk's rows, float64; `logits` becomes the gradient of their weighted sum."""
     temperature, kl_weight = objective.temperature, objective.kl_weight
     labels = objective.labels[rows]
@@ -132,11 +126,11 @@ def _full_losses(logits: Tensor, rows: slice, objective: FullObjective, *, with_
     log_p_tempered = log_p if tempered is None else tempered
     teacher = objective.teacher_logits(rows.start, rows.stop).to(log_p.dtype)
     kl, teacher_p = full_kl(log_p_tempered, teacher if temperature == 1 else teacher / temperature)
-    if with_gradient:
+    if needs_gradient:
         label_weights = torch.zeros_like(cross_entropy)
         label_weights[labelled] = objective.cross_entropy_weight
         by_row = label_weights.to(logits.dtype).unsqueeze(-1)
-        # T² of the loss, and 1 / T of the chain rule.
+        # T² from the loss, 1 / T from the chain rule.
         factor = torch.as_tensor(kl_weight, device=logits.device).to(logits.dtype) * temperature
         p = log_p.exp_()
         if tempered is None:
@@ -153,7 +147,7 @@ def full_kl(log_p_TV: Tensor, teacher_TV: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         log_p_TV: The student's log-probabilities.
-        teacher_TV: The teacher's logits; used up.
+        teacher_TV: The teacher's logits; they are overwritten.
     """
     log_t_TV = teacher_TV.sub_(teacher_TV.logsumexp(dim=-1, keepdim=True)).clamp_(min=_LOG_ZERO)
     t_TV = log_t_TV.exp()

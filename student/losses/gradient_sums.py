@@ -1,6 +1,6 @@
-"""The gradients of a projection's three inputs, summed block by block, so that no [T, V] is ever needed.
+"""The gradients of a projection's three inputs, summed block by block, so that [T, V] is never needed.
 
-Sums are at least float32: added up in bfloat16, the gradient of a weight would lose a digit more with every block.
+Sums are at least float32: summed in bfloat16, the gradient of a weight would lose accuracy with every block.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class GradientSums:
-    """Running gradients of hidden states, weight and bias; None for one that needs none.
+    """Running gradients of hidden states, weight and bias; None for an input that needs none.
 
     Attributes:
         hidden: [T, D].
@@ -30,7 +30,7 @@ class GradientSums:
     def zeros(
         cls, inputs: Sequence[Tensor | None], needed: Sequence[bool], vocab_size: int, num_chunks: int
     ) -> "GradientSums":
-        """Zeros for those of (hidden, weight, bias) that are needed, to be summed over so many chunks of rows."""
+        """Zeros for the needed gradients of (hidden, weight, bias), to be summed over `num_chunks` chunks of rows."""
         hidden, weight, bias = (tensor if is_needed else None for tensor, is_needed in zip(inputs, needed, strict=True))
         return cls(
             hidden=None if hidden is None else torch.zeros_like(hidden),
@@ -40,7 +40,7 @@ class GradientSums:
         )
 
     def add(self, start: int, gradient: Tensor, hidden: Tensor, weight: Tensor) -> None:
-        """Adds a chunk's share, given the gradient of its logits [C, V] in the dtype of the products."""
+        """Adds the contribution of a chunk, given the gradient of its logits [C, V] in the dtype of the products."""
         if self.hidden is not None:
             torch.mm(gradient, weight, out=self.hidden[start : start + hidden.shape[0]])
         if self.weight is not None:
@@ -49,7 +49,7 @@ class GradientSums:
             self.bias[: self.vocab_size] += gradient.sum(dim=0, dtype=self.bias.dtype)
 
     def like(self, inputs: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-        """The gradients of (hidden, weight, bias), in the dtypes of those."""
+        """The gradients of (hidden, weight, bias), each in the dtype of its input."""
         sums = (self.hidden, self.weight, self.bias)
         return tuple(
             None if total is None or tensor is None else total.to(tensor.dtype)
@@ -58,12 +58,12 @@ class GradientSums:
 
 
 def _sum_dtype(tensor: Tensor, num_chunks: int = 2) -> torch.dtype:
-    # A single product is rounded once, whatever the dtype of the sum.
+    # A single product is rounded only once, whatever the dtype of the sum.
     return tensor.dtype if num_chunks < 2 else torch.promote_types(tensor.dtype, torch.float32)
 
 
 def put_product(out: Tensor, left: Tensor, right: Tensor) -> None:
-    """out ← left @ right, in the dtype of `out`, which may be wider than that of the factors."""
+    """out ← left @ right, in the dtype of `out`, which may be wider than the dtype of the factors."""
     if out.dtype == left.dtype:
         torch.mm(left, right, out=out)
     elif left.is_cuda:
@@ -73,7 +73,7 @@ def put_product(out: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total ← total + left @ right, in the dtype of `total`, which may be wider than that of the factors."""
+    """total ← total + left @ right, in the dtype of `total`, which may be wider than the dtype of the factors."""
     if total.dtype == left.dtype:
         total.addmm_(left, right)
     elif left.is_cuda:

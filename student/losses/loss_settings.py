@@ -1,4 +1,4 @@
-"""Which loss a run minimises, as settings; what they need of the shards, and a refusal where that is missing."""
+"""Which loss a run minimizes, as settings, and the check that the shards hold what it needs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from logitcask.student.losses.divergences import (
     reverse_kl,
 )
 from logitcask.student.losses.targets import RaggedTargets
-from logitcask.student.settings import DivergenceName, LossFields, Tail
+from logitcask.student.settings import DivergenceName, LossFields, Tail, current_tail
 
-# Which divergences have a meaning for a treatment. A reverse KL is infinite where the teacher gives nothing, so it
-# needs a tail that is really there; raw and sampled targets are not distributions.
+# The divergences that are defined for each tail treatment. A reverse KL is infinite where the teacher's probability is
+# 0, so it needs a real tail; raw and sampled targets are not distributions.
 _DIVERGENCES: dict[Tail, tuple[DivergenceName, ...]] = {
     "other": ("forward", "reverse", "jsd"),
     "label": ("forward", "reverse", "jsd"),
-    "renormalise": ("forward", "jsd"),
+    "renormalize": ("forward", "jsd"),
     "residual": ("forward", "jsd"),
     "raw": ("forward",),
     "sample": ("forward",),
@@ -38,54 +38,60 @@ class LossSettings(LossFields):
     """The loss between the teacher's stored targets and the student.
 
     Attributes:
-        tail: What becomes of the mass outside the head. "other": one bucket. "renormalise", "raw": forgotten (biased
-            baselines). "residual": given to the actual next token. "label": one bucket, and one more for the actual
-            next token. "sample": carried by sampled ids (unbiased). "blend": partly by them, partly by the bucket.
+        tail: How the mass outside the head is treated. "other": one bucket. "renormalize", "raw": ignored (biased
+            baselines). "residual": added to the actual next token. "label": one bucket, and one more for the actual
+            next token. "sample": carried by sampled ids (unbiased). "blend": shared by the sampled ids and the bucket.
         divergence: "forward" KL(teacher ‖ student), "reverse" KL(student ‖ teacher), or "jsd".
         jsd_beta: The teacher's share in the mixture of "jsd".
         sample_share: The share of the tail that the sampled ids carry in "blend".
-        temperature: Of the divergence; its value and gradient are multiplied by the square.
+        temperature: Of the divergence; its value and gradient are multiplied by the square of it.
         tempering: "exact" needs the shards' tails at that temperature; "head" tempers inside the head only.
 
     Raises:
-        UsageError: Values out of range, or a combination that has no meaning.
+        UsageError: Values out of range, or an undefined combination.
     """
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tail", current_tail(self.tail))
         if not self.temperature > 0:
             raise UsageError(f"the temperature must be above 0; found {self.temperature}")
         for name in ("jsd_beta", "sample_share"):
             if not 0 < getattr(self, name) < 1:
-                raise UsageError(f"{name} must lie between 0 and 1; found {getattr(self, name)}")
+                raise UsageError(f"{name} must be between 0 and 1; found {getattr(self, name)}")
         if self.divergence not in _DIVERGENCES[self.tail]:
             raise UsageError(
-                f"the {self.divergence} divergence has no meaning with tail {self.tail!r}; "
+                f"the {self.divergence} divergence is not defined with tail {self.tail!r}; "
                 f"choose {' or '.join(_DIVERGENCES[self.tail])}, or tail 'other'"
             )
         if self.temperature != 1 and self.needs_sample:
             raise UsageError(
-                f"the tail's ids were drawn at temperature 1 and say nothing of temperature {self.temperature:g}; "
+                f"the tail's ids were drawn at temperature 1 and do not fit temperature {self.temperature:g}; "
                 "use temperature 1, or tail 'other'"
             )
         if self.tempers_head_only and (self.divergence != "forward" or self.tail == "raw"):
-            raise UsageError("tempering inside the head is defined for the forward divergence of whole distributions")
+            raise UsageError(
+                "tempering 'head' is defined only inside the head of a whole distribution, for the forward divergence; "
+                f"found divergence {self.divergence!r} with tail {self.tail!r}; use tempering 'exact'"
+            )
 
     @property
     def needs_sample(self) -> bool:
+        """Whether the loss reads a tail sample."""
         return self.tail in ("sample", "blend")
 
     @property
     def tempers_head_only(self) -> bool:
+        """Whether a temperature other than one applies inside the head only."""
         return self.temperature != 1 and self.tempering == "head"
 
     @property
     def logits_temperature(self) -> float:
-        """What divides the student's logits: tempering inside the head leaves them as they are."""
+        """The divisor of the student's logits: 1 where only the head is tempered."""
         return 1.0 if self.tempering == "head" else self.temperature
 
     @property
     def metric(self) -> str:
-        """What the summed loss is called in logs."""
+        """The name of the mean loss in logs."""
         if self.needs_sample:
             return "teacher_cross_entropy_nats"
         names = {"forward": "kl_nats", "reverse": "reverse_kl_nats", "jsd": "jsd_nats"}
@@ -95,14 +101,14 @@ class LossSettings(LossFields):
         """Refuses shards that lack what the loss needs.
 
         Args:
-            example: Any window's targets; a dataset has one scheme.
+            example: The targets of any window, since a dataset has one scheme.
 
         Raises:
             UsageError: No samples, no tempered tails, or no heads.
         """
         if self.needs_sample and not example.tail_samples:
             raise UsageError(
-                f"tail {self.tail!r} needs ids sampled from the tail, which these shards lack; annotate with "
+                f"tail {self.tail!r} needs ids sampled from the tail, and these shards hold none; annotate with "
                 "--head threshold-sampling, or train with tail 'other'"
             )
         if example.has_target().any() and not len(example.head_ids) and self.tail != "sample":
@@ -118,11 +124,16 @@ class LossSettings(LossFields):
             )
 
     def prepare_targets(self, targets: RaggedTargets, labels_T: Tensor) -> RaggedTargets:
-        """The targets as the treatment changes them; `labels_T` is the actual next token, −100 where none."""
+        """The targets that the divergence reads: tempered, and with the tail treated.
+
+        Args:
+            targets: As the shards store them, T rows.
+            labels_T: int64, the actual next token, −100 where there is none.
+        """
         if self.logits_temperature != 1:
             targets = tail_treatments.at_temperature(targets, self.temperature)
         treatment: dict[Tail, Callable[[], RaggedTargets]] = {
-            "renormalise": lambda: tail_treatments.renormalized(targets),
+            "renormalize": lambda: tail_treatments.renormalized(targets),
             "residual": lambda: tail_treatments.residual_to_label(targets, labels_T),
             "label": lambda: tail_treatments.with_label_bucket(targets, labels_T),
             "sample": lambda: targets,
@@ -131,7 +142,7 @@ class LossSettings(LossFields):
         return treatment.get(self.tail, lambda: tail_treatments.without_sample(targets))()
 
     def divergence_function(self) -> Divergence:
-        """What is measured between the buckets."""
+        """The divergence between the buckets of teacher and student."""
         if self.needs_sample:
             return SampledCrossEntropy(share=1.0 if self.tail == "sample" else self.sample_share)
         if self.tail == "raw":

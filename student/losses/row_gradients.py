@@ -1,8 +1,8 @@
-"""Losses of rows from a few numbers of their logits, and what to multiply the softmax by to get the gradient.
+"""The losses of rows, and their gradients, from a few gathered logits.
 
-Both fast paths read the same from a block of logits [C, V]: the logits of listed ids (head, sample, label) and the
-log-sum-exp outside the head. The rest happens here, in float64, because p − t of a confident row has no digits left
-in float32; it concerns N + M + C numbers, ~1/500 of the logits.
+Both fused paths read the same from a block of logits [C, V]: the logits of some ids (head, sample, label) and the
+log-sum-exp outside the head. The rest happens here in float64, because p − t of a confident row has no correct digits
+in float32. It concerns N + M + C numbers, about 1/500 of the logits.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from logitcask.student.losses.targets import NO_LABEL, Buckets, RaggedTargets, s
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class GatherIndex:
-    """Which ids of C rows are listed: (row, id) pairs, int64.
+    """The (row, id) pairs of C rows whose logits are gathered, int64.
 
     Attributes:
         head_rows, head_ids: [N], unique.
-        sample_rows, sample_ids: [M], repeats count.
+        sample_rows, sample_ids: [M], with repeats.
         label_rows, label_ids: [L].
         num_rows: C.
     """
@@ -37,6 +37,7 @@ class GatherIndex:
 
     @classmethod
     def of(cls, targets: RaggedTargets, labels_C: Tensor) -> GatherIndex:
+        """The pairs that the loss of these rows needs; labels of −100 are left out."""
         label_rows = (labels_C != NO_LABEL).nonzero().squeeze(-1)
         sample_rows = targets.sample_rows()
         return cls(
@@ -52,7 +53,7 @@ class GatherIndex:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class GatheredLogits:
-    """Logits of the listed ids, float64: head [N], sample [M], label [L]; `other` [C], log-sum-exp outside the head."""
+    """Gathered logits, float64: head [N], sample [M], label [L]; and `other` [C], log-sum-exp outside the head."""
 
     head: Tensor
     sample: Tensor
@@ -60,7 +61,7 @@ class GatheredLogits:
     other: Tensor
 
     def at_temperature(self, temperature: float, other: Tensor) -> GatheredLogits:
-        """The same of logits / temperature; `other` is what that does not give."""
+        """The logits divided by the temperature; `other` must be given, it does not follow from them."""
         return GatheredLogits(
             head=self.head / temperature, sample=self.sample / temperature, label=self.label / temperature, other=other
         )
@@ -68,13 +69,13 @@ class GatheredLogits:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LogitGradients:
-    """A gradient by the logits, without the logits; float64.
+    """The gradient with respect to the logits [C, V], without storing it; float64.
 
     Attributes:
         complement: [C], factor of the softmax *inside* the complement: ∂L/∂z_j = complement · p_j / p_o there.
         head: [N], the whole gradient of each head entry.
-        sample: [M], added for each draw.
-        label: [L], added for each label.
+        sample: [M], to be added for each draw.
+        label: [L], to be added for each label.
     """
 
     complement: Tensor
@@ -104,16 +105,16 @@ def divergence_of_rows(
 ) -> tuple[Tensor, LogitGradients | None]:
     """The divergence of each row, float64[C], and its gradient.
 
-    With slopes g and G = Σ g, p_o · (g_o / p_o − G) is written g_o − p_o G, which has no 0/0 for p_o → 0. For the
+    With slopes g and G = Σ g, p_o · (g_o / p_o − G) is computed as g_o − p_o G, which avoids 0/0 for p_o → 0. For the
     forward KL, where g = −t and G = −1, the gradients are p_o − t_o and p_i − t_i.
     """
-    normaliser_C = _normaliser(index, logits)
+    normalizer_C = _normalizer(index, logits)
     student = Buckets(
         rows=index.head_rows,
-        head=logits.head - normaliser_C[index.head_rows],
-        other=logits.other - normaliser_C,
+        head=logits.head - normalizer_C[index.head_rows],
+        other=logits.other - normalizer_C,
         sample_rows=index.sample_rows,
-        sample=logits.sample - normaliser_C[index.sample_rows],
+        sample=logits.sample - normalizer_C[index.sample_rows],
     )
     if not needs_gradient:
         return bucket_losses(targets, student, divergence), None
@@ -130,21 +131,21 @@ def divergence_of_rows(
 def cross_entropy_of_rows(
     index: GatherIndex, logits: GatheredLogits, weight: float | Tensor
 ) -> tuple[Tensor, LogitGradients]:
-    """The cross-entropy of each row, float64[C], 0 without a label, and the gradient of `weight` times it."""
-    normaliser_C = _normaliser(index, logits)
+    """The cross-entropy of each row, float64[C], 0 without a label; and the gradient of `weight` times it."""
+    normalizer_C = _normalizer(index, logits)
     rows = index.label_rows
-    loss_C = torch.zeros_like(normaliser_C)
-    loss_C[rows] = normaliser_C[rows] - logits.label
-    weights_C = torch.zeros_like(normaliser_C)
+    loss_C = torch.zeros_like(normalizer_C)
+    loss_C[rows] = normalizer_C[rows] - logits.label
+    weights_C = torch.zeros_like(normalizer_C)
     weights_C[rows] = weight
-    head_p = (logits.head - normaliser_C[index.head_rows]).exp()
+    head_p = (logits.head - normalizer_C[index.head_rows]).exp()
     return loss_C, LogitGradients(
-        complement=weights_C * (logits.other - normaliser_C).exp(),
+        complement=weights_C * (logits.other - normalizer_C).exp(),
         head=weights_C[index.head_rows] * head_p,
         sample=torch.zeros_like(logits.sample),
         label=-weights_C[rows],
     )
 
 
-def _normaliser(index: GatherIndex, logits: GatheredLogits) -> Tensor:
+def _normalizer(index: GatherIndex, logits: GatheredLogits) -> Tensor:
     return torch.logaddexp(logits.other, segment_logsumexp(logits.head, index.head_rows, index.num_rows))

@@ -1,7 +1,7 @@
-"""What the student is aimed at: functions from targets to targets.
+"""Treatments of the tail: functions from targets to targets.
 
-Each is exact: the loss of the returned targets *is* the treated loss, with the one backward pass of all. Labels are
-the actual next tokens, int64[T], −100 where a row has none.
+Each is exact: the loss of the returned targets *is* the treated loss, so one loss and one backward pass serve all
+treatments. Labels are the actual next tokens, int64[T], −100 where a row has none.
 """
 
 from dataclasses import replace
@@ -15,9 +15,9 @@ from logitcask.student.losses.targets import NO_LABEL, RaggedTargets, segment_lo
 def renormalized(targets: RaggedTargets) -> RaggedTargets:
     """The biased baseline: the head scaled up to carry all the mass, and no tail.
 
-    The student keeps its full softmax. This is the "top-k" of most recipes: it teaches that the tail is impossible,
-    and at small k is worse than cross-entropy (Anshumann et al., ACL 2025, "vanilla top-k"). A row whose head is empty
-    or without mass has nothing to scale and keeps its tail.
+    The student keeps its full softmax. This is the "top-k" of most recipes. It teaches that the tail is impossible, and
+    at small k it is worse than cross-entropy (Anshumann et al., ACL 2025, "vanilla top-k"). A row whose head is empty
+    or has no mass keeps its tail.
     """
     rows = targets.head_rows()
     log_mass_T = segment_logsumexp(targets.head_log_probs.double(), rows, targets.num_positions)
@@ -31,9 +31,9 @@ def renormalized(targets: RaggedTargets) -> RaggedTargets:
 
 
 def residual_to_label(targets: RaggedTargets, labels_T: Tensor) -> RaggedTargets:
-    """All of the tail's mass goes to the actual next token, t_y += t_o, whether it is in the head or not.
+    """Adds all of the tail's mass to the actual next token, t_y += t_o, in the head or not.
 
-    (Anshumann et al., ACL 2025, "ghost token" and residual variants.) Rows without a label, where a cut document
+    See Anshumann et al., ACL 2025, "ghost token" and residual variants. Rows without a label, where a cut document
     ends, keep the other bucket: they are still targets, and dropping them would change the denominator.
     """
     rows = _labelled(targets, labels_T)
@@ -43,9 +43,9 @@ def residual_to_label(targets: RaggedTargets, labels_T: Tensor) -> RaggedTargets
 
 
 def with_label_bucket(targets: RaggedTargets, labels_T: Tensor) -> RaggedTargets:
-    """The actual next token gets a bucket of its own where it is not in the head already.
+    """Gives the actual next token its own bucket, unless it is in the head: head ∪ {label} + other.
 
-    Its mass is known exactly (`log_next`), and is taken out of the other bucket: head ∪ {label} + other.
+    Its mass is known exactly (`log_next`) and is taken from the other bucket.
 
     Raises:
         ValueError: The targets lack `log_next`.
@@ -57,7 +57,7 @@ def with_label_bucket(targets: RaggedTargets, labels_T: Tensor) -> RaggedTargets
     is_new = ~torch.isin(rows * width + labels_T[rows], targets.head_rows() * width + targets.head_ids)
     rows = rows[is_new & ~targets.log_next[rows].isnan()]
     tail = targets.log_tail[rows].double()
-    # Both are stored rounded, so that the part may seem larger than the whole.
+    # Both are stored rounded, so the label's mass may exceed the tail's.
     log_label = torch.minimum(targets.log_next[rows].double(), tail)
     log_tail = targets.log_tail.clone()
     log_tail[rows] = (tail + torch.log1p(-(log_label - tail).exp())).to(log_tail.dtype)
@@ -65,30 +65,30 @@ def with_label_bucket(targets: RaggedTargets, labels_T: Tensor) -> RaggedTargets
 
 
 def without_sample(targets: RaggedTargets) -> RaggedTargets:
-    """The same targets for a loss that does not look at sampled ids, which then cost nothing."""
+    """The targets without sampled ids, so that a loss that ignores them does no work for them."""
     return replace(targets, sample_ids=None, sample_offsets=None)
 
 
-def at_temperature(targets: RaggedTargets, temperature: float, log_tail_T: Tensor | None = None) -> RaggedTargets:
-    """The same teacher at another temperature, exactly, given the tail mass at that temperature.
+def at_temperature(targets: RaggedTargets, temperature: float) -> RaggedTargets:
+    """The same teacher at another temperature, exact thanks to the stored tail mass at that temperature.
+
+    That mass, under softmax(logits / T), cannot be computed from the tail at temperature 1: it needs all logits.
 
     Args:
         targets: at temperature 1. A tail sample is dropped: it was drawn at temperature 1.
-        temperature: T; the head becomes ∝ t^(1/T). Where the tail at T is all the mass, the head's log-probabilities
-            are −inf.
-        log_tail_T: float[T], log of the tail's mass under softmax(logits / T). It cannot be had from the tail at
-            temperature one: it needs all logits. None: the one stored with the targets.
+        temperature: T; the head becomes ∝ t^(1/T). Where the tail at T holds all the mass, the head's
+            log-probabilities are −inf.
 
     Raises:
         ValueError: No tail at this temperature is stored.
     """
-    log_tail_T = targets.tempered_log_tails.get(temperature) if log_tail_T is None else log_tail_T
+    log_tail_T = targets.tempered_log_tails.get(temperature)
     if log_tail_T is None:
         raise ValueError(f"the targets hold no tail at temperature {temperature:g}")
     rows = targets.head_rows()
     tempered_N = targets.head_log_probs.double() / temperature
     log_mass_T = segment_logsumexp(tempered_N, rows, targets.num_positions)
-    # What dividing by T and normalising again adds to every id's log-probability.
+    # Dividing by T and normalizing again adds this to the log-probability of every id.
     shift_T = torch.log(-torch.expm1(log_tail_T.double())) - log_mass_T
     log_next = targets.log_next
     return replace(
@@ -110,7 +110,7 @@ def _labelled(targets: RaggedTargets, labels_T: Tensor) -> Tensor:
 def _with_entries(
     targets: RaggedTargets, rows: Tensor, ids: Tensor, log_masses: Tensor, log_tail: Tensor
 ) -> RaggedTargets:
-    """Adds mass to ids, in the head or not, and replaces the tail. A tail sample is dropped: its tail is no more."""
+    """Adds mass to ids, in the head or not, and replaces the tail. A sample of the old tail is dropped."""
     width = targets.vocab_size
     keys = torch.cat([targets.head_rows(), rows]) * width + torch.cat([targets.head_ids, ids])
     masses = torch.cat([targets.head_log_probs.double(), log_masses.double()])

@@ -1,9 +1,9 @@
-"""The teacher's targets as ragged torch tensors: what every loss of the student reads.
+"""The teacher's targets as ragged torch tensors, the input of every loss of the student.
 
-Row r of T holds the head entries `head_offsets[r] : head_offsets[r + 1]` of the flat columns (N entries in all,
-never padded to the widest row) and one tail: the "other" bucket. Log-probabilities are natural logs; head and tail
-of a row sum to one. A treatment of the tail that only changes *what is aimed at* is a function from targets to targets
-(`student.losses.tail_treatments`), so one loss, and one backward, serves them all.
+Row r of T has the head entries `head_offsets[r] : head_offsets[r + 1]` of the flat columns (N entries in total, never
+padded to the widest row) and one tail, the "other" bucket. Log-probabilities are natural logs; head and tail of a row
+sum to one. A treatment of the tail is a function from targets to targets (`student.losses.tail_treatments`), so one
+loss and one backward pass serve all treatments.
 """
 
 from __future__ import annotations
@@ -11,23 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from logitcask.schemas.format.quantizer import HEAD_LOG_PROBS
 
-if TYPE_CHECKING:
-    from logitcask.schemas.format.targets import Targets
-
-
 NO_LABEL = -100  # as in torch.nn.functional.cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Buckets:
-    """Log-probabilities of what a loss compares: the k + 1 buckets of each of T rows, and the ids sampled for it.
+    """The log-probabilities that a loss compares: the k + 1 buckets of each of T rows, and its sampled ids.
 
     Attributes:
         rows: int64[N], the row of each head entry.
@@ -44,7 +39,7 @@ class Buckets:
     sample: Tensor
 
     def with_logs(self, head: Tensor, other: Tensor, sample: Tensor) -> Buckets:
-        """The same places with other numbers."""
+        """The same rows with other log-probabilities."""
         return Buckets(rows=self.rows, head=head, other=other, sample_rows=self.sample_rows, sample=sample)
 
 
@@ -56,11 +51,11 @@ class RaggedTargets:
         head_ids: int64[N], vocabulary ids, ascending and unique inside a row.
         head_log_probs: float[N], nats.
         head_offsets: int64[T + 1].
-        log_tail: float[T], nats; −inf where nothing lies outside the head, nan where the row has no target.
-        vocab_size: V of the teacher's distribution; the ids of a student beyond it take no part in the loss.
+        log_tail: float[T], nats; −inf where there is no mass outside the head, nan where the row has no target.
+        vocab_size: V of the teacher's distribution; a student's ids beyond it are excluded from the loss.
         log_next: float[T] or None, the teacher's log-probability of the actual next token; nan without one.
-        sample_ids: int64[M] or None, ids drawn from the tail, each worth an equal share of it; repeats count.
-        sample_offsets: int64[T + 1], beside `sample_ids`.
+        sample_ids: int64[M] or None, ids drawn from the tail, with repeats; each draw stands for an equal share.
+        sample_offsets: int64[T + 1], or None without `sample_ids`.
         tempered_log_tails: temperature to float[T], the log tail at that temperature.
     """
 
@@ -74,22 +69,6 @@ class RaggedTargets:
     sample_offsets: Tensor | None = None
     tempered_log_tails: Mapping[float, Tensor] = field(default_factory=dict)
 
-    @classmethod
-    def from_arrays(cls, decoded: Targets, vocab_size: int) -> RaggedTargets:
-        """The targets that a shard reader returns, as tensors on the CPU; of samples the first replica."""
-        sample = decoded.tail_samples[0] if decoded.tail_samples else None
-        return cls(
-            head_ids=torch.from_numpy(decoded.head_ids).long(),
-            head_log_probs=torch.from_numpy(decoded.head_log_probs),
-            head_offsets=torch.from_numpy(decoded.head_offsets).long(),
-            log_tail=torch.from_numpy(decoded.log_tail),
-            vocab_size=vocab_size,
-            log_next=torch.from_numpy(decoded.log_next),
-            sample_ids=torch.from_numpy(sample.ids).long() if sample else None,
-            sample_offsets=torch.from_numpy(sample.offsets).long() if sample else None,
-            tempered_log_tails={t: torch.from_numpy(tail) for t, tail in decoded.tempered_log_tails.items()},
-        )
-
     @property
     def num_positions(self) -> int:
         """T."""
@@ -97,7 +76,7 @@ class RaggedTargets:
 
     @property
     def has_target(self) -> Tensor:
-        """bool[T]: the rows that take part in the KL."""
+        """bool[T]: the rows that the KL counts."""
         return ~self.log_tail.isnan()
 
     def head_rows(self) -> Tensor:
@@ -105,7 +84,7 @@ class RaggedTargets:
         return _rows_of(self.head_offsets, self.head_ids)
 
     def sample_rows(self) -> Tensor:
-        """int64[M]: the row of each draw; empty where nothing was sampled."""
+        """int64[M]: the row of each draw; empty without a sample."""
         if self.sample_ids is None or self.sample_offsets is None:
             return self.head_offsets.new_zeros(0)
         return _rows_of(self.sample_offsets, self.sample_ids)
@@ -137,7 +116,7 @@ class RaggedTargets:
         return replace(self, **moved, tempered_log_tails=tails)
 
     def buckets(self, dtype: torch.dtype = torch.float64) -> Buckets:
-        """The teacher's log-probabilities, normalised in float64 (`log_buckets`), in the asked dtype."""
+        """The teacher's log-probabilities, normalized in float64 (`log_buckets`), then converted to `dtype`."""
         head_N, other_T = self.log_buckets()
         sample_rows = self.sample_rows()
         if self.sample_offsets is None:
@@ -155,8 +134,8 @@ class RaggedTargets:
     def log_buckets(self) -> tuple[Tensor, Tensor]:
         """The k + 1 buckets of each row as float64 logs that sum to one to the last bit: (head[N], other[T]).
 
-        Float32 log-probabilities sum to 1 ± 1e-7; the difference is what would make a small KL negative. Rows
-        without a target get other = −inf.
+        Float32 log-probabilities sum to 1 ± 1e-7, and this error could make a small KL negative. Rows without a target
+        get other = −inf.
         """
         rows = self.head_rows()
         head_N = self.head_log_probs.double()
@@ -170,7 +149,7 @@ def decode(q_N: Tensor, offsets: Tensor, stored_log_tail_T: Tensor) -> tuple[Ten
     """Stored targets as log-probabilities that sum to one in each row (FORMAT.md, section 3), on their device.
 
     Args:
-        q_N: The quantised head, uint8.
+        q_N: The quantized head, uint8.
         offsets: int64[T + 1].
         stored_log_tail_T: float32, −inf for zero, nan for no target.
 
@@ -192,12 +171,12 @@ def _head_table(device: torch.device) -> Tensor:
 
 
 def segment_logsumexp(values_N: Tensor, rows_N: Tensor, num_rows: int) -> Tensor:
-    """Log-sum-exp of the values of each row, [num_rows]; −inf for a row without any."""
+    """Log-sum-exp of the values of each row, [num_rows]; −inf for a row without values."""
     maximum = values_N.new_full((num_rows,), float("-inf"))
     maximum = maximum.scatter_reduce(0, rows_N, values_N.detach(), "amax")
     shift = maximum.where(maximum.isfinite(), 0.0)
     sums = values_N.new_zeros(num_rows).index_add(0, rows_N, (values_N - shift[rows_N]).exp())
-    # The inner `where` keeps the derivative of log at 0 out of the backward pass.
+    # The inner `where` keeps the infinite derivative of log at 0 out of the backward pass.
     return torch.where(sums > 0, shift + torch.where(sums > 0, sums, 1.0).log(), float("-inf"))
 
 

@@ -1,1 +1,1 @@
-"""The student's files: loading, its output projection, and what it was trained on."""
+"""A student: loading, its output projection, its card, and whether its ids fit a dataset."""

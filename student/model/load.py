@@ -1,21 +1,16 @@
-"""Loading a student."""
+"""Loading a student, alone or for a dataset."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    pass
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from logitcask.schemas.errors import UsageError
-
-
-def find_student(directory: Path) -> Path:
-    """The student of a run's directory; the directory itself where it is a student's."""
-    return directory / "student" if (directory / "student").is_dir() else directory
+from logitcask.schemas.format.metadata import ShardMetadata
+from logitcask.student.model.projection import check_projection, output_projection
+from logitcask.student.model.student_card import StudentCard
+from logitcask.student.model.vocabulary_check import check_tokenizer, check_vocabulary_size
 
 
 def load_student(directory: Path) -> PreTrainedModel:
@@ -32,3 +27,18 @@ def load_student(directory: Path) -> PreTrainedModel:
         )
     except (OSError, ValueError) as error:
         raise UsageError(f"{directory}: transformers cannot load this student ({error})") from error
+
+
+def load_student_for(run: str | Path, dataset: ShardMetadata, device: str = "cpu") -> PreTrainedModel:
+    """The student of a finished run, or in a student's own directory, checked against a dataset.
+
+    Raises:
+        UsageError: There is no student, it cannot be loaded, or its architecture is not supported.
+        FingerprintMismatchError, VocabularyError: Student and shards have different vocabularies.
+    """
+    directory = Path(run) / "student" if (Path(run) / "student").is_dir() else Path(run)
+    check_tokenizer(StudentCard.read(directory).tokenizer, dataset)
+    model = load_student(directory).to(device)  # pyright: ignore[reportArgumentType]
+    check_vocabulary_size(output_projection(model).weight.shape[0], dataset)
+    check_projection(model)
+    return model

@@ -1,8 +1,8 @@
 """The two halves of a causal language model: the trunk (tokens to hidden states) and the output projection.
 
-The loss needs them apart, so that logits of all positions never exist at once. Two things are tried on a model once:
-whether its logits really are `softcap · tanh(hidden · weightᵀ / softcap)` (some architectures scale them as well), and
-whether the parts of a window stay apart (with ALiBi, convolutions or a recurrent state they do not).
+The loss needs them separately, so that the logits of all positions never exist at once. Two assumptions are tested once
+on each model: that its logits are `softcap · tanh(hidden · weightᵀ / softcap)` (some architectures also scale them),
+and that the parts of a window do not see each other (with ALiBi, convolutions or a recurrent state they do).
 """
 
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ class OutputProjection:
     softcap: float | None
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
-        """[T, V]; for a few rows at a time."""
+        """Final logits [T, V]; for a few rows at a time."""
         bias = None if self.bias is None else self.bias.to(hidden_TD.dtype)
         logits_TV = torch.nn.functional.linear(hidden_TD, self.weight.to(hidden_TD.dtype), bias)
         return logits_TV if self.softcap is None else self.softcap * torch.tanh(logits_TV / self.softcap)
 
 
 def output_projection(model: PreTrainedModel) -> OutputProjection:
-    """How a model makes logits of its last hidden states.
+    """The projection from a model's last hidden states to its logits.
 
     Raises:
         UsageError: The model has no output embeddings.
@@ -47,17 +47,17 @@ def output_projection(model: PreTrainedModel) -> OutputProjection:
 def hidden_states(model: PreTrainedModel, input_ids_BS: Tensor, position_ids_BS: Tensor) -> Tensor:
     """The trunk's output after its final norm, [B, S, D]; attention stays inside parts (positions that restart)."""
     trunk = model.base_model
-    # With a mask or a cache, `transformers` would not look for restarting positions.
+    # With a mask or a cache, `transformers` would ignore restarting positions.
     return trunk(input_ids=input_ids_BS, position_ids=position_ids_BS, use_cache=False).last_hidden_state
 
 
 @torch.no_grad()
 def check_projection(model: PreTrainedModel) -> None:
-    """Tries on a dozen tokens what the loss takes for granted of trunk and projection.
+    """Tests on a dozen tokens what the loss assumes about trunk and projection.
 
     Raises:
-        UsageError: Together they do not give the model's own logits: the architecture does something else to them. Or
-            a part that is second in its window has other hidden states than alone: the parts see each other.
+        UsageError: Together they do not give the model's own logits, or the second part of a window has other hidden
+            states than the same part alone.
     """
     was_training = model.training
     model.eval()
@@ -85,9 +85,9 @@ def _check_parts(model: PreTrainedModel, packed: Tensor, alone: Tensor) -> None:
     error, allowed = ((packed - alone).norm() / alone.norm().clamp(min=1e-6)).item(), trial_tolerance(model.dtype)
     if not error < allowed:
         raise UsageError(
-            f"{type(model).__name__}: the documents of a window see each other (hidden states of the second one differ "
-            f"from those it has alone by a relative error of {error:.2g}, {allowed:g} is allowed), while the teacher's "
-            "targets are of each document alone; this architecture is not supported as a student: choose one whose "
-            "attention restarts where position ids do (Llama, Gemma, Qwen, GPT-2), not one with ALiBi, convolutions "
-            "or a recurrent state"
+            f"{type(model).__name__}: the documents of a window see each other (relative error of the second one's "
+            f"hidden states, compared with the document alone: {error:.2g}, allowed: {allowed:g}), but the teacher's "
+            "targets are for each document alone; this architecture is not supported as a student: choose one whose "
+            "attention restarts where position ids restart (Llama, Gemma, Qwen, GPT-2), not one with ALiBi, "
+            "convolutions or a recurrent state"
         )

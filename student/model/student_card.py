@@ -1,7 +1,6 @@
-"""What a student directory says of itself (`logitcask.json`), and whether a student fits a dataset.
+"""The description in a student's directory (`logitcask.json`).
 
-A student learns distributions over ids, so what ids mean must be the same on both sides. The file also carries
-where the weights came from and under which terms, and travels with them.
+It records what the student's ids mean, where its weights came from, and their license terms.
 """
 
 import json
@@ -9,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from logitcask.schemas.errors import FingerprintMismatchError, UnknownFormatVersionError, UsageError, VocabularyError
-from logitcask.schemas.format.metadata import ShardMetadata, TokenizerInfo
+from logitcask.schemas.errors import UnknownFormatVersionError, UsageError
+from logitcask.schemas.format.metadata import TokenizerInfo
 
 STUDENT_VERSION = 1
 CARD_NAME = "logitcask.json"
@@ -24,7 +23,7 @@ class StudentCard:
         tokenizer: Which ids the student reads and predicts.
         initialisation: Where its first weights came from.
         training: What it was trained on (dataset, snapshot, teacher, settings); None before training.
-        licences: Whose terms apply, by role ("initial_weights", "teacher", "corpus"); None where they are unknown.
+        licences: License terms by role ("initial_weights", "teacher", "corpus"); None if unknown.
     """
 
     tokenizer: TokenizerInfo
@@ -43,7 +42,7 @@ class StudentCard:
 
         Raises:
             UsageError: It is not the directory of a student.
-            UnknownFormatVersionError: Another version wrote it.
+            UnknownFormatVersionError: A release with another student version wrote it.
         """
         path = directory / CARD_NAME
         try:
@@ -59,35 +58,3 @@ class StudentCard:
                 f"{path}: student version {version}; this release reads {STUDENT_VERSION}; install a newer logitcask"
             )
         return cls(**{**value, "tokenizer": TokenizerInfo(**value["tokenizer"])})
-
-
-def check_fits(tokenizer: TokenizerInfo, dataset: ShardMetadata) -> None:
-    """Refuses a student that reads other ids than the shards hold.
-
-    Raises:
-        FingerprintMismatchError: Vocabulary or tokenizer differ; names both.
-    """
-    theirs = dataset.tokenizer
-    for what, ours, shards in [
-        ("vocabulary", tokenizer.vocabulary_fingerprint, theirs.vocabulary_fingerprint),
-        ("tokenizer", tokenizer.fingerprint, theirs.fingerprint),
-    ]:
-        if ours != shards:
-            raise FingerprintMismatchError(
-                f"the student's {what} ({tokenizer.name}, {tokenizer.vocab_size} ids, fingerprint {ours}) is not "
-                f"the shards' ({theirs.name}, {theirs.vocab_size} ids, fingerprint {shards}); make the student with "
-                "the tokenizer of the teacher: `logitcask student init --teacher TEACHER --out STUDENT`"
-            )
-
-
-def check_vocabulary_size(num_output_ids: int, dataset: ShardMetadata) -> None:
-    """Refuses a student with fewer output ids than the teacher's distribution has.
-
-    Raises:
-        VocabularyError: Names both sizes.
-    """
-    if num_output_ids < dataset.vocab_size:
-        raise VocabularyError(
-            f"the student predicts {num_output_ids} ids, the shards' teacher {dataset.vocab_size}; a student's "
-            "vocabulary may be wider than the teacher's, never narrower: set vocab_size in its configuration"
-        )

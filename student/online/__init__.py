@@ -1,1 +1,1 @@
-"""A live teacher in place of shards: the reference for what cached targets lose."""
+"""A live teacher instead of stored targets: the reference for how much stored targets lose."""

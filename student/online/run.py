@@ -1,4 +1,4 @@
-"""`logitcask train --online TEACHER` and `logitcask eval --online TEACHER`: a teacher for the run's device."""
+"""`logitcask train --online TEACHER` and `logitcask eval --online TEACHER`: loads the live teacher."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,6 +7,7 @@ import torch
 
 from logitcask.schemas.errors import FingerprintMismatchError, UsageError
 from logitcask.student.data.mixture import WindowDataset, datasets_of
+from logitcask.student.model.vocabulary_check import tokenizer_difference
 from logitcask.student.online.teacher import LiveTeacher
 from logitcask.student.online.trainer import FullDistillationTrainer, LiveTargetsTrainer, check_size
 from logitcask.student.settings import EvalSettings, TrainSettings
@@ -18,13 +19,13 @@ from logitcask.teacher.text.tokenizers import load_tokenizer
 
 
 def online_trainer(settings: TrainSettings, windows: WindowDataset) -> Callable[..., SoftTargetTrainer]:
-    """What makes the trainer of a run with a live teacher.
+    """The trainer of a run with a live teacher, as `train(choose_trainer=...)` expects.
 
     Raises:
-        FingerprintMismatchError: The teacher's tokenizer is not the shards'.
-        TeacherError, UsageError: The teacher cannot be loaded, or cannot give what is asked for.
+        FingerprintMismatchError: The teacher and the shards have different tokenizers.
+        TeacherError, UsageError: The teacher cannot be loaded, or cannot give such targets.
     """
-    assert settings.online is not None, "asked for"
+    assert settings.online is not None, "only called with --online"
     device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
     fingerprint = describe_teacher(settings.online, settings.dtype).fingerprint
     if settings.online_targets == "full":
@@ -33,9 +34,11 @@ def online_trainer(settings: TrainSettings, windows: WindowDataset) -> Callable[
     check_tokenizer(settings.online, windows)
     schemes = {dataset.metadata.scheme for dataset in datasets_of(windows)}
     if len(schemes) != 1:
-        raise UsageError("--online-targets stored needs datasets of one scheme; use --online-targets full")
+        raise UsageError(
+            f"--online-targets stored needs datasets of one scheme; found {len(schemes)}; use --online-targets full"
+        )
     (scheme,) = schemes
-    assert scheme is not None, "target shards have one"
+    assert scheme is not None, "target shards have a scheme"
     temperatures, num_ids = tuple(windows[0].targets.tempered_log_tails), num_ids_of(windows)
     spec = ScorerSpec(
         reference=settings.online,
@@ -49,21 +52,22 @@ def online_trainer(settings: TrainSettings, windows: WindowDataset) -> Callable[
 
 
 def evaluation_teacher(settings: EvalSettings, windows: WindowDataset, device: str) -> LiveTeacher:
-    """The live teacher of an evaluation.
+    """The live teacher of an evaluation, as `measure(load_teacher=...)` expects.
 
     Raises:
-        As `live_teacher`.
+        The errors of `live_teacher`.
     """
-    assert settings.online is not None, "asked for"
+    assert settings.online is not None, "only called with --online"
     return live_teacher(settings.online, windows, settings.dtype, device)
 
 
 def live_teacher(reference: str, windows: WindowDataset, dtype: str, device: str) -> LiveTeacher:
-    """A teacher whose ids, output size and padding are those of the shards.
+    """A live teacher, checked to have the ids and the output size of the shards.
 
     Raises:
-        FingerprintMismatchError, VocabularyError: Ids or output size are not.
-        TeacherError, UsageError: It cannot be loaded, cannot teach live, or the shards' padding differs.
+        FingerprintMismatchError, VocabularyError: Ids or output size differ.
+        TeacherError, UsageError: It cannot be loaded, its architecture is not supported, or the datasets differ in
+            their padding.
     """
     check_tokenizer(reference, windows)
     teacher = LiveTeacher.load(reference, dtype, device, num_ids_of(windows))
@@ -72,10 +76,10 @@ def live_teacher(reference: str, windows: WindowDataset, dtype: str, device: str
 
 
 def num_ids_of(windows: WindowDataset) -> int | None:
-    """From which id on the shards' teacher gave no probability, because only padding follows; None if nowhere.
+    """The number of ids before the padding of the vocabulary, which got no probability; None without padding.
 
     Raises:
-        UsageError: Several datasets say different things; names them.
+        UsageError: The datasets differ; names them.
     """
     stated = {dataset.url: dataset.snapshot.identity.num_ids for dataset in datasets_of(windows)}
     if len(set(stated.values())) > 1:
@@ -83,21 +87,18 @@ def num_ids_of(windows: WindowDataset) -> int | None:
             f"{url}: {'all ids' if number is None else f'{number} ids'}" for url, number in stated.items()
         )
         raise UsageError(
-            f"a live teacher cannot stand for datasets whose teachers gave probability to different ids ({found}); use "
-            "--online with datasets that were annotated alike, or train from the stored targets"
+            f"one live teacher cannot replace teachers that gave probability to different ids ({found}); use --online "
+            "with datasets that were annotated with the same ids, or train from the stored targets"
         )
     return next(iter(stated.values()))
 
 
 def check_tokenizer(reference: str, windows: WindowDataset) -> None:
-    """Refuses a teacher whose ids mean something else.
+    """Refuses a teacher whose ids mean something else than the shards' ids.
 
     Raises:
-        FingerprintMismatchError: Names both.
+        FingerprintMismatchError: Vocabulary or tokenizer differ; names both.
     """
-    ours, shards = load_tokenizer(reference).info, windows.metadata.tokenizer
-    if ours.fingerprint != shards.fingerprint:
-        raise FingerprintMismatchError(
-            f"the live teacher's tokenizer ({ours.name}, fingerprint {ours.fingerprint}) is not the shards' "
-            f"({shards.name}, fingerprint {shards.fingerprint}); use a teacher that reads the same ids"
-        )
+    tokenizers = (load_tokenizer(reference).info, windows.metadata.tokenizer)
+    if difference := tokenizer_difference(*tokenizers, names=("the live teacher", "the shards")):
+        raise FingerprintMismatchError(f"{difference}; use a teacher with the tokenizer of the shards")

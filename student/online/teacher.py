@@ -1,7 +1,7 @@
-"""A teacher that runs beside the student: hidden states of a batch, then logits of some rows at a time.
+"""A teacher that runs together with the student: hidden states of a batch, then logits of some rows at a time.
 
-Its vocabulary projection is split from its trunk, as the student's is, so that logits of a whole batch never exist. Ids
-that only pad its vocabulary get no probability, as in the shards.
+Like the student's, its output projection is separated from its trunk, so the logits of a whole batch never exist. Ids
+that only pad the vocabulary get no probability, as in the shards.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ class LiveTeacher:
 
     Args:
         model: In evaluation mode, on its device.
-        num_ids: Ids from here on are padding of the vocabulary and get no probability; None if there are none.
+        num_ids: Ids from this one on pad the vocabulary and get no probability; None: no padding.
 
     Raises:
         UsageError: Its logits are not one matrix times its hidden states, or its parts see each other.
@@ -34,10 +34,13 @@ class LiveTeacher:
     def __init__(self, model: PreTrainedModel, num_ids: int | None = None) -> None:
         head = linear_head(model)
         if head is None:
-            raise UsageError(f"{type(model).__name__}: no linear output head: this architecture cannot teach live")
+            raise UsageError(
+                f"{type(model).__name__}: its output is not one matrix, so it cannot be a live teacher; annotate with "
+                "it, and train from shards"
+            )
         self.model, self._head = model, head
         self._num_ids = head.vocab_size if num_ids is None else num_ids
-        self._try()
+        self._check_model()
 
     @classmethod
     def load(
@@ -46,7 +49,8 @@ class LiveTeacher:
         """Loads a teacher as `logitcask annotate` does.
 
         Raises:
-            TeacherError: It cannot be loaded. And what the constructor raises.
+            TeacherError: It cannot be loaded.
+            UsageError: Its architecture is not supported.
         """
         return cls(load_model(reference, dtype, device), num_ids)
 
@@ -56,7 +60,7 @@ class LiveTeacher:
         return self._head.vocab_size
 
     def logits_of(self, batch: Batch) -> TeacherLogits:
-        """Runs the trunk on a collated batch; the logits of its scored rows follow by ranges."""
+        """Runs the trunk on a collated batch; the logits of its scored rows are computed later, by ranges of rows."""
         hidden_BSD = self.hidden_states(batch["input_ids"], batch["position_ids"])
         hidden_TD = hidden_BSD.flatten(0, 1)[batch["scored_rows"]]
         return lambda start, stop: self.logits(hidden_TD[start:stop])
@@ -79,8 +83,8 @@ class LiveTeacher:
             return self._head.logits(hidden_TD, empty)
 
     @torch.no_grad()
-    def _try(self) -> None:
-        """Compares with the model's own logits of a part alone, padding included, where it is second in a window."""
+    def _check_model(self) -> None:
+        """Compares the logits of a window's second part with the model's own logits of that part alone."""
         embeddings: Any = self.model.get_input_embeddings()
         window = trial_window(embeddings.weight.shape[0])
         ids, positions = (torch.from_numpy(values).to(self.model.device) for values in window)

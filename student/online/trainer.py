@@ -1,7 +1,7 @@
-"""Training against a live teacher: the reference for what cached targets lose.
+"""Training against a live teacher: the reference for how much stored targets lose.
 
-The windows, their order, the schedules and the denominators are those of a cached run; only the targets differ: the
-teacher's whole distributions, or the heads and tails that the shards' scheme keeps of them, unquantised.
+The windows, their order, the schedules and the denominators are those of a run on stored targets. Only the targets
+differ: the teacher's full distributions, or their heads and tails by the shards' scheme, not quantized.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ from logitcask.student.data.dataset import WindowSample
 from logitcask.student.data.mixture import WindowDataset
 from logitcask.student.evaluation.evaluate import FullTeacher
 from logitcask.student.losses.full_kl import FullObjective, linear_full_kl
-from logitcask.student.losses.linear_truncated_kl import LinearLoss
+from logitcask.student.losses.linear_projection import LinearLoss
 from logitcask.student.losses.loss_settings import LossSettings
 from logitcask.student.model.projection import hidden_states, output_projection
 from logitcask.student.training.trainer import SoftTargetTrainer
@@ -25,17 +25,17 @@ from logitcask.teacher.scoring.protocol import Scorer
 
 
 class FullDistillationTrainer(SoftTargetTrainer):
-    """A `SoftTargetTrainer` whose KL is over the whole vocabulary, from a teacher that runs beside the student.
+    """A `SoftTargetTrainer` whose KL is over the whole vocabulary, from a live teacher.
 
     Args:
-        *arguments: As for `SoftTargetTrainer`; of the datasets only tokens, kinds and labels are used.
+        *arguments: As for `SoftTargetTrainer`; only tokens, kinds and labels of the datasets are used.
         teacher: Gives the distributions of a batch.
-        fingerprint: Of the teacher; a resumed run must have the same.
+        fingerprint: The teacher's; a resumed run must have the same.
         **options: As for `SoftTargetTrainer`.
 
     Raises:
-        UsageError: The loss is another than the forward KL.
-        VocabularyError: The teacher predicts another number of ids than the shards' teacher.
+        UsageError: The loss is not the forward KL.
+        VocabularyError: The live teacher predicts another number of ids than the shards' teacher.
     """
 
     live_teacher: FullTeacher  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -48,8 +48,8 @@ class FullDistillationTrainer(SoftTargetTrainer):
         settings = self.loss_settings
         if replace(settings, temperature=1.0) != LossSettings():
             raise UsageError(
-                "full distillation is the forward KL over the whole vocabulary: it takes alpha and a temperature, but "
-                "no --tail, --divergence or --tempering; for those use --online-targets stored"
+                "full distillation is the forward KL over the whole vocabulary, with alpha and a temperature: it has "
+                "no --tail, --divergence or --tempering; to use those, choose --online-targets stored"
             )
         check_size(self.live_teacher, windows)
 
@@ -69,20 +69,24 @@ class FullDistillationTrainer(SoftTargetTrainer):
             temperature=self.loss_settings.temperature,
         )
         hidden_BSD = hidden_states(student, batch["input_ids"], batch["position_ids"])
-        return linear_full_kl(hidden_BSD.flatten(0, 1)[batch["scored_rows"]], output_projection(student), objective)
+        hidden_TD, projection = hidden_BSD.flatten(0, 1)[batch["scored_rows"]], output_projection(student)
+        return linear_full_kl(hidden_TD, projection.weight, projection.bias, objective, softcap=projection.softcap)
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "targets": "live, full", "teacher": self._fingerprint}
 
 
 class LiveTargetsTrainer(SoftTargetTrainer):
-    """A `SoftTargetTrainer` whose targets are made as they are needed, by the scheme of the shards.
+    """A `SoftTargetTrainer` whose targets are computed when they are needed, by the scheme of the shards.
 
     Args:
         *arguments: As for `SoftTargetTrainer`.
-        scorer: Of the scheme that the shards were made with.
-        fingerprint: Of its teacher; a resumed run must have the same.
+        scorer: A scorer with the scheme of the shards.
+        fingerprint: Its teacher's; a resumed run must have the same.
         **options: As for `SoftTargetTrainer`.
+
+    Raises:
+        UsageError: The data loader has worker processes, where the teacher cannot run.
     """
 
     def __init__(self, *arguments: Any, scorer: Scorer, fingerprint: str = "", **options: Any) -> None:
@@ -92,13 +96,13 @@ class LiveTargetsTrainer(SoftTargetTrainer):
             raise UsageError("a live teacher runs in this process; set dataloader_num_workers to 0")
 
     def get_train_dataloader(self) -> DataLoader:
-        """As for cached targets, with targets made by the teacher when a batch is taken."""
-        cached = super().get_train_dataloader()
+        """As for stored targets, except that the teacher computes the targets when a batch is taken."""
+        stored = super().get_train_dataloader()
         return DataLoader(
-            _Rescored(cached.dataset, self._scorer),
-            batch_sampler=cached.batch_sampler,
-            collate_fn=cached.collate_fn,
-            pin_memory=cached.pin_memory,
+            _Rescored(stored.dataset, self._scorer),
+            batch_sampler=stored.batch_sampler,
+            collate_fn=stored.collate_fn,
+            pin_memory=stored.pin_memory,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -128,5 +132,5 @@ def check_size(teacher: FullTeacher, windows: WindowDataset) -> None:
     if teacher.vocab_size != windows.vocab_size:
         raise VocabularyError(
             f"the live teacher predicts {teacher.vocab_size} ids, the dataset's {windows.vocab_size}; use the teacher "
-            "that the dataset was annotated with, or one of its size"
+            "with which the dataset was annotated, or one with the same output size"
         )

@@ -1,4 +1,4 @@
-"""The loss of a batch of windows: trunk, scored rows, then projection and loss without the logits."""
+"""The loss of a batch of windows: trunk, scored rows, then projection and loss without storing the logits."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,7 +8,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from logitcask.student.data.collator import Batch, targets_of
-from logitcask.student.losses.linear_truncated_kl import LinearLoss, linear_truncated_kl
+from logitcask.student.losses.linear_projection import LinearLoss
+from logitcask.student.losses.linear_truncated_kl import linear_truncated_kl
 from logitcask.student.losses.loss_settings import LossSettings
 from logitcask.student.model.projection import hidden_states, output_projection
 
@@ -26,7 +27,7 @@ def soft_target_loss(
 ) -> LinearLoss:
     """kl_weight · Σ KL + cross_entropy_weight · Σ cross-entropy over the scored rows of a collated batch.
 
-    With `settings` the KL is another loss between the targets and the student.
+    `settings` chooses another loss between targets and student instead of the KL.
     """
     settings = settings or LossSettings()
     hidden_BSD = hidden_states(student, batch["input_ids"], batch["position_ids"])
@@ -46,9 +47,9 @@ def soft_target_loss(
 
 
 def run_as_forward(wrapped: torch.nn.Module, student: PreTrainedModel, forward: Callable[[], T]) -> T:
-    """Runs `forward` as the forward pass of the wrapper, whose hooks (gradient sync, sharding) hang on it.
+    """Runs `forward` as the forward pass of the wrapper, which triggers its hooks (gradient sync, sharding).
 
-    The hooks look for tensors in what it returns: it should be a tensor or a tuple of them.
+    The hooks search the result for tensors, so it must be a tensor or a tuple of tensors.
     """
     original = student.forward
     student.forward = forward

@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a metrics file of JSON lines, and one progress bar on stderr."""
+"""Callbacks that report the progress of a run: a metrics file of JSON lines, TensorBoard, a progress bar on stderr."""
 
 import json
 from importlib.util import find_spec
@@ -14,13 +14,13 @@ from logitcask.schemas.errors import UsageError
 
 
 class MetricsFile(TrainerCallback):
-    """Appends each log line of the run to a file; a resumed run drops lines of steps it will take again."""
+    """Appends each log line of the run to a file; a resumed run drops the lines of steps that it repeats."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Keeps the lines up to the step that training starts from."""
+        """Keeps the lines up to the step from which training starts."""
         if state.is_world_process_zero:
             lines = self._path.read_text().splitlines() if self._path.exists() and state.global_step else []
             kept = [line for line in lines if 0 <= _step_of(line) <= state.global_step]
@@ -36,7 +36,7 @@ class MetricsFile(TrainerCallback):
 
 
 def _step_of(line: str) -> int:
-    """The step of a line; -1 for one that a kill cut short."""
+    """The step of a line; -1 for a line that a kill cut short."""
     try:
         return json.loads(line)["step"]
     except ValueError:
@@ -44,7 +44,7 @@ def _step_of(line: str) -> int:
 
 
 def tensorboard_callback(directory: Path) -> TrainerCallback:
-    """Writes the metrics for TensorBoard into a directory.
+    """A callback that writes the metrics for TensorBoard into a directory.
 
     Raises:
         UsageError: TensorBoard is not installed.
@@ -57,7 +57,7 @@ def tensorboard_callback(directory: Path) -> TrainerCallback:
 
 
 class ProgressBar(TrainerCallback):
-    """Steps, loss, tokens a second and time left."""
+    """Steps, loss, tokens per second and time left."""
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
@@ -92,11 +92,11 @@ class ProgressBar(TrainerCallback):
             self._bar.update(self._task, status=status)
 
     def close(self) -> None:
-        """Takes the bar off the terminal; also after an error."""
+        """Removes the bar from the terminal; also called after an error."""
         if self._bar:
             self._bar.stop()
             self._bar = None
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Leaves the finished bar standing."""
+        """Leaves the finished bar visible."""
         self.close()

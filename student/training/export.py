@@ -13,7 +13,7 @@ from logitcask.schemas.dataset.identity import joined_licenses
 from logitcask.schemas.format.metadata import ShardMetadata
 from logitcask.student.model.student_card import CARD_NAME, StudentCard
 
-# What `save_pretrained` writes itself, and what no longer holds after training.
+# Files that `save_pretrained` writes itself, or that are no longer true after training.
 _NOT_COPIED = {"config.json", "generation_config.json", CARD_NAME, "README.md"}
 _WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".gguf")
 
@@ -31,24 +31,24 @@ def export_student(
 
     Args:
         model: The trained student.
-        source: The directory it was made in; tokenizer files are copied from there.
-        directory: Made if need be; an older export in it is replaced.
-        datasets: Of the shards it learned from: teachers and licences travel with the weights.
+        source: The directory it was loaded from; tokenizer files are copied from there.
+        directory: Created if it does not exist; an older export in it is replaced.
+        datasets: Metadata of the training shards: their teachers and licenses are recorded with the weights.
         training: Datasets, snapshots and settings, for the record.
-        state: Its weights, where the model holds but a shard of them.
+        state: The full weights, if the model holds only a shard of them.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    model.config.use_cache = True  # the trainer switches it off; generation wants it
+    model.config.use_cache = True  # the trainer switches it off; generation needs it
     model.save_pretrained(directory, state_dict=state)
     for file in _tokenizer_files(source):
         shutil.copyfile(file, directory / file.name)
-    identity = StudentCard.read(source)
+    card = StudentCard.read(source)
     teachers = {one.teacher.fingerprint: one.teacher for one in datasets if one.teacher}
     replace(
-        identity,
+        card,
         training={**training, "teachers": [asdict(teacher) for teacher in teachers.values()]},
         licences={
-            **identity.licences,
+            **card.licences,
             "teacher": joined_licenses([teacher.licence for teacher in teachers.values()]),
             "corpus": joined_licenses([one.corpus_licence for one in datasets]),
         },

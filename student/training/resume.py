@@ -1,9 +1,9 @@
-"""What a checkpoint says of the run it belongs to, and which checkpoints are whole.
+"""What a checkpoint records about its run, and which checkpoints are complete.
 
-`batches.json` is written last, so a checkpoint without it was cut short and is passed over. It counts *consumed*
-global batches, not what loaders had read ahead, and names all that decides what the next steps will be: the snapshots,
-the order of their windows, the loss and its weight, the optimiser and its learning rate. `Trainer` restores the
-optimiser's settings with its state: a learning rate given on resuming would be written down, and not used.
+`batches.json` is written last, so a checkpoint without it is incomplete and ignored. It counts *consumed* global
+batches, not those that loaders have read ahead, and records everything that determines the next steps: the snapshots,
+the order of their windows, the loss and its weight, the optimizer and its learning rate. `Trainer` restores the
+optimizer's settings together with its state, so a learning rate given on resuming would be recorded but not used.
 """
 
 import json
@@ -14,17 +14,18 @@ from typing import Any
 from transformers import SchedulerType, TrainingArguments
 
 from logitcask.schemas.errors import ConfigurationMismatchError, CorruptShardError
+from logitcask.student.settings import current_tail
 
 STATE_NAME = "batches.json"
 
-# Of `TrainingArguments`: what the optimiser's state brings with it.
+# The fields of `TrainingArguments` that are restored with the optimizer's state.
 _RESTORED = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
-# After a warm-up, none of these looks at the end of the run.
+# After the warm-up, these do not depend on the length of the run.
 _ENDLESS_SCHEDULES = {SchedulerType.CONSTANT, SchedulerType.CONSTANT_WITH_WARMUP, SchedulerType.INVERSE_SQRT}
 
 
 def optimizer_settings(args: TrainingArguments) -> dict[str, Any]:
-    """Settings of the optimiser and the course of its learning rate, as JSON."""
+    """Settings of the optimizer and its learning rate schedule, as JSON."""
     return {
         **{name: getattr(args, name) for name in _RESTORED},
         "lr_scheduler_type": SchedulerType(args.lr_scheduler_type).value,
@@ -34,9 +35,9 @@ def optimizer_settings(args: TrainingArguments) -> dict[str, Any]:
 
 
 def learning_rates_depend_on_length(args: TrainingArguments, num_taken: int, num_steps: int) -> bool:
-    """Whether the first `num_taken` steps of a run of `num_steps` have learning rates that a longer run would not."""
+    """Whether a longer run would have had other learning rates in the first `num_taken` of its `num_steps` steps."""
     schedule = SchedulerType(args.lr_scheduler_type)
-    if schedule is SchedulerType.WARMUP_STABLE_DECAY:  # goes on as it likes until it falls
+    if schedule is SchedulerType.WARMUP_STABLE_DECAY:  # depends on the length only once it decays
         return num_taken > num_steps - _schedule_options(args).get("num_decay_steps", 0)
     return schedule not in _ENDLESS_SCHEDULES
 
@@ -48,41 +49,41 @@ def _schedule_options(args: TrainingArguments) -> dict[str, Any]:
 
 
 def write(checkpoint: Path, identity: dict[str, Any], consumed_batches: int) -> None:
-    """Marks a checkpoint as whole.
+    """Marks a checkpoint as complete.
 
     Args:
         checkpoint: Its directory.
-        identity: Settings that may not change, by name; JSON.
-        consumed_batches: Global batches whose step has been taken.
+        identity: Settings that must not change, by name; JSON.
+        consumed_batches: Global batches whose step was taken.
     """
     state = {**identity, "consumed_batches": consumed_batches}
     (checkpoint / STATE_NAME).write_text(json.dumps(state, indent=1) + "\n")
 
 
 def last_checkpoint(run: str | Path) -> str | None:
-    """The newest whole checkpoint of a run's directory, or None."""
-    whole = [path.parent for path in Path(run).glob(f"checkpoint-*/{STATE_NAME}")]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+    """The newest complete checkpoint in a run's directory, or None."""
+    complete = [path.parent for path in Path(run).glob(f"checkpoint-*/{STATE_NAME}")]
+    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
 
 
 def check(checkpoint: str | Path, identity: dict[str, Any], length_matters: Callable[[int, int], bool]) -> None:
-    """Refuses to continue a run with other settings than it began with.
+    """Refuses to resume a run with other settings than it started with.
 
     Args:
         checkpoint: Its directory.
-        identity: The settings now.
-        length_matters: Whether so many steps would have been others, had the run not had so many steps in all. Another
-            `num_steps` is refused only then.
+        identity: The current settings.
+        length_matters: (steps taken, steps in the run) → whether a longer run would have taken these steps differently.
+            Only then is another `num_steps` refused.
 
     Raises:
         ConfigurationMismatchError: Names each setting that differs.
-        CorruptShardError: The checkpoint is not whole.
+        CorruptShardError: The checkpoint is incomplete.
     """
     path = Path(checkpoint) / STATE_NAME
     try:
-        found = json.loads(path.read_text())
+        found = _with_current_names(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
-        raise CorruptShardError(f"{path}: the checkpoint is not whole ({error}); resume from an earlier one") from error
+        raise CorruptShardError(f"{path}: incomplete checkpoint ({error}); resume from an earlier one") from error
     now = json.loads(json.dumps(identity))  # tuples become lists, as they did in the file
     names = (now.keys() | found.keys()) - {"consumed_batches"}
     if not any(length_matters(found["consumed_batches"], one.get("num_steps", 0)) for one in (found, now)):
@@ -94,6 +95,13 @@ def check(checkpoint: str | Path, identity: dict[str, Any], length_matters: Call
     ]
     if differing:
         raise ConfigurationMismatchError(
-            f"{path.parent}: the run was begun with other settings: {', '.join(differing)}; "
-            "resume with those, or start a run in another directory"
+            f"{path.parent}: the run was started with other settings: {', '.join(differing)}; "
+            "resume with the old ones, or start a run in another directory"
         )
+
+
+def _with_current_names(state: dict[str, Any]) -> dict[str, Any]:
+    """The state with option values that have been renamed since it was written."""
+    if "loss" in state:
+        state["loss"]["tail"] = current_tail(state["loss"]["tail"])
+    return state

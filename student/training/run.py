@@ -1,27 +1,24 @@
 """One training run: `logitcask train` without the command line.
 
 RUN/train.json        the resolved settings
-RUN/metrics.jsonl     one line a step
+RUN/metrics.jsonl     one line per step
 RUN/checkpoint-N/     to resume from
 RUN/student/          the trained student, for `transformers`
 RUN/results.json      held-out evaluation before and after
-RUN/tensorboard/      the metrics once more, where they are asked for
+RUN/tensorboard/      the metrics for TensorBoard, with --tensorboard
 """
 
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainingArguments
+from torch import Tensor
 
 from logitcask.schemas.dataset.split_summary import SplitSummary
-from logitcask.schemas.errors import ForeignOutputError, UsageError
+from logitcask.schemas.errors import ForeignOutputError
 from logitcask.schemas.format.metadata import Split
 from logitcask.student.data.dataset import SoftTargetDataset
 from logitcask.student.data.local_copies import LocalCopies
@@ -32,23 +29,18 @@ from logitcask.student.model.load import load_student
 from logitcask.student.model.student_card import StudentCard
 from logitcask.student.settings import GIB, LossFields, TrainSettings
 from logitcask.student.training import resume
-from logitcask.student.training.callbacks import ProgressBar, tensorboard_callback
+from logitcask.student.training.arguments import training_arguments
+from logitcask.student.training.callbacks import tensorboard_callback
 from logitcask.student.training.export import export_student
 from logitcask.student.training.trainer import SoftTargetTrainer
 
 SETTINGS_NAME = "train.json"
-
-
 RESULTS_NAME = "results.json"
-
-
-# What `transformers` calls them; its "constant" has no warm-up.
-_SCHEDULES = {"constant": "constant_with_warmup", "wsd": "warmup_stable_decay"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
-    """What a run ends with. Evaluations are None where the dataset has no held-out windows."""
+    """The result of a run. Evaluations are None if the dataset has no held-out windows."""
 
     before: Evaluation | None
     after: Evaluation | None
@@ -57,7 +49,7 @@ class TrainResult:
 
 
 ChooseTrainer = Callable[[TrainSettings, WindowDataset], Callable[..., SoftTargetTrainer]]
-"""(settings, training windows) → what is called to make the trainer."""
+"""(settings, training windows) → a trainer class, or a function with the same arguments."""
 
 
 def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = None) -> TrainResult:
@@ -65,19 +57,20 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
 
     Args:
         settings: What to train on, and how.
-        choose_trainer: Makes the trainer, if not from the stored targets (`student.online`).
+        choose_trainer: Chooses the trainer; None: `SoftTargetTrainer`, on the stored targets. For a live teacher, see
+            `student.online`.
 
     Raises:
-        UsageError, ForeignOutputError: Settings or directories that cannot be meant.
-        FingerprintMismatchError, VocabularyError: Student and shards do not belong together.
+        UsageError, ForeignOutputError: Invalid settings or directories.
+        FingerprintMismatchError, VocabularyError: Student and shards have different vocabularies.
         ConfigurationMismatchError: A run is resumed with other settings.
         NonFiniteError: Training diverged.
-        And what `SoftTargetDataset` raises.
+        And the errors of `SoftTargetDataset`.
     """
     source, run = Path(settings.student), Path(settings.out)
-    identity = StudentCard.read(source)
+    card = StudentCard.read(source)
     dataset = open_datasets(settings, "train")
-    # Named once: the whole run, and its resumption, use these snapshots.
+    # Resolved once: the whole run uses these snapshots, and so does a resumed run.
     settings = replace(settings, snapshot=tuple(one.snapshot.number for one in datasets_of(dataset)))
     held_out = _held_out(settings, dataset)
     _check_directory(run, settings)
@@ -89,20 +82,19 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
         eval_dataset=held_out,
         alpha=settings.alpha_by_step,
         loss=loss_settings(settings),
-        tokenizer=identity.tokenizer,
+        tokenizer=card.tokenizer,
         eval_windows=settings.eval_windows,
         shuffle_windows=settings.shuffle_windows,
     )
     if settings.resume and (checkpoint := resume.last_checkpoint(run)):
-        trainer.check_resumable(checkpoint)  # before settings that are refused are written down
+        trainer.check_resumable(checkpoint)  # before train.json is overwritten
     if trainer.is_world_process_zero():
         run.mkdir(parents=True, exist_ok=True)
         if settings.tensorboard:
             trainer.add_callback(tensorboard_callback(run / "tensorboard"))
         _write_json(run / SETTINGS_NAME, {**asdict(settings), "datasets": [one.url for one in datasets_of(dataset)]})
     before = trainer.evaluate_on(held_out) if held_out else None
-    with _bar_closed(trainer):
-        trainer.train(resume_from_checkpoint=settings.resume)
+    trainer.train(resume_from_checkpoint=settings.resume)
     after = trainer.evaluate_on(held_out) if held_out else None
     result = TrainResult(before=before, after=after, student=run / "student", steps=trainer.state.global_step)
     state = trainer.full_state_dict()
@@ -112,7 +104,7 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
 
 
 def open_datasets(settings: TrainSettings, split: Split) -> WindowDataset:
-    """One split of the run's datasets."""
+    """One split of the datasets of a run."""
     copies = LocalCopies(settings.copies, int(settings.copies_gib * GIB)) if settings.copies else None
     snapshots = settings.snapshot or [None] * len(settings.datasets)
     parts = [
@@ -123,90 +115,34 @@ def open_datasets(settings: TrainSettings, split: Split) -> WindowDataset:
 
 
 def loss_settings(settings: TrainSettings) -> LossSettings:
-    """The settings that name the loss."""
+    """The loss settings of a run."""
     return LossSettings(**{field.name: getattr(settings, field.name) for field in fields(LossFields)})
 
 
-def training_arguments(settings: TrainSettings, run: Path) -> TrainingArguments:
-    """The run's `TrainingArguments`."""
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
-    per_step = settings.micro_batch_windows * ranks
-    if settings.batch_windows % per_step:
-        raise UsageError(
-            f"batch_windows {settings.batch_windows} must be a multiple of micro_batch_windows × processes = {per_step}"
-        )
-    return TrainingArguments(
-        output_dir=str(run),
-        max_steps=settings.steps or -1,
-        num_train_epochs=1,
-        per_device_train_batch_size=settings.micro_batch_windows,
-        per_device_eval_batch_size=settings.micro_batch_windows,
-        gradient_accumulation_steps=settings.batch_windows // per_step,
-        learning_rate=settings.lr,
-        warmup_steps=settings.warmup_steps,
-        lr_scheduler_type=_SCHEDULES.get(settings.schedule, settings.schedule),
-        lr_scheduler_kwargs={"num_decay_steps": settings.decay_steps} if settings.schedule == "wsd" else {},
-        weight_decay=0.1,
-        adam_beta2=0.95,
-        seed=settings.seed,
-        bf16=settings.dtype == "bfloat16",
-        use_cpu=settings.device == "cpu" or not torch.cuda.is_available(),
-        activation_checkpointing=settings.gradient_checkpointing,
-        logging_steps=1,
-        save_strategy="steps" if settings.save_every else "no",
-        save_steps=settings.save_every or 500,
-        save_total_limit=2,
-        eval_strategy="no",
-        report_to="none",
-        dataloader_num_workers=settings.workers,
-        disable_tqdm=False,
-        **_sharding(settings, ranks),
-    )
-
-
-def _sharding(settings: TrainSettings, ranks: int) -> dict[str, Any]:
-    if not settings.fsdp:
-        return {}
-    if ranks < 2:
-        raise UsageError("--fsdp shards over processes; start several: `torchrun --nproc-per-node N --no-python ...`")
-    return {"fsdp": True, "fsdp_config": {"version": 2}}
-
-
 def _held_out(settings: TrainSettings, dataset: WindowDataset) -> WindowDataset | None:
-    """The held-out windows of all datasets that have any."""
-    with_any = [
+    """The held-out windows of all datasets that have some."""
+    numbers = [
         number
         for number, one in enumerate(datasets_of(dataset))
         if one.snapshot.splits.get("held-out", SplitSummary()).num_windows
     ]
-    if not with_any:
+    if not numbers:
         named = ", ".join(one.url for one in datasets_of(dataset))
-        print(f"{named}: no held-out windows, nothing to evaluate on", file=sys.stderr)
+        print(f"{named}: no held-out windows; the run is not evaluated", file=sys.stderr)
         return None
-    chosen = {name: tuple(getattr(settings, name)[number] for number in with_any) for name in ("datasets", "snapshot")}
+    chosen = {name: tuple(getattr(settings, name)[number] for number in numbers) for name in ("datasets", "snapshot")}
     return open_datasets(replace(settings, weights=(), **chosen), "held-out")
 
 
 def _check_directory(run: Path, settings: TrainSettings) -> None:
-    """Refuses a directory that holds something else or another run."""
-    begun = (run / SETTINGS_NAME).exists()
-    if run.exists() and not begun and any(run.iterdir()):
+    """Refuses a directory that holds other files, or a run that is not to be resumed."""
+    is_run = (run / SETTINGS_NAME).exists()
+    if run.exists() and not is_run and any(run.iterdir()):
         raise ForeignOutputError(f"{run}: holds something that is not a training run; choose another --out")
-    if begun and not settings.resume:
-        raise ForeignOutputError(f"{run}: a run was begun here; continue it with --resume, or choose another --out")
+    if is_run and not settings.resume:
+        raise ForeignOutputError(f"{run}: already holds a training run; use --resume, or choose another --out")
     if settings.resume and resume.last_checkpoint(run) is None:
         print(f"{run}: no checkpoint to resume from; starting from the beginning", file=sys.stderr)
-
-
-@contextmanager
-def _bar_closed(trainer: SoftTargetTrainer) -> Iterator[None]:
-    """Takes the progress bar down however training ends, so that an error stands on a line of its own."""
-    try:
-        yield
-    finally:
-        for callback in trainer.callback_handler.callbacks:
-            if isinstance(callback, ProgressBar):
-                callback.close()
 
 
 def _finish(
@@ -214,8 +150,9 @@ def _finish(
     settings: TrainSettings,
     result: TrainResult,
     dataset: WindowDataset,
-    state: dict[str, torch.Tensor] | None,
+    state: dict[str, Tensor] | None,
 ) -> None:
+    """Exports the student and writes the results."""
     training = {
         "datasets": [one.url for one in datasets_of(dataset)],
         **trainer.identity(),

@@ -1,16 +1,16 @@
 """`SoftTargetTrainer`: a `transformers.Trainer` that learns from stored targets.
 
-Its users know `TrainingArguments`; precision, accumulation, data parallelism, schedules and checkpoints are the
-library's. Ours are the loss, its denominators, the order of the batches, the evaluation, and the refusals:
+`transformers` provides `TrainingArguments`, precision, gradient accumulation, data parallelism, schedules and
+checkpoints. This module adds the loss, its denominators, the order of the batches, the evaluation, and the refusals:
 
 * The loss is a sum over positions divided once by the number of positions in the *global* batch: KL by rows with a
-  target, cross-entropy by rows with a label. One step of four windows equals four accumulated ones, to rounding.
-* Global batch g depends on the datasets, the seed and the batch size alone, so a resumed run sees equal batches.
-* A loss or gradient that is not finite stops the run before the step, naming the windows.
+  target, cross-entropy by rows with a label. One step of four windows equals four accumulated micro-batches of one, to
+  rounding.
+* Global batch g depends only on the datasets, the seed and the batch size, so a resumed run sees the same batches.
+* A loss or gradient that is not finite stops the run before the step, with a message that names the windows.
 """
 
 import math
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -26,53 +26,52 @@ from transformers.trainer_callback import PrinterCallback
 from logitcask.schemas.errors import NonFiniteError, UsageError
 from logitcask.schemas.format.metadata import TokenizerInfo
 from logitcask.student.alpha_schedule import AlphaSchedule
-from logitcask.student.data.batch_plan import BatchPlan, RankBatches
 from logitcask.student.data.collator import Batch, collate, count_positions
 from logitcask.student.data.dataset import EpochWindows
+from logitcask.student.data.global_batches import RankBatches
 from logitcask.student.data.mixture import WindowDataset, datasets_of
-from logitcask.student.data.order import WindowOrder
 from logitcask.student.evaluation.evaluate import Evaluation, FullTeacher, evaluate
-from logitcask.student.losses.linear_truncated_kl import LinearLoss
+from logitcask.student.losses.linear_projection import LinearLoss
 from logitcask.student.losses.loss_settings import LossSettings
 from logitcask.student.model.projection import check_projection, output_projection
-from logitcask.student.model.student_card import StudentCard, check_fits, check_vocabulary_size
+from logitcask.student.model.student_card import StudentCard
+from logitcask.student.model.vocabulary_check import check_tokenizer, check_vocabulary_size
 from logitcask.student.training import resume
+from logitcask.student.training.arguments import check_arguments, global_batches
 from logitcask.student.training.batch_loss import run_as_forward, soft_target_loss
 from logitcask.student.training.callbacks import MetricsFile, ProgressBar
-
-# Places in the running sums between two log lines.
-_KL, _CROSS_ENTROPY, _TARGETS, _LABELS, _POSITIONS = range(5)
+from logitcask.student.training.log_means import LogSums
 
 
 class SoftTargetTrainer(Trainer):
     """Trains a causal language model on a `SoftTargetDataset`, or on several by weight (`MixedDataset`).
 
-    The loss is `alpha` · KL(teacher ‖ student) + (1 − `alpha`) · cross-entropy, each a mean over its positions.
-    `per_device_train_batch_size` windows go through the model at a time; times `gradient_accumulation_steps` and the
-    number of processes they are the global batch. `data_seed` (else `seed`) orders the windows. Metrics go to
-    `output_dir/metrics.jsonl`, one JSON object a line.
+    The loss is `alpha` · KL(teacher ‖ student) + (1 − `alpha`) · cross-entropy, each a mean over its positions. The
+    size of a global batch is `per_device_train_batch_size` × `gradient_accumulation_steps` × processes, in windows.
+    `data_seed` (else `seed`) orders the windows. Metrics go to `output_dir/metrics.jsonl`, one JSON object per line.
 
     Args:
         model: The student.
-        args: As for any `Trainer`; without `max_steps` it is set from `num_train_epochs`.
+        args: As for any `Trainer`; without `max_steps`, `num_train_epochs` sets it.
         train_dataset: Windows to learn from.
         eval_dataset: Held-out windows, for `evaluate` and `eval_strategy`.
-        alpha: Weight of the KL, 0 to 1, or its course over the run.
-        loss: Which loss stands for the KL; None: the forward KL with the other bucket.
-        tokenizer: What the student's ids mean; None: as its directory says (`logitcask.json`).
-        eval_windows: How many held-out windows to evaluate on; None: all.
-        shuffle_windows: None: an epoch is shuffled whole; else by blocks and then within so many (`WindowOrder`).
+        alpha: Weight of the KL, 0 to 1, constant or by step.
+        loss: The loss used as the KL; None: the forward KL with the other bucket.
+        tokenizer: What the student's ids mean; None: read from the student's directory (`logitcask.json`).
+        eval_windows: Number of held-out windows to evaluate on; None: all.
+        shuffle_windows: None: shuffle an epoch as a whole; else by blocks, then within buffers of this size
+            (`WindowOrder`).
         **options: Passed on to `Trainer` (callbacks, optimizers, ...).
 
     Raises:
         FingerprintMismatchError: Student and shards have different vocabularies or tokenizers.
         VocabularyError: The student predicts fewer ids than the teacher.
-        UsageError: A batch that cannot be cut, an alpha outside 0 to 1, an unsupported model or setting, a loss that
-            needs what the shards do not hold.
+        UsageError: A batch that cannot be divided, an alpha outside 0 to 1, an unsupported model or argument, or a loss
+            that needs something the shards do not hold.
     """
 
     live_teacher: FullTeacher | None = None
-    # `compute_loss` divides by the positions of the whole accumulated batch itself.
+    # `compute_loss` itself divides by the positions of the whole accumulated batch.
     loss_is_scaled_for_ga = True
 
     def __init__(
@@ -89,21 +88,20 @@ class SoftTargetTrainer(Trainer):
         shuffle_windows: int | None = None,
         **options: Any,
     ) -> None:
-        _check_arguments(args)
+        check_arguments(args)
         tokenizer = tokenizer or StudentCard.read(Path(model.name_or_path or "")).tokenizer
-        check_fits(tokenizer, train_dataset.metadata)
+        check_tokenizer(tokenizer, train_dataset.metadata)
         check_vocabulary_size(output_projection(model).weight.shape[0], train_dataset.metadata)
         self.alpha_schedule = alpha if isinstance(alpha, AlphaSchedule) else AlphaSchedule(alpha=alpha)
         self.eval_windows = eval_windows
         self.loss_settings = loss or LossSettings()
         self._check_shards(train_dataset)
-        self.plan = _plan(args, train_dataset, shuffle_windows)
-        args.max_steps = self.plan.num_batches
+        self.global_batches = global_batches(args, train_dataset, shuffle_windows)
+        args.max_steps = self.global_batches.num_batches
         super().__init__(model, args, train_dataset=train_dataset, eval_dataset=eval_dataset, **options)  # pyright: ignore[reportArgumentType]
         check_projection(model)
         self._windows = train_dataset
-        self._sums = torch.zeros(5, dtype=torch.float64, device=args.device)
-        self._last_log_seconds = time.monotonic()
+        self._sums = LogSums(args.device)
         self._step_windows: list[int] = []
         self._replace_callbacks()
 
@@ -121,17 +119,17 @@ class SoftTargetTrainer(Trainer):
 
     @property
     def alpha(self) -> float:
-        """Weight of the KL at the step that is being taken."""
-        return self.alpha_schedule.at(self.state.global_step, self.plan.num_batches)
+        """Weight of the KL at the current step."""
+        return self.alpha_schedule.at(self.state.global_step, self.global_batches.num_batches)
 
     @property
     def metric(self) -> str:
-        """What the mean loss is called in logs."""
+        """The name of the mean loss in logs."""
         return self.loss_settings.metric
 
     @property
     def run_directory(self) -> Path:
-        """Where checkpoints and metrics go."""
+        """Directory of checkpoints and metrics."""
         assert self.args.output_dir is not None, "TrainingArguments sets a default"
         return Path(self.args.output_dir)
 
@@ -141,7 +139,7 @@ class SoftTargetTrainer(Trainer):
         """This rank's micro-batches of the whole run, as one epoch of the `Trainer`."""
         return DataLoader(
             EpochWindows(self._windows),
-            batch_sampler=RankBatches(self.plan, self.args.process_index),
+            batch_sampler=RankBatches(self.global_batches, self.args.process_index),
             collate_fn=collate,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
@@ -167,11 +165,11 @@ class SoftTargetTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
-        """This micro-batch's share of the global batch's loss; with `return_outputs` also the `LinearLoss`."""
+        """This micro-batch's part of the loss of the global batch; with `return_outputs` also the `LinearLoss`."""
         counts = (
             count_positions([inputs]).to(inputs["labels"].device) if num_items_in_batch is None else num_items_in_batch
         )
-        # Data parallelism averages gradients over the processes; the denominators are already global.
+        # Data parallelism averages gradients over the processes, but the denominators are already global.
         weights = self.args.world_size / counts.clamp(min=1).double()
         student = self.accelerator.unwrap_model(model)
         with self.accelerator.autocast():
@@ -183,7 +181,7 @@ class SoftTargetTrainer(Trainer):
                 ),
             )
         result = LinearLoss(loss=loss, kl=kl, cross_entropy=cross_entropy)
-        self._add_to_sums(result, inputs)
+        self._sums.add(result, inputs)
         return (result.loss, result) if return_outputs else result.loss
 
     def batch_loss(
@@ -211,7 +209,7 @@ class SoftTargetTrainer(Trainer):
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         grad_norm = super()._get_grad_norm(model, grad_norm)
-        # A gradient is the sum over the micro-batches of the step: any of their windows may be the cause.
+        # The gradient sums over the micro-batches of the step: any of their windows may be the cause.
         self._require_finite("gradient norm", grad_norm, self._step_windows)
         return grad_norm
 
@@ -220,20 +218,20 @@ class SoftTargetTrainer(Trainer):
             return
         named = ", ".join(self._windows.describe(int(index)) for index in windows)
         rank, num_ranks = self.args.process_index, self.args.world_size
-        whose = f"the windows of process {rank} of {num_ranks}: " if num_ranks > 1 else ""
+        process = f"the windows of process {rank} of {num_ranks}: " if num_ranks > 1 else ""
         last = resume.last_checkpoint(self.run_directory)
-        kept = f"the last checkpoint is good ({last})" if last else "there is no checkpoint"
+        checkpoint = f"the last checkpoint is good ({last})" if last else "there is no checkpoint"
         wider = "resume in float32, or " if last and (self.args.bf16 or self.args.fp16) else ""
         raise NonFiniteError(
-            f"step {self.state.global_step + 1}: the {what} is {float(value)} on {whose}{named}; no step was taken and "
-            f"{kept}; {wider}begin a run in another directory (--out) with a lower learning rate, which a resumed run "
-            "may not change"
+            f"step {self.state.global_step + 1}: the {what} is {float(value)} on {process}{named}; no step was taken "
+            f"and {checkpoint}; {wider}start a run in another directory (--out) with a lower learning rate, which a "
+            "resumed run cannot change"
         )
 
     # Evaluation and logs
 
     def evaluate_on(self, dataset: WindowDataset) -> Evaluation:
-        """Evaluates the student as it is, on at most `eval_windows` windows."""
+        """Evaluates the current student on at most `eval_windows` windows."""
         student = self.accelerator.unwrap_model(self.model)
         return evaluate(
             student,
@@ -244,8 +242,8 @@ class SoftTargetTrainer(Trainer):
             num_ranks=self.args.world_size,
             precision=self.accelerator.autocast(),
             teacher=self.live_teacher,
-            # Sharded weights are put together by hooks of the forward pass.
-            through=partial(run_as_forward, student, student),
+            # Hooks of the forward pass gather sharded weights.
+            run_forward=partial(run_as_forward, student, student),
         )
 
     def evaluate(
@@ -257,57 +255,53 @@ class SoftTargetTrainer(Trainer):
         """KL to the teacher, loss and top-1 agreement on held-out windows, logged under `metric_key_prefix`."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if not isinstance(dataset, WindowDataset):
-            raise UsageError("evaluation needs eval_dataset=SoftTargetDataset(..., 'held-out')")
+            raise UsageError("evaluation needs a dataset: pass eval_dataset=SoftTargetDataset(..., 'held-out')")
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluate_on(dataset).to_json().items()}
         self.log(dict(metrics))  # type: ignore[arg-type]
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics  # type: ignore[return-value]
 
-    def _add_to_sums(self, result: LinearLoss, inputs: Batch) -> None:
-        self._sums[_KL] += result.kl.double().sum()
-        self._sums[_CROSS_ENTROPY] += result.cross_entropy.double().sum()
-        self._sums[[_TARGETS, _LABELS]] += count_positions([inputs]).to(self._sums)
-        self._sums[_POSITIONS] += inputs["num_positions"]
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means since the last line: KL, cross-entropy, tokens and tokens a second."""
+        """Adds the means since the last line: KL, cross-entropy, tokens and tokens per second."""
         if "loss" in logs:
             logs = {**logs, **self._take_means()}
         super().log(logs, start_time)
 
     def _take_means(self) -> dict[str, float]:
-        if self.args.world_size > 1:
-            torch.distributed.all_reduce(self._sums)
-        sums, seconds = self._sums.tolist(), time.monotonic() - self._last_log_seconds
-        self._sums.zero_()
-        self._last_log_seconds = time.monotonic()
-        means = {self.metric: sums[_KL] / max(sums[_TARGETS], 1)}
+        means = self._sums.take(self.args.world_size)
+        logs = {self.metric: means.kl_nats}
         if self.alpha_schedule.uses_cross_entropy:
-            means["cross_entropy_nats"] = sums[_CROSS_ENTROPY] / max(sums[_LABELS], 1)
+            logs["cross_entropy_nats"] = means.cross_entropy_nats
         if self.alpha_schedule.shape != "constant":
-            # Logged after the step: that step's weight, not the next one's.
-            means["alpha"] = self.alpha_schedule.at(self.state.global_step - 1, self.plan.num_batches)
-        return {**means, "tokens": int(sums[_POSITIONS]), "tokens_per_second": sums[_POSITIONS] / seconds}
+            # The log line follows the step: it shows the weight of that step, not of the next.
+            logs["alpha"] = self.alpha_schedule.at(self.state.global_step - 1, self.global_batches.num_batches)
+        return {**logs, "tokens": means.num_tokens, "tokens_per_second": means.tokens_per_second}
 
     # Checkpoints
 
     def full_state_dict(self) -> dict[str, Tensor] | None:
-        """The weights put together from all processes, which must all call this; None where nothing is sharded."""
+        """The weights gathered from all processes, which must all call this; None if they are not sharded."""
         return self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None  # pyright: ignore
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
-        """As `Trainer.train`; True resumes from the newest whole checkpoint in `output_dir`, if there is one.
+        """As `Trainer.train`; True resumes from the newest complete checkpoint in `output_dir`, if there is one.
 
         Raises:
-            ConfigurationMismatchError: The checkpoint belongs to another dataset, order, batch size, loss or optimiser.
+            ConfigurationMismatchError: The checkpoint has another dataset, order, batch size, loss or optimizer.
             NonFiniteError: The loss or the gradient is not finite.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = resume.last_checkpoint(self.run_directory)
         if resume_from_checkpoint:
             self.check_resumable(resume_from_checkpoint)
-        self._last_log_seconds = time.monotonic()
-        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **options)
+        self._sums.restart_clock()
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **options)
+        finally:
+            # Also after an error, whose message then starts on a line of its own.
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, ProgressBar):
+                    callback.close()
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -316,9 +310,9 @@ class SoftTargetTrainer(Trainer):
             resume.write(directory, self.identity(), self.state.global_step)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the steps of a run, as JSON: a resumed run must agree with it."""
+        """Everything that determines the steps of a run, as JSON: a resumed run must have the same."""
         snapshots = [dataset.snapshot for dataset in datasets_of(self._windows)]
-        order, alpha = self.plan.order, self.alpha_schedule
+        order = self.global_batches.order
         return {
             "snapshots": [snapshot.number for snapshot in snapshots],
             "shards_digests": [snapshot.shards_digest for snapshot in snapshots],
@@ -326,24 +320,24 @@ class SoftTargetTrainer(Trainer):
             "weights": [source.weight for source in order.sources],
             "shuffle_windows": order.buffer_windows,
             "seed": order.seed,
-            "batch_size_windows": self.plan.batch_size_windows,
+            "batch_size_windows": self.global_batches.batch_size_windows,
             "loss": asdict(self.loss_settings),
-            "alpha": asdict(alpha),
+            "alpha": asdict(self.alpha_schedule),
             **resume.optimizer_settings(self.args),
-            "num_steps": self.plan.num_batches,
+            "num_steps": self.global_batches.num_batches,
         }
 
     def check_resumable(self, checkpoint: str | Path) -> None:
-        """Refuses a checkpoint that this run cannot go on from.
+        """Refuses a checkpoint that this run cannot resume from.
 
         Raises:
-            ConfigurationMismatchError: It belongs to another dataset, order, batch size, loss or optimiser.
-            CorruptShardError: It is not whole.
+            ConfigurationMismatchError: It has another dataset, order, batch size, loss or optimizer.
+            CorruptShardError: It is incomplete.
         """
         resume.check(checkpoint, self.identity(), self._length_matters)
 
     def _length_matters(self, num_taken: int, num_steps: int) -> bool:
-        """Whether the weight of the loss or the learning rate would be another in a longer run."""
+        """Whether a longer run would have had other weights of the loss or other learning rates."""
         return self.alpha_schedule.depends_on_length or resume.learning_rates_depend_on_length(
             self.args, num_taken, num_steps
         )
@@ -351,28 +345,3 @@ class SoftTargetTrainer(Trainer):
 
 def _tensors(result: LinearLoss) -> tuple[Tensor, Tensor, Tensor]:
     return result.loss, result.kl, result.cross_entropy
-
-
-def _check_arguments(args: TrainingArguments) -> None:
-    if args.n_gpu > 1:
-        raise UsageError(f"{args.n_gpu} GPUs in one process; start one process each: `torchrun --nproc-per-node`")
-    if args.label_smoothing_factor:
-        raise UsageError("label_smoothing_factor does not apply to soft targets; leave it at 0")
-    if args.auto_find_batch_size:
-        raise UsageError("auto_find_batch_size would change the batches; set per_device_train_batch_size")
-
-
-def _plan(args: TrainingArguments, windows: WindowDataset, shuffle_windows: int | None) -> BatchPlan:
-    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * len(windows) / batch)
-    return BatchPlan(
-        order=WindowOrder(
-            sources=windows.sources(),
-            seed=args.seed if args.data_seed is None else args.data_seed,
-            buffer_windows=shuffle_windows,
-        ),
-        batch_size_windows=batch,
-        micro_batch_windows=args.per_device_train_batch_size,
-        num_batches=steps,
-        num_ranks=args.world_size,
-    )

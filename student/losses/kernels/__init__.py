@@ -1,1 +1,1 @@
-"""The loss head on CUDA: small Triton kernels between cuBLAS products. Imported only where it is used."""
+"""The fused loss on CUDA: small Triton kernels between cuBLAS products. Imported only when it is used."""

@@ -1,7 +1,7 @@
-"""Triton kernels over a block of raw logits, float32 [T, C]: C neighbouring ids of the vocabulary, bias not yet added.
+"""Triton kernels over a block of raw logits, float32 [T, C]: C consecutive ids of the vocabulary, bias not yet added.
 
 A block is the product of hidden states and C rows of the weight. All kernels are bound by memory, not arithmetic: a
-program holds one row of the block in registers and touches device memory once each way.
+program holds one row of the block in registers, and reads and writes device memory once.
 """
 
 import triton
@@ -17,15 +17,15 @@ def gather_logits(
 
     The pairs are distinct, so no program reads what another one marks. Head pairs come first.
     """
-    listed = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    column = tl.load(ids + listed, mask=listed < num_pairs, other=-1) - first_id
-    is_here = (column >= 0) & (column < width) & (listed < num_pairs)
-    place = raw + tl.load(rows + listed, mask=is_here, other=0).to(tl.int64) * raw_stride + column
+    pair = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    column = tl.load(ids + pair, mask=pair < num_pairs, other=-1) - first_id
+    is_here = (column >= 0) & (column < width) & (pair < num_pairs)
+    place = raw + tl.load(rows + pair, mask=is_here, other=0).to(tl.int64) * raw_stride + column
     logit = tl.load(place, mask=is_here, other=0.0)
     if HAS_BIAS:
         logit += tl.load(bias + first_id + column, mask=is_here, other=0.0).to(tl.float32)
-    tl.store(gathered + listed, logit, mask=is_here)
-    tl.store(place, float("-inf"), mask=is_here & (listed < num_head))
+    tl.store(gathered + pair, logit, mask=is_here)
+    tl.store(place, float("-inf"), mask=is_here & (pair < num_head))
 
 
 @triton.jit
@@ -45,7 +45,7 @@ def _soft_cap_slope(logit, softcap):
 
 @triton.jit
 def _add_to_sum(logit, maxima, sums, row):
-    """Takes the row's logits into its running maximum and sum of exp(logit − maximum)."""
+    """Adds the row's logits to its running maximum and its running sum of exp(logit − maximum)."""
     before = tl.load(maxima + row)
     maximum = tl.maximum(before, tl.max(logit, axis=0))
     shift = tl.where(maximum == float("-inf"), 0.0, maximum)
@@ -59,20 +59,20 @@ def add_complement(
     raw, raw_stride, bias, maxima, sums, plain_maxima, plain_sums, first_id, width, temperature, softcap,
     HAS_BIAS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, HAS_TEMPERATURE: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Log-sum-exp, as a running maximum and sum, over what `gather_logits` has not marked; one program a row.
+    """Log-sum-exp, as a running maximum and sum, over the logits that `gather_logits` did not mark; one program a row.
 
-    With a temperature also that of the logits at temperature one (`plain_…`), for the cross-entropy.
+    With a temperature, also the log-sum-exp at temperature one (`plain_…`), for the cross-entropy.
     """
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     logit = tl.load(raw + row * raw_stride + column, mask=column < width, other=float("-inf"))
-    # Asked before bias and soft-cap, which would make something of the mark.
-    is_out = logit == float("-inf")
+    # Read before bias and soft-cap, which would change the mark.
+    is_marked = logit == float("-inf")
     if HAS_BIAS:
         logit += tl.load(bias + first_id + column, mask=column < width, other=0.0).to(tl.float32)
     if HAS_SOFTCAP:
         logit = _soft_capped(logit, softcap)
-    logit = tl.where(is_out, float("-inf"), logit)
+    logit = tl.where(is_marked, float("-inf"), logit)
     if HAS_TEMPERATURE:
         _add_to_sum(logit, plain_maxima, plain_sums, row)
         logit = logit / temperature
@@ -87,8 +87,8 @@ def write_gradient(
 ):  # fmt: skip
     """factor · exp(logit − maximum), times the soft-cap's slope, over the whole block; one program a row.
 
-    `gradient` may be the memory of `raw`, row upon row, in a narrower type. Listed ids get a number that
-    `scatter_gradients` replaces.
+    `gradient` may use the memory of `raw`, row by row, in a narrower type. The values at pairs are replaced later, by
+    `scatter_gradients`.
     """
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -105,7 +105,7 @@ def write_gradient(
         slope = tl.load(factors + row) * tl.exp(logit - tl.load(maxima + row))
     if HAS_SOFTCAP:
         slope *= _soft_cap_slope(before_cap, softcap)
-    # The threads of a program read words that others of its threads overwrite.
+    # Some threads of a program read words that other threads overwrite.
     tl.debug_barrier()
     tl.store(gradient + row * gradient_stride + column, slope.to(gradient.dtype.element_ty), mask=column < width)
 
@@ -114,18 +114,18 @@ def write_gradient(
 def scatter_gradients(
     gradient, gradient_stride, rows, ids, values, first_id, width, num_pairs, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """Writes the gradients of the listed (row, id) pairs that lie in the block over what is there."""
-    listed = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    column = tl.load(ids + listed, mask=listed < num_pairs, other=-1) - first_id
-    is_here = (column >= 0) & (column < width) & (listed < num_pairs)
-    place = gradient + tl.load(rows + listed, mask=is_here, other=0).to(tl.int64) * gradient_stride + column
-    value = tl.load(values + listed, mask=is_here, other=0.0)
+    """Overwrites the gradient at the (row, id) pairs in the block."""
+    pair = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    column = tl.load(ids + pair, mask=pair < num_pairs, other=-1) - first_id
+    is_here = (column >= 0) & (column < width) & (pair < num_pairs)
+    place = gradient + tl.load(rows + pair, mask=is_here, other=0).to(tl.int64) * gradient_stride + column
+    value = tl.load(values + pair, mask=is_here, other=0.0)
     tl.store(place, value.to(gradient.dtype.element_ty), mask=is_here)
 
 
 @triton.jit
 def scale(values, factor, count, BLOCK: tl.constexpr):
-    """values ← values · factor; where the factor is one, nothing is read or written."""
+    """values ← values · factor; if the factor is one, nothing is read or written."""
     by = tl.load(factor).to(tl.float32)
     if by != 1.0:
         place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

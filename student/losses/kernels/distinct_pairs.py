@@ -1,4 +1,4 @@
-"""The listed ids of a block of rows as distinct (row, id) pairs, which kernels can read and write in any order."""
+"""The gathered ids of a block of rows as distinct (row, id) pairs, which kernels can read and write in any order."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from logitcask.student.losses.row_gradients import GatheredLogits, GatherIndex, 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DistinctPairs:
-    """The head's pairs, then those of samples and labels that are not among them.
+    """The pairs of the head, then the pairs of samples and labels outside the head.
 
     Attributes:
-        rows, ids: int32[E]; id −1 stands where a sample or label is in the head: it lies in no block of the vocabulary.
-        num_head: N, how many come from the head.
+        rows, ids: int32[E]; id −1, which is in no block of the vocabulary, replaces a sample or label in the head.
+        num_head: N, the number of head pairs.
         places: int64[M + L], the index in E of each sample and each label.
     """
 
@@ -27,6 +27,7 @@ class DistinctPairs:
 
     @classmethod
     def of(cls, index: GatherIndex, vocab_size: int) -> DistinctPairs:
+        """The distinct pairs of an index; head pairs must be ascending and unique."""
         head_keys = index.head_rows * vocab_size + index.head_ids  # ascending
         extra_rows = torch.cat([index.sample_rows, index.label_rows])
         extra_keys = extra_rows * vocab_size + torch.cat([index.sample_ids, index.label_ids])
@@ -44,18 +45,18 @@ class DistinctPairs:
         )
 
     def num_programs(self, block: int) -> int:
-        """Programs that deal with `block` pairs each."""
+        """The number of programs, at `block` pairs each."""
         return -(-self.rows.shape[0] // block)
 
     def logits(self, values_E: Tensor, num_samples: int, other_T: Tensor) -> GatheredLogits:
-        """The pairs' logits where the losses look for them, beside the log-sum-exp outside the head."""
+        """The logits of head, samples and labels from those of the pairs, with the log-sum-exp outside the head."""
         extras = values_E[self.places]
         return GatheredLogits(
             head=values_E[: self.num_head], sample=extras[:num_samples], label=extras[num_samples:], other=other_T
         )
 
     def gradients(self, by: LogitGradients, outside: Tensor) -> Tensor:
-        """float64[E]: the gradient of each pair, given what the softmax gives to those outside the head."""
+        """float64[E]: the gradient of each pair, given the softmax's part of it for pairs outside the head."""
         values_E = torch.cat([by.head, outside])
         return values_E.index_add(0, self.places, torch.cat([by.sample, by.label]))
 

@@ -1,20 +1,21 @@
-"""The losses of a linear head and their gradients on CUDA, over blocks of the vocabulary.
+"""The losses of an output projection and their gradients on CUDA, over blocks of the vocabulary.
 
-The row-chunked way of `linear_losses` needs three products of T · V · D, but 256-row products keep a large GPU waiting
-for the weight, and a bfloat16 weight gradient would be rounded once a chunk. So here the vocabulary is walked through
+Row chunks (`linear_truncated_kl`) need three products of T · V · D, but 256-row products make a large GPU wait for the
+weight, and a bfloat16 weight gradient would be rounded once per chunk. So these kernels pass over the vocabulary
 instead, twice, with all rows of a block (up to 8,192) at a time:
 
-1. logits = hidden · weightᵀ, then running log-sum-exps over the complement and the listed ids' logits, per row;
-2. the logits again, turned in place into their gradient, and two products: into the weight's gradient, which is
-   complete for these ids, and onto the hidden states' gradient, which is summed in float32.
+1. logits = hidden · weightᵀ; then, per row, running log-sum-exps over the complement, and the gathered logits;
+2. the logits again, overwritten by their gradient, and two products: into the weight's gradient, which is then complete
+   for these ids, and into the hidden states' gradient, which is summed in float32.
 
-Four products, then, all by cuBLAS, with float32 output; what lies between is bound by memory. Reckoned, *not* measured,
-for an H200 that does 790 TFLOP/s in large products and copies at 4.3 TB/s, at T = 8192, D = 2304, V = 256,000: 4 × 9.66
-TFLOP take 49 ms at that rate, 56 ms at the 88 % that tiles of 128 × 256 leave busy of 132 multiprocessors; the blocks
-are written and read in 6 ms, the running sum of the hidden states' gradient in 5 ms. A product fused with its softmax
-would save those 6 ms, but has to come within a tenth of cuBLAS to be worth it. Memory beyond the gradients: a block of
-8192 × 1792 logits, 59 MB, and 75 MB for that sum, whatever T; each listed id takes 12 bytes. Where T > 8192 a bfloat16
-weight has its gradient rounded once a block of rows, as accumulation over micro-batches of that size does.
+These are four products, all by cuBLAS with float32 output; the work in between is bound by memory. Estimated, *not*
+measured, for an H200 that reaches 790 TFLOP/s in large products and copies at 4.3 TB/s, at T = 8192, D = 2304,
+V = 256,000: 4 × 9.66 TFLOP take 49 ms at that rate, 56 ms at the 88 % of 132 multiprocessors that tiles of 128 × 256
+keep busy; writing and reading the blocks takes 6 ms, the running sum of the hidden states' gradient 5 ms. A product
+fused with its softmax would save those 6 ms, but must come within a tenth of cuBLAS to be worth it. Memory beyond the
+gradients: a block of 8192 × 1792 logits, 59 MB, and 75 MB for that sum, whatever T; each gathered id takes 12 bytes. If
+T > 8192, the gradient of a bfloat16 weight is rounded once per block of rows, as it is when gradients of micro-batches
+of that size are accumulated.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,8 +48,8 @@ def losses_and_gradients(
         hidden_TD: float16, bfloat16 or float32.
         weight_VD: rows beyond the teacher's vocabulary get a gradient of zero.
         bias_V: or None.
-        spec: what is minimised.
-        needed: whether hidden states, weight and bias want a gradient; None is returned for those that do not.
+        spec: what is minimized.
+        needed: whether hidden states, weight and bias need a gradient; None is returned for those that do not.
     """
     vocab_size, num_rows = spec.targets.vocab_size, hidden_TD.shape[0]
     gradients = _Gradients.of(weight_VD, bias_V, needed)
@@ -69,7 +70,7 @@ def losses_and_gradients(
 
 
 def scale_in_place(values: Tensor, factor: Tensor) -> None:
-    """values ← values · factor, without waiting for the device to tell that the factor is one, as it usually is."""
+    """values ← values · factor. Does not wait for the device to learn that the factor is one, as it usually is."""
     with torch.cuda.device_of(values):
         num_programs = triton.cdiv(values.numel(), _SCALE_BLOCK)
         _launch(block_kernels.scale, num_programs, values, factor, values.numel(), BLOCK=_SCALE_BLOCK)
@@ -77,7 +78,7 @@ def scale_in_place(values: Tensor, factor: Tensor) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Projection:
-    """A block of hidden states [T, D] before a linear head of V ids."""
+    """A block of hidden states [T, D] and the output projection to V ids."""
 
     hidden: Tensor
     weight: Tensor
@@ -89,7 +90,7 @@ class _Projection:
         return self.hidden.shape[0]
 
     def blocks(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(first id, raw logits float32, rows of the weight) of each block of ids; the logits in the same memory."""
+        """(first id, raw logits float32, rows of the weight) of each block of ids; all logits use the same memory."""
         vocab_size = self.weight.shape[0]
         memory = self.hidden.new_empty(self.num_rows * min(BLOCK_COLUMNS, vocab_size), dtype=torch.float32)
         for start in range(0, vocab_size, BLOCK_COLUMNS):
@@ -99,7 +100,7 @@ class _Projection:
             yield start, raw, weight
 
     def flags(self, temperature: float, num_columns: int) -> dict[str, bool | int]:
-        """What the kernels over whole rows are compiled for."""
+        """The compile-time constants of the kernels over whole rows."""
         return {
             "HAS_BIAS": self.bias is not None,
             "HAS_SOFTCAP": self.softcap is not None,
@@ -108,6 +109,7 @@ class _Projection:
         }
 
     def capped(self, logits_E: Tensor) -> Tensor:
+        """softcap · tanh(logits / softcap), or the logits without a soft-cap."""
         return logits_E if self.softcap is None else self.softcap * torch.tanh(logits_E / self.softcap)
 
     def slope(self, logits_E: Tensor) -> Tensor | float:
@@ -128,7 +130,7 @@ class _ComplementSums:
         return cls(maxima=torch.full_like(sums, float("-inf")), sums=sums)
 
     def shift(self) -> Tensor:
-        """The maxima, 0 where there is nothing."""
+        """The maxima, 0 where nothing was added."""
         return self.maxima.where(~self.maxima.isneginf(), 0.0)
 
     def logsumexp(self) -> Tensor:
@@ -163,7 +165,7 @@ def _block_of_rows(projection: _Projection, spec: LossSpec, gradients: "_Gradien
     )
     cross_entropy_T, by_label = cross_entropy_of_rows(index, gathered, objective.cross_entropy_weight)
     if by_kl is not None:
-        by_kl = by_kl.times(temperature * objective.kl_weight)  # T² of the loss, and 1 / T of the chain rule
+        by_kl = by_kl.times(temperature * objective.kl_weight)  # T² from the loss, 1 / T from the chain rule
         by = by_kl.plus(by_label)
         exponentials = _exponentials(by_kl.complement, by_label.complement, tempered, plain)
         extra_rows, extra_logits = pairs.rows[pairs.num_head :], logits_E[pairs.num_head :]
@@ -179,7 +181,7 @@ def _block_of_rows(projection: _Projection, spec: LossSpec, gradients: "_Gradien
 def _exponentials(
     by_kl: Tensor, by_label: Tensor, tempered: _ComplementSums, plain: _ComplementSums
 ) -> tuple[_Exponential, _Exponential]:
-    """The complement's gradient: a term at the temperature and one at temperature one, where they differ."""
+    """The complement's gradient as two terms, at the temperature and at one; if these are equal, one shared term."""
     if plain is tempered:
         both = tempered.softmax_times(by_kl + by_label)
         return both, both
@@ -189,7 +191,7 @@ def _exponentials(
 def _first_pass(
     projection: _Projection, pairs: DistinctPairs, temperature: float
 ) -> tuple[Tensor, _ComplementSums, _ComplementSums]:
-    """Raw logits of the listed pairs with bias, float64[E]; sums over the complement at the temperature and at one."""
+    """Logits of the pairs before the soft-cap, float64[E]; sums over the complement at the temperature and at one."""
     gathered_E = projection.hidden.new_zeros(pairs.rows.shape[0], dtype=torch.float32)
     tempered = _ComplementSums.empty(projection.hidden)
     plain = tempered if temperature == 1 else _ComplementSums.empty(projection.hidden)
@@ -217,7 +219,7 @@ def _second_pass(
     temperature: float,
     gradients: "_Gradients",
 ) -> None:
-    """Turns each block of logits into its gradient, in the memory of the logits, and adds its products."""
+    """Overwrites each block of logits with its gradient, and adds its products."""
     tempered, plain = exponentials
     bias = projection.hidden if projection.bias is None else projection.bias
     for first_id, raw, weight in projection.blocks():
@@ -242,20 +244,20 @@ def _launch(kernel: Any, num_programs: int, *arguments: Tensor | float, **flags:
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Gradients:
-    """Gradients of hidden states, weight and bias, as far as they are needed.
+    """The needed gradients of hidden states, weight and bias.
 
     Attributes:
-        hidden: [T, D], made when the first block of rows is done: until then only the sum takes memory.
-        hidden_sum: float32, of the block of rows at hand.
+        hidden: [T, D], allocated after the first block of rows: until then only the sum takes memory.
+        hidden_sum: float32, of the current block of rows.
         weight, bias: as wide as the student's vocabulary.
-        wants_hidden: whether the hidden states' is needed.
+        needs_hidden: whether the gradient of the hidden states is needed.
     """
 
     hidden: Tensor | None
     hidden_sum: Tensor | None
     weight: Tensor | None
     bias: Tensor | None
-    wants_hidden: bool
+    needs_hidden: bool
 
     @classmethod
     def of(cls, weight_VD: Tensor, bias_V: Tensor | None, needed: Sequence[bool]) -> "_Gradients":
@@ -264,12 +266,12 @@ class _Gradients:
             hidden_sum=None,
             weight=torch.zeros_like(weight_VD) if needed[1] else None,
             bias=torch.zeros_like(bias_V) if needed[2] and bias_V is not None else None,
-            wants_hidden=needed[0],
+            needs_hidden=needed[0],
         )
 
     def add(self, ids: slice, gradient: Tensor, hidden: Tensor, weight: Tensor) -> None:
-        """The share of a block of logits, given their gradient."""
-        if self.wants_hidden:
+        """Adds the contribution of a block of logits, given their gradient."""
+        if self.needs_hidden:
             if self.hidden_sum is None:
                 self.hidden_sum = torch.zeros_like(hidden, dtype=torch.float32)
             add_product(self.hidden_sum, gradient, weight)
@@ -279,8 +281,8 @@ class _Gradients:
             self.bias[ids] += gradient.sum(dim=0, dtype=torch.float32).to(self.bias.dtype)
 
     def finish_rows(self, rows: slice, hidden_TD: Tensor) -> None:
-        """Rounds the sum of a block of rows into their gradient."""
-        if not self.wants_hidden:
+        """Stores the sum of a block of rows, rounded to the dtype of the gradient."""
+        if not self.needs_hidden:
             return
         self.hidden = torch.zeros_like(hidden_TD) if self.hidden is None else self.hidden
         if self.hidden_sum is not None:

@@ -72,7 +72,7 @@ def test_layers_that_do_not_exist_or_do_not_rise_are_refused(keep):
             num_attention_heads=2, num_key_value_heads=1,
         )
     )  # fmt: skip
-    with pytest.raises(UsageError, match=r"lie in 0\.\.3"):
+    with pytest.raises(UsageError, match=r"in ascending order and in 0\.\.3"):
         prune_layers(model, keep)
 
 

@@ -5,7 +5,6 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from logitcask.student.losses.full_kl import FullObjective, linear_full_kl
-from logitcask.student.model.projection import OutputProjection
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def fused(case, inputs, softcap=None, **options):
         teacher_logits=lambda start, stop: case["teacher"][start:stop].clone(), vocab_size=30, labels=case["labels"],
         chunk_rows=4, **options,
     )  # fmt: skip
-    return linear_full_kl(hidden, OutputProjection(weight=weight, bias=bias, softcap=softcap), objective)
+    return linear_full_kl(hidden, weight, bias, objective, softcap=softcap)
 
 
 def dense(case, inputs, softcap, temperature, kl_weight, cross_entropy_weight):

@@ -198,7 +198,11 @@ def test_frozen_embeddings_cost_no_gradient(random_case):
 
 @pytest.mark.parametrize(
     ("rows", "columns", "weight", "message"),
-    [(3, 20, 0.0, "3 hidden states"), (2, 19, 0.0, "19 ids, the teacher 20"), (2, 20, 0.5, "no labels_T")],
+    [
+        (3, 20, 0.0, "output has 3 rows, the targets 2"),
+        (2, 19, 0.0, "19 ids, the teacher 20"),
+        (2, 20, 0.5, "no labels_T"),
+    ],
 )
 def test_inputs_that_do_not_fit_are_refused(random_case, rows, columns, weight, message):
     case = random_case([3, 4], 20)

@@ -28,16 +28,31 @@ def stored(num_head: int = 2, sampled: bool = False, temperatures: tuple[float, 
     )
 
 
+def ragged(targets: Targets) -> RaggedTargets:
+    sample = targets.tail_samples[0] if targets.tail_samples else None
+    return RaggedTargets(
+        head_ids=torch.from_numpy(targets.head_ids).long(),
+        head_log_probs=torch.from_numpy(targets.head_log_probs),
+        head_offsets=torch.from_numpy(targets.head_offsets),
+        log_tail=torch.from_numpy(targets.log_tail),
+        log_next=torch.from_numpy(targets.log_next),
+        vocab_size=9,
+        sample_ids=torch.from_numpy(sample.ids).long() if sample else None,
+        sample_offsets=torch.from_numpy(sample.offsets) if sample else None,
+        tempered_log_tails={t: torch.from_numpy(tail) for t, tail in targets.tempered_log_tails.items()},
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"temperature": 0.0}, "above 0"),
         ({"jsd_beta": 1.0}, "jsd_beta"),
         ({"sample_share": 0.0}, "sample_share"),
-        ({"tail": "renormalise", "divergence": "reverse"}, "choose forward or jsd"),
+        ({"tail": "renormalize", "divergence": "reverse"}, "choose forward or jsd"),
         ({"tail": "sample", "divergence": "jsd"}, "choose forward"),
-        ({"tail": "sample", "temperature": 2.0}, "drawn at temperature 1"),
-        ({"tail": "blend", "temperature": 2.0, "tempering": "head"}, "drawn at temperature 1"),
+        ({"tail": "sample", "temperature": 2.0}, "drawn at temperature 1 and do not fit"),
+        ({"tail": "blend", "temperature": 2.0, "tempering": "head"}, "drawn at temperature 1 and do not fit"),
         ({"divergence": "jsd", "temperature": 2.0, "tempering": "head"}, "inside the head"),
     ],
 )
@@ -77,7 +92,7 @@ def test_shards_that_hold_what_the_loss_needs_are_taken(options, shards):
 
 
 def test_the_default_leaves_the_targets_as_they_are_but_for_the_sample():
-    targets, labels = RaggedTargets.from_arrays(stored(sampled=True), 9), torch.tensor([3])
+    targets, labels = ragged(stored(sampled=True)), torch.tensor([3])
     prepared = LossSettings().prepare_targets(targets, labels)
     assert prepared.head_ids is targets.head_ids
     assert prepared.log_tail is targets.log_tail
@@ -88,7 +103,7 @@ def test_the_default_leaves_the_targets_as_they_are_but_for_the_sample():
 def test_a_blend_carries_its_share():
     settings = LossSettings(tail="blend", sample_share=0.25)
     assert settings.divergence_function() == SampledCrossEntropy(share=0.25)
-    targets = RaggedTargets.from_arrays(stored(sampled=True), 9)
+    targets = ragged(stored(sampled=True))
     assert settings.prepare_targets(targets, torch.tensor([NO_LABEL])).sample_ids is targets.sample_ids
 
 
@@ -96,7 +111,7 @@ def test_an_exact_temperature_divides_the_logits_and_one_inside_the_head_does_no
     exact = LossSettings(temperature=2.0)
     assert exact.logits_temperature == 2.0
     assert replace(exact, tempering="head").logits_temperature == 1.0
-    targets = RaggedTargets.from_arrays(stored(temperatures=(2.0,)), 9)
+    targets = ragged(stored(temperatures=(2.0,)))
     assert exact.prepare_targets(targets, torch.tensor([3])).log_tail.exp().item() == pytest.approx(0.5)
 
 

@@ -24,7 +24,7 @@ BETA, SHARE = 0.3, 0.3
 _DIVERGENCES = {
     "other": ["forward", "reverse", "jsd"],
     "label": ["forward", "reverse", "jsd"],
-    "renormalise": ["forward", "jsd"],
+    "renormalize": ["forward", "jsd"],
     "residual": ["forward", "jsd"],
     "raw": ["forward"],
 }
@@ -36,7 +36,7 @@ _ONE = [
 _TEMPERED = [replace(settings, temperature=2.0) for settings in _ONE]
 _HEAD_TEMPERED = [
     LossSettings(tail=tail, temperature=2.0, tempering="head")  # type: ignore[arg-type]
-    for tail in ("other", "label", "renormalise", "residual")
+    for tail in ("other", "label", "renormalize", "residual")
 ]
 _SAMPLED = [LossSettings(tail=tail, sample_share=SHARE) for tail in ("sample", "blend")]
 _COOLED = [LossSettings(temperature=0.5), LossSettings(temperature=0.5, tempering="head")]
@@ -84,7 +84,7 @@ def buckets(row: Row, tail: str) -> tuple[Tensor, Tensor]:
     t, p = (torch.cat([mass[row.head], mass[row.rest].sum(0, keepdim=True)]) for mass in (row.t, row.p))
     if tail == "raw":
         return t[:-1], p[:-1]
-    if tail == "renormalise":
+    if tail == "renormalize":
         t = torch.cat([t[:-1] / t[:-1].sum(), torch.zeros(1)])
     if tail == "residual" and has_label:
         is_label = torch.tensor([*row.head, -1]) == row.label

@@ -1,6 +1,7 @@
 """The plain truncated KL against the dense float64 definition, its properties, and its hard corners."""
 
 import math
+from dataclasses import replace
 
 import hypothesis.strategies as st
 import pytest
@@ -177,7 +178,8 @@ def test_temperature_equals_the_dense_tempered_definition_times_its_square(trunc
     case, temperature = random_case([4, 9], 30), 2.0
     tempered_TV = (case.teacher.log() / temperature).softmax(-1)
     tempered = truncate(tempered_TV, [4, 9])
-    targets = at_temperature(case.targets, temperature, tempered.targets.log_tail)
+    stored = replace(case.targets, tempered_log_tails={temperature: tempered.targets.log_tail})
+    targets = at_temperature(stored, temperature)
     logits_TV = random_logits(2, 30).requires_grad_()
     ours_T = truncated_kl(logits_TV, targets, temperature=temperature)
     dense_T = temperature**2 * tempered.dense_truncated_kl(logits_TV / temperature)

@@ -122,7 +122,7 @@ def test_full_distillation_is_the_dense_definition_over_the_tokenizers_ids(datas
     rows, projection = batch["scored_rows"], output_projection(student)
     hidden_TD = hidden_states(student, batch["input_ids"], batch["position_ids"]).flatten(0, 1)[rows].detach()
     dense_TD = hidden_TD.double().requires_grad_()
-    found = linear_full_kl(hidden_TD.requires_grad_(), projection, objective)
+    found = linear_full_kl(hidden_TD.requires_grad_(), projection.weight, projection.bias, objective)
     log_p_TV = (dense_TD @ projection.weight.detach().double().T).log_softmax(-1)[:, :NUM_IDS]
     kl_T = own_kl(load_model(padded_teacher, "float32", "cpu"), batch, log_p_TV)
     torch.testing.assert_close(found.kl.double(), kl_T, rtol=1e-4, atol=1e-5)

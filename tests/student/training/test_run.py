@@ -169,7 +169,7 @@ def test_a_run_recomputes_reads_ahead_shuffles_by_blocks_and_keeps_copies(datase
     trainer = watched.latest
     assert len(trainer.passes) == 2 * 3 * 2  # forward and again backward, three steps of two micro-batches
     assert trainer.get_train_dataloader().num_workers == 1
-    assert trainer.plan.order.buffer_windows == 8
+    assert trainer.global_batches.order.buffer_windows == 8
     copied = {hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / "copies").iterdir()}
     assert copied == {entry.digest.removeprefix("sha256:") for entry in load_snapshot(dataset).shards()}
 
@@ -184,7 +184,7 @@ def test_a_run_in_bfloat16_exports_float32(dataset, student, tmp_path, watched):
 
 def test_a_run_is_not_begun_twice_in_one_directory(finished, dataset, student, capsys):
     assert cli.main(arguments(dataset, student, finished)) == 1
-    assert "continue it with --resume" in capsys.readouterr().err
+    assert "already holds a training run; use --resume" in capsys.readouterr().err
 
 
 def test_a_directory_that_holds_something_else_is_refused(dataset, student, tmp_path, capsys):

@@ -131,7 +131,7 @@ def test_four_windows_at_once_equal_four_accumulated(make_trainer):
 
 def test_kl_is_divided_by_targets_and_cross_entropy_by_labels(make_trainer, dataset):
     trainer = make_trainer(per_device_train_batch_size=3, max_steps=1, alpha=0.7)
-    batch = collate([dataset[index] for index in trainer.plan.micro_batches(0, 0)[0][0].tolist()])
+    batch = collate([dataset[index] for index in trainer.global_batches.micro_batches(0, 0)[0][0].tolist()])
     with torch.no_grad():
         parts = soft_target_loss(
             trainer.model, batch, vocab_size=dataset.vocab_size, kl_weight=1, cross_entropy_weight=1
@@ -185,7 +185,7 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(make_trainer):
     assert resume.last_checkpoint(run) == str(run / "checkpoint-4")
     (run / "checkpoint-4" / resume.STATE_NAME).unlink()
     assert resume.last_checkpoint(run) == str(run / "checkpoint-2")
-    with pytest.raises(CorruptShardError, match="not whole"):
+    with pytest.raises(CorruptShardError, match="incomplete checkpoint"):
         trainer.train(resume_from_checkpoint=str(run / "checkpoint-4"))
 
 
@@ -210,7 +210,7 @@ def begun(dataset_url, tiny_student, tokenizer_info, tmp_path_factory) -> Path:
         ({"per_device_train_batch_size": 4}, r"batch_size_windows \(was 8, now 4\)"),
         ({"alpha": 0.9}, r"alpha \(was .*0\.7.*0\.9"),
         ({"alpha": AlphaSchedule(shape="linear", alpha=0.7)}, r"alpha \(was .*constant.*linear"),
-        ({"loss": LossSettings(tail="renormalise")}, r"loss \(was .*other.*renormalise"),
+        ({"loss": LossSettings(tail="renormalize")}, r"loss \(was .*other.*renormalize"),
         ({"shuffle_windows": 8}, r"shuffle_windows \(was None, now 8\)"),
         # The optimiser's state would bring the old ones back.
         ({"learning_rate": 0.5}, r"settings: learning_rate \(was 0.01, now 0.5\);"),
@@ -291,7 +291,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_windows(m
     before = weights(trainer)
     with pytest.raises(NonFiniteError, match=r"the loss is nan on .* no step was taken and there is no") as error:
         trainer.train()
-    first = int(trainer.plan.micro_batches(0, 0)[0][0, 0])
+    first = int(trainer.global_batches.micro_batches(0, 0)[0][0, 0])
     assert f"step 1: the loss is nan on {dataset.describe(first)};" in str(error.value)
     for name, tensor in weights(trainer).items():
         torch.testing.assert_close(tensor, before[name], equal_nan=True, rtol=0, atol=0)
@@ -322,7 +322,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step_and_names_all_windo
     before = weights(trainer)
     calls = iter([math.inf, 1, 1, 1])  # the first of four micro-batches overflows
     next(trainer.model.parameters()).register_hook(lambda gradient: gradient * next(calls))
-    windows = trainer.plan.windows(0)[0].tolist()
+    windows = trainer.global_batches.windows(0)[0].tolist()
     with pytest.raises(NonFiniteError, match="gradient norm") as error:
         trainer.train()
     assert f" on {', '.join(dataset.describe(window) for window in windows)};" in str(error.value)

@@ -1,8 +1,7 @@
-"""Which windows make up global batch g, and how it is cut over ranks and accumulation steps.
+"""Which windows make up global batch g, and how it is divided over ranks and accumulation steps.
 
-Batches are consecutive stretches of the run's order (`student.data.order`), so batch g is a pure function of the
-datasets, their weights, the seed, g and the global batch size: neither the number of ranks nor what was read before
-has a say.
+Batches are consecutive ranges of the run's order (`student.data.order`), so batch g is a pure function of the datasets,
+their weights, the seed, g and the global batch size. It depends neither on the number of ranks nor on earlier reads.
 """
 
 from collections.abc import Iterator
@@ -15,18 +14,18 @@ from logitcask.student.data.order import WindowOrder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BatchPlan:
+class GlobalBatches:
     """The batches of a run.
 
     Attributes:
-        order: Of the windows.
-        batch_size_windows: Windows in a global batch.
-        micro_batch_windows: Windows in one forward pass of one rank.
+        order: The order of the windows.
+        batch_size_windows: Windows per global batch.
+        micro_batch_windows: Windows per forward pass of one rank.
         num_batches: Global batches in the run.
         num_ranks: Data-parallel processes.
 
     Raises:
-        UsageError: A global batch cannot be cut into whole micro-batches for each rank.
+        UsageError: A global batch cannot be divided into whole micro-batches for each rank.
     """
 
     order: WindowOrder
@@ -38,7 +37,7 @@ class BatchPlan:
     def __post_init__(self) -> None:
         if self.batch_size_windows % (self.num_ranks * self.micro_batch_windows):
             raise UsageError(
-                f"a batch of {self.batch_size_windows} windows cannot be cut into micro-batches of "
+                f"a batch of {self.batch_size_windows} windows cannot be divided into micro-batches of "
                 f"{self.micro_batch_windows} on {self.num_ranks} processes; make it a multiple of "
                 f"{self.num_ranks * self.micro_batch_windows}"
             )
@@ -49,7 +48,7 @@ class BatchPlan:
         return self.batch_size_windows // (self.num_ranks * self.micro_batch_windows)
 
     def windows(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Windows of global batch `batch` (from 0) and the epoch each is taken in, int64 [batch_size_windows]."""
+        """Windows of global batch `batch` (from 0) and the epoch of each, int64 [batch_size_windows]."""
         return self.order.take(batch * self.batch_size_windows, (batch + 1) * self.batch_size_windows)
 
     def micro_batches(self, rank: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,21 +60,21 @@ class BatchPlan:
 
 
 class RankBatches:
-    """All micro-batches of one rank in order, as a batch sampler for `torch.utils.data.DataLoader`.
+    """The micro-batches of one rank in order, as a batch sampler for `torch.utils.data.DataLoader`.
 
     Yields lists of (window, epoch).
     """
 
-    def __init__(self, plan: BatchPlan, rank: int) -> None:
-        self._plan, self._rank = plan, rank
-        self.batch_size = plan.micro_batch_windows
+    def __init__(self, batches: GlobalBatches, rank: int) -> None:
+        self._batches, self._rank = batches, rank
+        self.batch_size = batches.micro_batch_windows
         self.drop_last = False
 
     def __len__(self) -> int:
-        return self._plan.num_batches * self._plan.micro_batches_per_rank
+        return self._batches.num_batches * self._batches.micro_batches_per_rank
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in range(self._plan.num_batches):
-            windows, epochs = self._plan.micro_batches(self._rank, batch)
+        for batch in range(self._batches.num_batches):
+            windows, epochs = self._batches.micro_batches(self._rank, batch)
             for pair in zip(windows.tolist(), epochs.tolist(), strict=True):
                 yield list(zip(*pair, strict=True))

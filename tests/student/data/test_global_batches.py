@@ -7,22 +7,22 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from logitcask.schemas.errors import UsageError
-from logitcask.student.data.batch_plan import BatchPlan, RankBatches
 from logitcask.student.data.collator import collate
 from logitcask.student.data.dataset import EpochWindows, SoftTargetDataset
+from logitcask.student.data.global_batches import GlobalBatches, RankBatches
 from logitcask.student.data.order import WindowOrder, WindowSource
 
 
-def plan(num_windows: int = 13, **changes) -> BatchPlan:
+def batches(num_windows: int = 13, **changes) -> GlobalBatches:
     order = WindowOrder(sources=(WindowSource(shard_windows=(num_windows,)),), seed=3)
     fields = {"order": order, "batch_size_windows": 4, "micro_batch_windows": 1, "num_batches": 7}
-    return BatchPlan(**{**fields, **changes})
+    return GlobalBatches(**{**fields, **changes})
 
 
 @pytest.mark.parametrize(("num_ranks", "micro"), [(1, 1), (1, 4), (2, 1), (2, 2), (4, 1)])
 def test_ranks_and_micro_batches_share_out_the_same_global_batch(num_ranks, micro):
-    whole = plan().order.take(20, 24)
-    cut = plan(num_ranks=num_ranks, micro_batch_windows=micro)
+    whole = batches().order.take(20, 24)
+    cut = batches(num_ranks=num_ranks, micro_batch_windows=micro)
     pieces = [cut.micro_batches(rank, 5) for rank in range(num_ranks)]
     for column in range(2):  # windows, epochs
         np.testing.assert_array_equal(np.concatenate([piece[column].ravel() for piece in pieces]), whole[column])
@@ -31,13 +31,13 @@ def test_ranks_and_micro_batches_share_out_the_same_global_batch(num_ranks, micr
 
 @given(consumed=st.integers(0, 7), ranks=st.sampled_from([(1, 2), (2, 4), (4, 1)]))
 def test_a_run_that_goes_on_with_more_or_fewer_processes_takes_equal_windows(consumed, ranks):
-    before, after = (plan(num_ranks=number) for number in ranks)
+    before, after = (batches(num_ranks=number) for number in ranks)
     taken = [_global_batches(before)[batch] for batch in range(consumed)]
     taken += [_global_batches(after)[batch] for batch in range(consumed, 7)]
-    assert taken == _global_batches(plan())
+    assert taken == _global_batches(batches())
 
 
-def _global_batches(cut: BatchPlan) -> list[list[tuple[int, int]]]:
+def _global_batches(cut: GlobalBatches) -> list[list[tuple[int, int]]]:
     """What the ranks' samplers yield, put together again."""
     steps = cut.micro_batches_per_rank
     ranks = [list(RankBatches(cut, rank)) for rank in range(cut.num_ranks)]
@@ -48,25 +48,25 @@ def _global_batches(cut: BatchPlan) -> list[list[tuple[int, int]]]:
 
 
 def test_the_sampler_yields_every_micro_batch_of_the_run():
-    batches = list(RankBatches(plan(micro_batch_windows=2), rank=0))
-    assert len(batches) == len(RankBatches(plan(micro_batch_windows=2), rank=0)) == 14
-    assert [window for window, _ in batches[2] + batches[3]] == plan().windows(1)[0].tolist()
+    found = list(RankBatches(batches(micro_batch_windows=2), rank=0))
+    assert len(found) == len(RankBatches(batches(micro_batch_windows=2), rank=0)) == 14
+    assert [window for window, _ in found[2] + found[3]] == batches().windows(1)[0].tolist()
 
 
 def test_the_sampler_names_the_epoch_of_each_window():
-    pairs = [pair for batch in RankBatches(plan(micro_batch_windows=2), rank=0) for pair in batch]
+    pairs = [pair for batch in RankBatches(batches(micro_batch_windows=2), rank=0) for pair in batch]
     assert [epoch for _, epoch in pairs] == [place // 13 for place in range(28)]
 
 
 def test_a_batch_that_cannot_be_cut_is_refused():
     with pytest.raises(UsageError, match="multiple of 6"):
-        plan(num_ranks=2, micro_batch_windows=3)
+        batches(num_ranks=2, micro_batch_windows=3)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_every_window_of_an_epoch_is_read_once_whoever_reads_it(dataset_url, num_workers):
     dataset = SoftTargetDataset(dataset_url)
-    epoch = plan(len(dataset), order=WindowOrder(sources=dataset.sources(), seed=3), num_batches=3)
+    epoch = batches(len(dataset), order=WindowOrder(sources=dataset.sources(), seed=3), num_batches=3)
     loader = DataLoader(
         EpochWindows(dataset), batch_sampler=RankBatches(epoch, 0), collate_fn=collate, num_workers=num_workers
     )
