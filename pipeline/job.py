@@ -180,7 +180,7 @@ def _token_stage(job: ResolvedJob, units: Sequence[TokenUnit]) -> Stage:
         units=units,
         finished=partial(finished_token_units, job.out),
         size=lambda unit: unit.size_bytes,
-        transform=lambda heartbeats, limits: _transforms().TokenizeUnits(job.tokens, heartbeats, limits),
+        transform=lambda heartbeats, limits: _transforms().tokenize_units(job.tokens, heartbeats, limits),
     )
 
 
@@ -191,7 +191,7 @@ def _target_stage(job: ResolvedJob, units: AnnotationUnitTable) -> Stage:
         units=units,
         finished=partial(finished_annotation_units, job.out),
         size=lambda unit: unit.tokens.num_positions,
-        transform=lambda heartbeats, limits: _transforms().AnnotateUnits(job.targets, heartbeats, limits),
+        transform=lambda heartbeats, limits: _transforms().annotate_units(job.targets, heartbeats, limits),
         gather=partial(gather_segments, job.out, units),
     )
 

@@ -19,63 +19,51 @@ from logitcask.pipeline.annotation.annotate_unit import AnnotationSpec, annotate
 from logitcask.pipeline.runners.release import require_release
 from logitcask.pipeline.tokenization.token_shards import TokenSpec
 from logitcask.pipeline.tokenization.tokenize_unit import tokenize_unit
-from logitcask.pipeline.units.annotation_units import AnnotationUnit
 from logitcask.pipeline.units.heartbeats import Heartbeats
 from logitcask.pipeline.units.leases import UnitLimits, dead_leases, hold_lease
-from logitcask.pipeline.units.token_units import TokenUnit
 from logitcask.schemas.dataset.record import UnitRecord
 
 
+def tokenize_units(spec: TokenSpec, heartbeats: Heartbeats, limits: UnitLimits) -> "ProcessUnits":
+    """The first stage: token units become token shards."""
+    work = partial(tokenize_unit, spec=spec, heartbeats=heartbeats)
+    return ProcessUnits(work=work, name="TokenizeUnit", heartbeats=heartbeats, limits=limits)
+
+
+def annotate_units(spec: AnnotationSpec, heartbeats: Heartbeats, limits: UnitLimits) -> "ProcessUnits":
+    """The second stage: annotation units become target shards."""
+    work = partial(annotate_unit, spec=spec, heartbeats=heartbeats, on_done=count_annotated)
+    return ProcessUnits(work=work, name="AnnotateUnit", heartbeats=heartbeats, limits=limits)
+
+
 @dataclass
-class TokenizeUnits(beam.PTransform):
-    """Token units → the name and the number of positions of each.
+class ProcessUnits(beam.PTransform):
+    """Units of one stage → the name and the number of positions of each.
 
     Attributes:
-        spec: Settings of the stage, the same for all units.
+        work: Does one unit; returns its record.
+        name: Name of the step in Beam.
         heartbeats: Where workers report.
         limits: What a unit may cost.
         release: What workers must have installed (`pipeline.runners.release`); None where the driver starts them.
     """
 
-    spec: TokenSpec
+    work: Callable[[Any], Any]
+    name: str
     heartbeats: Heartbeats
     limits: UnitLimits
     release: str | None = None
 
-    def expand(self, input_or_inputs: PCollection[TokenUnit]) -> PCollection[tuple[str, int]]:
-        work = partial(tokenize_unit, spec=self.spec, heartbeats=self.heartbeats)
-        return _process_each(input_or_inputs, "TokenizeUnit", self, work)
-
-
-@dataclass
-class AnnotateUnits(beam.PTransform):
-    """Annotation units → the name and the number of positions of each.
-
-    Attributes:
-        spec: Settings of the stage, the same for all units.
-        heartbeats: Where workers report.
-        limits: What a unit may cost.
-        release: What workers must have installed (`pipeline.runners.release`); None where the driver starts them.
-    """
-
-    spec: AnnotationSpec
-    heartbeats: Heartbeats
-    limits: UnitLimits
-    release: str | None = None
-
-    def expand(self, input_or_inputs: PCollection[AnnotationUnit]) -> PCollection[tuple[str, int]]:
-        work = partial(annotate_unit, spec=self.spec, heartbeats=self.heartbeats, on_done=count_annotated)
-        return _process_each(input_or_inputs, "AnnotateUnit", self, work)
+    def expand(self, input_or_inputs: PCollection[Any]) -> PCollection[tuple[str, int]]:
+        spread = input_or_inputs | "SpreadUnits" >> beam.Reshuffle()
+        if self.release is not None:
+            spread = spread | "RequireRelease" >> beam.ParDo(RequireRelease(self.release))
+        process = self.name >> beam.ParDo(ProcessUnit(self.work, self.heartbeats, self.limits))
+        return spread | process | "Commit" >> beam.Reshuffle()  # pyright: ignore[reportReturnType]
 
 
 class ProcessUnit(beam.DoFn):
-    """Does a unit's work under a lease, unless the unit is quarantined.
-
-    Args:
-        work: Does one unit; returns its record.
-        heartbeats: Where workers report.
-        limits: What a unit may cost.
-    """
+    """Does a unit's work under a lease, unless the unit is quarantined; the arguments are those of `ProcessUnits`."""
 
     def __init__(self, work: Callable[[Any], Any], heartbeats: Heartbeats, limits: UnitLimits) -> None:
         self._work, self._heartbeats, self._limits = work, heartbeats, limits
@@ -104,6 +92,17 @@ class ProcessUnit(beam.DoFn):
         yield unit, num_positions
 
 
+class RequireRelease(beam.DoFn):
+    """Passes units on if the worker has the driver's logitcask; runs in the process that does the unit."""
+
+    def __init__(self, release: str) -> None:
+        self._release = release
+
+    def process(self, element: Any) -> Iterable[Any]:
+        require_release(self._release)
+        yield element
+
+
 def count_annotated(record: UnitRecord) -> None:
     """Adds a unit to Beam's counters of the annotation stage; runners without counters (Dask) drop them.
 
@@ -120,24 +119,3 @@ def count_annotated(record: UnitRecord) -> None:
     }
     for name, figure in figures.items():
         Metrics.counter("logitcask", name).inc(figure)
-
-
-class RequireRelease(beam.DoFn):
-    """Passes units on if the worker has the driver's logitcask; runs in the process that does the unit."""
-
-    def __init__(self, release: str) -> None:
-        self._release = release
-
-    def process(self, element: Any) -> Iterable[Any]:
-        require_release(self._release)
-        yield element
-
-
-def _process_each(
-    units: PCollection, label: str, stage: TokenizeUnits | AnnotateUnits, work: Callable[[Any], Any]
-) -> PCollection[tuple[str, int]]:
-    spread = units | "SpreadUnits" >> beam.Reshuffle()
-    if stage.release is not None:
-        spread = spread | "RequireRelease" >> beam.ParDo(RequireRelease(stage.release))
-    process = ProcessUnit(work, stage.heartbeats, stage.limits)
-    return spread | label >> beam.ParDo(process) | "Commit" >> beam.Reshuffle()  # pyright: ignore[reportReturnType]

@@ -49,7 +49,7 @@ def run_stage(
 
     Args:
         units: The units to do.
-        transform: `TokenizeUnits` or `AnnotateUnits`.
+        transform: What does them, a `pipeline.execution.transforms.ProcessUnits`.
         settings: Where to run.
         on_worker_death: Called with a message when a local worker process dies. If it dies before it has connected,
             the runner waits for it forever, and the caller must give up.

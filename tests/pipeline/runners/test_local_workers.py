@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from logitcask.pipeline.environment import _default_threads
+from logitcask.pipeline.environment import default_threads
 from logitcask.pipeline.runners.local_workers import (
     WarningFile,
     check_devices,
@@ -81,7 +81,7 @@ def test_workers_divide_the_threads_and_have_at_least_one(monkeypatch: pytest.Mo
     import torch
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
-    assert [_default_threads(workers) for workers in (1, 2, 4, 9)] == [6, 3, 1, 1]
+    assert [default_threads(workers) for workers in (1, 2, 4, 9)] == [6, 3, 1, 1]
 
 
 def test_a_warning_of_several_workers_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
