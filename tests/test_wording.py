@@ -46,10 +46,10 @@ BANNED_WORD = re.compile(
 )
 # Between two words: a space or a line break, the mark of a comment, a hyphen, an underscore.
 BANNED_PHRASE = re.compile(rf"(?<![a-z])({_alternatives(PHRASES)})(?![a-z])".replace(" ", r"[\s#/*_-]+"), re.IGNORECASE)
-# Keys in files that users have (also as fields and in JSON paths), and the old names that hidden aliases accept.
+# Keys and values in files that users have (also as fields and arguments), and the old names of hidden aliases.
 ALLOWED = re.compile(
-    r"corpus_licence|[\"'`.]licences?\b|\blicence(?=[=:])"
-    r"|[\"'`.]utilisation\b|retry[-_]set[-_]aside|--corpus-licence|tail[= ]\W{0,2}renormalise\b"
+    r"corpus_licence|[\"'`.](?:licences?|initialisation)\b|\b(?:licences?|initialisation)(?=[=:])"
+    r"|[\"'=]renormalise\b|--tail renormalise\b|retry[-_]set[-_]aside|--corpus-licence\b"
 )
 
 

@@ -47,4 +47,4 @@ class Inspect:
     def run(self) -> int:
         from logitcask.schemas.inspection.run import run
 
-        return run(self)  # pyright: ignore[reportArgumentType] (it sees this class by two paths)
+        return run(self)
