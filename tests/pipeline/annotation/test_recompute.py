@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from logitcask.pipeline.annotation.recompute import TOLERANCES_NATS, Difference, recompute
+from logitcask.pipeline.annotation.recompute import recompute
 from logitcask.pipeline.config import AnnotateConfig
 from logitcask.pipeline.job import annotate
 from logitcask.schemas import cli, storage
@@ -172,19 +172,6 @@ def test_bfloat16_in_other_batches_stays_within_its_tolerance(make: Any, tiny_te
     result = recompute(make(dtype="bfloat16"), str(tiny_teacher), 1000)
     assert result.dtype == "bfloat16"
     assert result.is_within_tolerance
-
-
-def test_a_difference_of_one_step_is_what_the_quantiser_does() -> None:
-    mean, single = TOLERANCES_NATS["float32"]
-    stored, found = np.zeros(1000, np.float32), np.zeros(1000, np.float32)
-    found[7] = -1 / 64
-    assert Difference.of(stored, found, step=1 / 64).is_within(mean, single)
-    found[7] = -1 / 32
-    assert not Difference.of(stored, found, step=1 / 64).is_within(mean, single)
-    assert not Difference.of(stored, np.full(1000, -1 / 64, np.float32), step=1 / 64).is_within(mean, single)
-    no_tail = np.full(2, -np.inf, np.float32)
-    assert Difference.of(no_tail, no_tail, step=0.0).max_nats == 0
-    assert Difference.of(no_tail, stored[:2], step=0.0).max_nats == np.inf
 
 
 def test_bad_usage_is_refused(out: str, tiny_teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
