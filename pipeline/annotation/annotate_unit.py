@@ -1,7 +1,7 @@
-"""The second stage: one token shard → one target shard: read, score and encode side by side, commit.
+"""The second stage: one token shard → one target shard. Reads, scores and encodes at the same time, commits.
 
-The model is loaded once a process, never pickled, and shared by all units of the process. A unit whose teacher gives
-NaN or infinity is set aside whole, with its documents in `rejected/`: never lost, never fatal.
+The teacher is loaded once in each process, never pickled, and shared by all units of the process. If it gives NaN or
+infinity, the whole unit is rejected and its documents go to `rejected/`: nothing is lost, and the job continues.
 """
 
 import json
@@ -40,11 +40,11 @@ class AnnotationSpec:
         out: The dataset's directory.
         scorer: How the teacher runs.
         teacher, tokenizer: What goes into the shards' metadata.
-        window_tokens: Most positions of a window.
+        window_tokens: Maximum positions of a window.
         has_entropy: Whether shards get the column `entropy`.
         layout: How head ids are stored.
-        corpus_license: Terms of the text.
-        sources: The groups of sources that are counted apart.
+        corpus_license: License of the text.
+        sources: The groups of sources that statistics are counted by.
     """
 
     out: str
@@ -64,22 +64,23 @@ def annotate_unit(
     heartbeats: Heartbeats,
     on_done: Callable[[UnitRecord], None] = lambda record: None,
 ) -> UnitRecord:
-    """Annotates one token shard, or returns the record of whoever did.
+    """Annotates one token shard, or returns its record if another worker annotated it.
 
     Args:
-        unit: Which.
-        spec: How.
-        heartbeats: Where progress is told.
-        on_done: Told the record if it was annotated here and now.
+        unit: The unit.
+        spec: The job's settings.
+        heartbeats: Receives the progress.
+        on_done: Called with the record if this call annotated the unit.
 
     Raises:
-        CorruptShardError, MissingShardError: The token shard, or what stands of the target shard, is damaged.
+        CorruptShardError, MissingShardError: The token shard, or a target shard from an earlier attempt, is damaged.
         TeacherError: The teacher cannot be loaded.
+        MemoryExhaustedError: A single window does not fit into memory.
     """
-    standing = finished_record(spec.out, "targets", unit.split, unit.name)
-    if standing is not None:
+    finished = finished_record(spec.out, "targets", unit.split, unit.name)
+    if finished is not None:
         heartbeats.advance(unit.tokens.num_positions)
-        return standing
+        return finished
     stopwatch = _Stopwatch()
     leases.report_phase("read", unit.name)
     windows = read_unit(unit, spec)
@@ -122,7 +123,7 @@ def read_unit(unit: AnnotationUnit, spec: AnnotationSpec) -> Windows:
     """The windows of the unit's token shard.
 
     Raises:
-        CorruptShardError, MissingShardError: It is not as its record says, or not there.
+        CorruptShardError, MissingShardError: The shard differs from its record, or is missing.
     """
     url = storage.join(spec.out, shard_path("tokens", unit.split, unit.tokens.name))
     with ShardReader(url, footer_digest=unit.tokens.footer_digest) as reader:
@@ -130,14 +131,14 @@ def read_unit(unit: AnnotationUnit, spec: AnnotationSpec) -> Windows:
 
 
 def encode_unit(unit: AnnotationUnit, encoder: UnitEncoder) -> tuple[EncodedShard, Targets, Statistics]:
-    """The end of a unit's encoding: its shard, targets and statistics."""
+    """Finishes the encoding: the unit's shard, targets and statistics."""
     encoded = encoder.finish()
-    assert encoded[0].num_positions == unit.tokens.num_positions, "a target for every row of the token shard"
+    assert encoded[0].num_positions == unit.tokens.num_positions, "every row of the token shard is encoded"
     return encoded
 
 
 def target_metadata(unit: AnnotationUnit, spec: AnnotationSpec) -> ShardMetadata:
-    """What the unit's target shard is."""
+    """The metadata of the unit's target shard."""
     return ShardMetadata(
         kind="targets",
         split=unit.split,
@@ -152,7 +153,7 @@ def target_metadata(unit: AnnotationUnit, spec: AnnotationSpec) -> ShardMetadata
 
 
 def reject_unit(unit: AnnotationUnit, windows: Windows, spec: AnnotationSpec, error: NonFiniteError) -> UnitRecord:
-    """Sets a unit aside: its parts go to `rejected/`, its record says so. A document counts where it begins."""
+    """Writes a unit's parts to `rejected/`, and its record. A document counts in the unit in which it begins."""
     lines = [
         {
             "source": part.source,
@@ -177,18 +178,18 @@ def reject_unit(unit: AnnotationUnit, windows: Windows, spec: AnnotationSpec, er
 
 
 class _Stopwatch:
-    """Seconds by phase."""
+    """Measures seconds by phase."""
 
     def __init__(self) -> None:
         self._laps: dict[str, float] = {}
         self._last_seconds = time.perf_counter()
 
     def lap(self, phase: str) -> float:
-        """Ends a phase, and says how long it was."""
+        """Ends a phase and returns its seconds."""
         before_seconds, self._last_seconds = self._last_seconds, time.perf_counter()
         self._laps[f"{phase}_seconds"] = round(self._last_seconds - before_seconds, 4)
         return self._last_seconds - before_seconds
 
     def timings(self) -> dict[str, float | str]:
-        """Seconds by phase and the time of now."""
+        """Seconds by phase, and the current time."""
         return {**self._laps, "ended_at": datetime.now(UTC).isoformat(timespec="seconds")}

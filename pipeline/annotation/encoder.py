@@ -1,4 +1,4 @@
-"""Encodes the targets of a unit in a thread of its own, while the teacher computes the next batch."""
+"""Encodes the targets of a unit in its own thread, while the teacher computes the next batch."""
 
 import time
 from collections import deque
@@ -15,7 +15,7 @@ _WAITING_BATCHES = 2
 
 
 class UnitEncoder:
-    """Encodes a unit's targets in a thread of its own; a context manager, so that the thread never outlives it.
+    """Encodes a unit's targets in its own thread. A context manager: the thread ends with the block.
 
     Args:
         windows: All windows of the unit.
@@ -26,7 +26,6 @@ class UnitEncoder:
     """
 
     def __init__(self, windows: Windows, metadata: ShardMetadata) -> None:
-        self._windows = windows
         self._stream = ShardStream(windows, metadata)
         self._pieces: list[Targets] = []
         self._statistics = Statistics()
@@ -40,11 +39,11 @@ class UnitEncoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # What waits is of no use after an error; what runs ends within one row group.
+        # After an error waiting batches are not needed; a running one ends within one row group.
         self._pool.shutdown(cancel_futures=True)
 
     def add(self, windows: Windows, targets: Targets, vocabulary: VocabularyStatistics) -> None:
-        """Takes the next batch; waits while two are waiting already.
+        """Queues the next batch; blocks while two are waiting.
 
         Raises:
             VocabularyError: An earlier batch holds an id that is not in the vocabulary.
@@ -54,7 +53,7 @@ class UnitEncoder:
         self._waiting.append(self._pool.submit(self._encode, windows, targets, vocabulary))
 
     def finish(self) -> tuple[EncodedShard, Targets, Statistics]:
-        """The shard, all targets, and their statistics, once everything is encoded.
+        """Waits for all batches; returns the shard, all targets, and their statistics.
 
         Raises:
             As `add`.

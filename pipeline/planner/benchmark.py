@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from logitcask.schemas.format.scheme import Scheme
-from logitcask.schemas.format.targets import Kind, Part, Windows
 from logitcask.teacher.scoring.protocol import ScorerSpec
 from logitcask.teacher.scoring.registry import load_scorer
+from logitcask.teacher.text.packing import full_windows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,9 @@ def measure(
             batch_tokens=max(window_tokens, 2048 if resolved == "cpu" else 32_768),
         )
     )
-    windows = random_windows(scorer.vocab_size, num_windows, window_tokens)
+    # Uniformly drawn ids: a forward pass costs the same for any ids.
+    token = np.random.default_rng(0).integers(0, scorer.vocab_size, num_windows * window_tokens, dtype=np.int32)
+    windows = full_windows(token, window_tokens)
     scorer.score(windows.select(0, 1))
     seconds = []
     for _ in range(num_repeats):
@@ -63,16 +65,4 @@ def measure(
         tokens_per_second=windows.num_positions / float(np.median(seconds)),
         device=str(scorer.environment["device"]["model"]),
         num_tokens=windows.num_positions,
-    )
-
-
-def random_windows(vocab_size: int, num_windows: int, window_tokens: int) -> Windows:
-    """Full windows of one part each with uniformly drawn ids: a forward pass costs the same for any text."""
-    num_positions = num_windows * window_tokens
-    return Windows(
-        token=np.random.default_rng(0).integers(0, vocab_size, num_positions, dtype=np.int32),
-        kind=np.full(num_positions, Kind.TRAIN, np.uint8),
-        part=np.repeat(np.arange(num_windows, dtype=np.int32), window_tokens),
-        window_offsets=np.arange(num_windows + 1, dtype=np.int64) * window_tokens,
-        parts=tuple(Part(id=str(n), source="random", offset=0) for n in range(num_windows)),
     )

@@ -1,1 +1,1 @@
-"""A teacher's files: what they describe, and how they are loaded."""
+"""A teacher's files: where they are, what they describe, and how they are loaded."""

@@ -1,7 +1,7 @@
-"""Who the teacher is: read from its configuration and file headers, without building the model.
+"""Describes a teacher from its configuration and file headers, without building the model.
 
-Nothing larger than a hash buffer is held in memory, so that a finished job can check its teacher and stop within
-seconds, and a planner can describe a teacher that would not fit its machine.
+Memory holds nothing larger than a hash buffer. So a finished job can check its teacher and stop within seconds, and the
+planner can describe a teacher that does not fit its machine.
 """
 
 import hashlib
@@ -18,19 +18,19 @@ from logitcask.schemas.format.metadata import TeacherInfo, TokenizerInfo
 from logitcask.teacher.model.gguf_header import GgufHeader, read_gguf_header
 from logitcask.teacher.model.references import Resolved, resolve
 
-# They change with the library that wrote the file, not with the model.
+# Keys that change with the library that wrote the file, not with the model.
 _VOLATILE_KEYS = ("transformers_version", "_name_or_path", "use_cache")
 _HASH_CHUNK_BYTES = 1 << 22
-# What `transformers` assumes where a GGUF file does not state it.
+# What `transformers` assumes if a GGUF file states no soft-cap.
 _GGUF_SOFTCAPS = {"gemma2": 30.0}
 
 
 def describe_teacher(reference: str | Path, dtype: str) -> TeacherInfo:
-    """Name, fingerprint and output of a teacher.
+    """Name, fingerprint, size and output of a teacher.
 
     Args:
         reference: A directory, a `.gguf` file, or a hub id.
-        dtype: The resolved type of the forward pass, "float32" or "bfloat16"; taken over as it is.
+        dtype: The resolved dtype of the forward pass; copied into the description.
 
     Raises:
         TeacherError: There is no such teacher, or it lacks a readable config.json or safetensors weights.
@@ -42,9 +42,12 @@ def describe_teacher(reference: str | Path, dtype: str) -> TeacherInfo:
 
 
 def check_vocabulary(tokenizer: TokenizerInfo, teacher: TeacherInfo) -> None:
-    """Raises VocabularyError if the tokenizer knows ids that the teacher does not.
+    """Checks that the teacher knows all ids of the tokenizer.
 
-    A model with more rows than the tokenizer has ids is fine: vocabularies are padded to round numbers.
+    A model may have more rows than the tokenizer has ids: vocabularies are padded to round numbers.
+
+    Raises:
+        VocabularyError: The tokenizer has more ids; names both.
     """
     if tokenizer.vocab_size > teacher.vocab_size:
         raise VocabularyError(
@@ -55,7 +58,7 @@ def check_vocabulary(tokenizer: TokenizerInfo, teacher: TeacherInfo) -> None:
 
 
 def read_config(resolved: Resolved) -> dict[str, Any]:
-    """The config.json of a directory, as it is.
+    """The config.json of a directory, unchanged.
 
     Raises:
         TeacherError: It is missing or not a JSON object.
@@ -65,21 +68,42 @@ def read_config(resolved: Resolved) -> dict[str, Any]:
         config = json.loads(path.read_bytes())
     except FileNotFoundError as e:
         raise TeacherError(
-            f"teacher directory {resolved.path} has no config.json; give a directory that transformers' "
-            "save_pretrained wrote"
+            f"teacher directory {resolved.path} has no config.json; give a directory that was written by "
+            "save_pretrained of transformers"
         ) from e
     except ValueError as e:
         raise TeacherError(f"{path} is not JSON: {e}") from e
     if not isinstance(config, dict):
-        raise TeacherError(f"{path} holds a JSON {type(config).__name__}, not an object")
+        raise TeacherError(f"{path} contains a JSON {type(config).__name__}, not an object")
     return config
 
 
-def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files that make up the model, by name.
+def text_config(resolved: Resolved) -> Any:
+    """The language model's part of the configuration of a directory, completed with the defaults of its class.
 
     Raises:
-        TeacherError: There are none, or an index names one that is missing.
+        TeacherError: `transformers` cannot read the configuration, or it is not that of a language model.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(resolved.path, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as e:
+        raise TeacherError(
+            f"transformers cannot read the configuration of teacher {resolved.name!r}: {e}. Models that need their "
+            "own code are not supported."
+        ) from e
+    language_model = config.get_text_config()
+    if not hasattr(language_model, "vocab_size"):
+        raise TeacherError(f"teacher {resolved.name!r} ({config.model_type}) is not a language model: no vocab_size")
+    return language_model
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The model's safetensors files, by name.
+
+    Raises:
+        TeacherError: There are none, or a file that the index names is missing.
     """
     index = directory / "model.safetensors.index.json"
     if index.is_file():
@@ -102,16 +126,16 @@ def _describe_directory(resolved: Resolved, dtype: str) -> TeacherInfo:
     files = weight_files(resolved.path)
     shapes = {name: shape for file in files for name, shape in _safetensors_shapes(file).items()}
     stable_config = {key: value for key, value in config.items() if key not in _VOLATILE_KEYS}
-    text_config = _text_config(resolved)
+    language_model = text_config(resolved)
     return TeacherInfo(
         name=resolved.name,
         fingerprint=fingerprint({"config": stable_config, "files": [[f.name, _sha256(f)] for f in files]}),
-        vocab_size=text_config.vocab_size,
+        vocab_size=language_model.vocab_size,
         dtype=dtype,
         architecture=(config.get("architectures") or [config.get("model_type", "unknown")])[0],
         num_parameters=sum(math.prod(shape) for shape in shapes.values()),
-        licence=_stated_licence(resolved.path),
-        final_logit_softcap=getattr(text_config, "final_logit_softcapping", None),
+        licence=_stated_license(resolved.path),
+        final_logit_softcap=getattr(language_model, "final_logit_softcapping", None),
     )
 
 
@@ -130,10 +154,10 @@ def _describe_gguf(resolved: Resolved, dtype: str) -> TeacherInfo:
 
 
 def _class_name(gguf_architecture: str) -> str:
-    """The class that `transformers` loads such a file as; the file's own word where it knows none."""
+    """The class that `transformers` loads for a GGUF architecture; the architecture's name if it has none."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASS_NAMES
 
-    # Families with pictures register their language model apart.
+    # Families that also read images register their language model separately.
     return CLASS_NAMES.get(f"{gguf_architecture}_text") or CLASS_NAMES.get(gguf_architecture, gguf_architecture)
 
 
@@ -142,23 +166,6 @@ def _gguf_vocab_size(header: GgufHeader, path: Path) -> int:
         if name in header.shapes:
             return header.shapes[name][0]
     raise TeacherError(f"{path} has neither output.weight nor token_embd.weight: it is not a language model")
-
-
-def _text_config(resolved: Resolved) -> Any:
-    """The language model's part of the configuration, with the defaults of its class filled in."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(resolved.path, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as e:
-        raise TeacherError(
-            f"transformers cannot read the configuration of teacher {resolved.name!r}: {e}. Models that bring their "
-            "own code are not supported."
-        ) from e
-    text_config = config.get_text_config()
-    if not hasattr(text_config, "vocab_size"):
-        raise TeacherError(f"teacher {resolved.name!r} ({config.model_type}) is not a language model: no vocab_size")
-    return text_config
 
 
 def _safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -181,7 +188,7 @@ def _sha256(path: Path) -> str:
     return total.hexdigest()
 
 
-def _stated_licence(directory: Path) -> str | None:
+def _stated_license(directory: Path) -> str | None:
     """The `license:` of the model card's front matter."""
     card = directory / "README.md"
     if not card.is_file():

@@ -1,7 +1,7 @@
-"""The numeric environment: everything beside weights, tokens and scheme that can move the low bits of a target.
+"""The numeric environment: everything except weights, tokens and scheme that can move the low bits of a target.
 
-Target bytes are identical within one environment; across two, `verify --recompute` compares within a tolerance. So it
-is recorded with every unit, and holds nothing else: no time, host or path.
+Target bytes are identical within one environment; across two, `verify --recompute` compares within a tolerance. So the
+environment is recorded with every unit, and contains nothing else: no time, host or path.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-# Instruction sets for which the CPU kernels of torch and oneDNN have code paths of their own.
+# Instruction sets for which the CPU kernels of torch and oneDNN have separate code paths.
 _RELEVANT_CPU_FLAGS = frozenset(
     {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "sve", "sve2", "bf16"}
 )
@@ -31,16 +31,16 @@ def numeric_environment(
     kernel: str = "plain",
     device_map: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """What the teacher's numbers were computed with, as JSON values.
+    """The environment that computes a teacher's numbers, as JSON values.
 
     Args:
         device: Resolved device, "cpu" or "cuda:0".
         dtype: Of weights and forward pass.
         attention: The attention implementation that `transformers` chose.
-        batch_tokens: Most padded positions of a forward pass.
-        row_chunk: Rows of a block of logits.
-        kernel: What passed over the logits (`teacher.scoring.block_sums`).
-        device_map: Module to device, where a model is spread.
+        batch_tokens: Maximum positions of a forward pass, padding included.
+        row_chunk: Rows whose logits exist at a time.
+        kernel: What passes over the logits (`teacher.scoring.block_sums`).
+        device_map: Module to device, for a model on several devices.
     """
     on_cuda = torch.device(device).type == "cuda"
     return {

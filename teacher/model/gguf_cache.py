@@ -1,8 +1,8 @@
-"""GGUF teachers are dequantised once and kept as safetensors in the user's cache: loading those takes seconds.
+"""A GGUF teacher is dequantized once and kept as safetensors in the user's cache, from where it loads in seconds.
 
-`transformers` holds a dequantised model twice and needs minutes for it, in every process. So the first process writes
-what it got into a directory named by the file's content, the type of its weights, and what dequantised them; all others
-read that. The teacher stays the GGUF file: its name, fingerprint and numbers do not change.
+`transformers` holds a model twice while it dequantizes it, and needs minutes, in every process. So the first process
+saves the model into a directory named by the file's content, the dtype of the weights, and the version of
+`transformers`; all others read it. The teacher's name, fingerprint and numbers remain those of the GGUF file.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ def cache_directory() -> Path:
 
 
 def converted(teacher: Resolved, dtype: str, convert: Callable[[Path], None]) -> Resolved:
-    """The teacher as a directory of safetensors; as it was given where the cache cannot be written.
+    """The teacher as a directory of safetensors; unchanged if the cache cannot be written.
 
-    Processes that come while another one converts wait for it. A directory that exists is whole.
+    A process that finds another one converting waits for it. A directory that exists is complete.
 
     Args:
         teacher: A GGUF file.
@@ -48,7 +48,7 @@ def converted(teacher: Resolved, dtype: str, convert: Callable[[Path], None]) ->
                 if not directory.is_dir():
                     _convert_into(directory, teacher, convert)
         except (OSError, SafetensorError) as error:
-            _logger.warning("teacher %r is not kept as safetensors, loading it takes long: %s", teacher.name, error)
+            _logger.warning("teacher %r is not kept as safetensors, so it loads slowly: %s", teacher.name, error)
             return teacher
     return Resolved(kind="directory", path=directory, name=teacher.name)
 

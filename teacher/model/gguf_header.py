@@ -1,7 +1,7 @@
 """The header of a GGUF file: its settings and the shapes of its tensors, without tensors or vocabularies.
 
-Strings of long arrays are walked over, not kept, so that a file with 262,144 pieces is described in well under a
-second; the `gguf` package builds an object for each piece and needs ten times as long.
+Strings of long arrays are skipped, not kept, so a file with 262,144 pieces is described in well under a second; the
+`gguf` package builds an object for each piece and needs ten times as long.
 Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -20,10 +20,10 @@ _VERSIONS = (2, 3)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GgufHeader:
-    """What a GGUF file says of itself.
+    """Settings and tensor shapes of a GGUF file.
 
     Attributes:
-        settings: Key to scalar or string; keys of arrays are left out.
+        settings: Key to scalar or string; arrays are left out.
         array_lengths: Key to number of elements, for arrays.
         shapes: Tensor name to shape, slowest dimension first as in torch.
     """
@@ -37,15 +37,15 @@ class GgufHeader:
         return self.settings["general.architecture"]
 
     def setting(self, name: str) -> Any:
-        """The architecture's own setting `name`, or None."""
+        """The setting `name` of the file's architecture, or None."""
         return self.settings.get(f"{self.architecture}.{name}")
 
 
 def read_gguf_header(path: str | Path) -> GgufHeader:
-    """Reads the header of one file.
+    """Reads the header of a file.
 
     Raises:
-        TeacherError: The file is not GGUF, of an unknown version, or cut off inside its header.
+        TeacherError: The file is not GGUF, has an unknown version, or ends inside its header.
     """
     with Path(path).open("rb") as file:
         try:
@@ -56,7 +56,7 @@ def read_gguf_header(path: str | Path) -> GgufHeader:
 
 
 class _Cursor:
-    """A place in the bytes that moves forward as values are read."""
+    """Reads values one after the other."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data

@@ -1,7 +1,7 @@
 """Loading a teacher: any Hugging Face causal language model, from safetensors or GGUF, frozen.
 
-Code that a model brings along is never run and pickles are never read. A checkpoint that lacks weights is refused:
-`transformers` would fill them with random numbers and carry on.
+Code that comes with a model is never run, and pickles are never read. A checkpoint that lacks weights is refused:
+`transformers` would fill them with random numbers and continue.
 """
 
 import contextlib
@@ -17,42 +17,30 @@ from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from logitcask.schemas.errors import TeacherError, UsageError
-from logitcask.teacher.model.description import check_vocabulary, describe_teacher, read_config, weight_files
+from logitcask.teacher.model.description import read_config, weight_files
 from logitcask.teacher.model.gguf_cache import converted
 from logitcask.teacher.model.references import Resolved, resolve
 
-__all__ = [
-    "DTYPES",
-    "check_device_map",
-    "check_vocabulary",
-    "describe_teacher",
-    "export_model",
-    "load_model",
-    "resolve",
-    "resolve_device",
-    "resolve_dtype",
-]
-
-# What `accelerate` can decide by itself.
-_DEVICE_RULES = ("auto", "balanced", "balanced_low_0", "sequential")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Device maps that `accelerate` makes from a rule.
+_DEVICE_RULES = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 def resolve_device(device: str = "auto") -> str:
-    """The device that `auto` means here: the first CUDA device if there is one, else the CPU.
+    """The device for "auto": the first CUDA device if there is one, else the CPU.
 
     Raises:
-        UsageError: A CUDA device was asked for and there is none.
+        UsageError: The device is a CUDA device, and there is none.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"device {device!r} was asked for, but torch sees no CUDA device; use --device cpu")
+        raise UsageError(f"device {device!r}: torch finds no CUDA device; use --device cpu")
     return device
 
 
 def resolve_dtype(dtype: str, device: str) -> str:
-    """The dtype that `auto` means on a resolved device: bfloat16 on CUDA, float32 on the CPU.
+    """The dtype for "auto" on a resolved device: bfloat16 on CUDA, float32 on the CPU.
 
     Raises:
         UsageError: The dtype is unknown.
@@ -76,18 +64,18 @@ def load_model(
     """The teacher in evaluation mode, without gradients.
 
     Args:
-        reference: A directory, a `.gguf` file (it is dequantised, once: `teacher.model.gguf_cache`), or a hub id.
+        reference: A directory, a `.gguf` file (dequantized once: `teacher.model.gguf_cache`), or a hub id.
         dtype: "auto" or one of `DTYPES`.
         device: "auto", "cpu", "cuda" or "cuda:1".
-        attention: An attention implementation of `transformers`, or "auto" for the one it prefers; what was chosen is
+        attention: An attention implementation of `transformers`, or "auto" for the one it prefers; the choice is
             `model.config._attn_implementation`.
-        device_map: Instead of one device: a rule of `transformers` ("auto", "balanced", ...) or a JSON object of module
-            to device, for teachers that fit no single one.
-        verbose: Show `transformers`' progress bars.
+        device_map: For teachers that fit no single device, instead of `device`: a rule of `transformers` ("auto",
+            "balanced", ...) or a JSON object of module to device.
+        verbose: Show the progress bars of `transformers`.
 
     Raises:
-        TeacherError: It cannot be found, is no causal language model, or lacks weights.
-        UsageError: The device, device map, dtype or attention implementation cannot be had.
+        TeacherError: It cannot be found or loaded, is not a causal language model, or lacks weights.
+        UsageError: The device, device map or dtype is invalid here.
     """
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, device)
@@ -97,7 +85,7 @@ def load_model(
     if resolved.kind == "directory":
         read_config(resolved)
         weight_files(resolved.path)
-    # Straight to where it belongs: no copy in host memory. The CPU needs no map.
+    # Loaded directly onto the device: no copy in host memory. The CPU needs no map.
     places = check_device_map(device_map) if device_map else {"": device} if device != "cpu" else None
     with _progress(verbose):
         model = _from_pretrained(resolved, dtype, attention, places)
@@ -105,7 +93,7 @@ def load_model(
 
 
 def check_device_map(device_map: str) -> str | dict[str, Any]:
-    """The device map as `transformers` takes it: the name of a rule, or module to device.
+    """The device map for `transformers`: the name of a rule, or module to device.
 
     Raises:
         UsageError: It is neither.
@@ -125,16 +113,17 @@ def check_device_map(device_map: str) -> str | dict[str, Any]:
 
 
 def export_model(model: PreTrainedModel, directory: str | Path) -> None:
-    """Saves a model as safetensors, also one that was read from GGUF.
+    """Saves a model as safetensors, including a model that was read from GGUF.
 
-    `save_pretrained` refuses a dequantised model because its configuration still says that it is quantised. So the
-    weights go, without a copy, into a fresh model of the same class whose configuration does not.
+    `save_pretrained` refuses a dequantized model because its configuration still states a quantization. So the weights
+    are moved, without a copy, into a new model of the same class, whose configuration states none.
     """
-    config = type(model.config).from_dict(_without_quantisation(model.config.to_dict()))
+    settings = {key: value for key, value in model.config.to_dict().items() if key != "quantization_config"}
+    config = type(model.config).from_dict(settings)
     config.dtype = model.dtype
     with torch.device("meta"):
         fresh = type(model)(config)
-    # Keeping parameters (assign) would make the fresh model share them; they are only read for saving.
+    # With `assign` both models share their parameters, which are only read for saving.
     fresh.load_state_dict(model.state_dict(), assign=True)
     fresh.tie_weights()
     if model.generation_config is not None:
@@ -152,10 +141,10 @@ def _convert_gguf(teacher: Resolved, dtype: str, directory: Path) -> None:
 def _from_pretrained(
     resolved: Resolved, dtype: str, attention: str, places: str | dict[str, Any] | None
 ) -> PreTrainedModel:
-    """The whole model; raises TeacherError if it cannot be loaded or lacks weights."""
+    """Loads the model; raises TeacherError if it cannot be loaded or lacks weights."""
     choices: dict[str, Any] = {} if attention == "auto" else {"attn_implementation": attention}
     if resolved.kind == "gguf":
-        # Dense weights: packed ones would need kernels that are fetched at run time, and have no [V, D] head.
+        # Dense weights: packed ones need kernels that are fetched at run time, and have no [V, D] head.
         choices["quantization_config"] = GgufConfig(dequantize=True)
     if places is not None:
         choices["device_map"] = places
@@ -169,7 +158,7 @@ def _from_pretrained(
             output_loading_info=True,
             **choices,
         )
-    # A torch without CUDA asserts that nobody asks for it.
+    # A torch without CUDA asserts that CUDA is not used.
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, AssertionError, SafetensorError) as e:
         raise TeacherError(f"transformers cannot load teacher {resolved.name!r}: {e}") from e
     model, report = loaded
@@ -181,20 +170,16 @@ def _from_pretrained(
     return model
 
 
-def _without_quantisation(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key != "quantization_config"}
-
-
 @contextlib.contextmanager
 def _progress(verbose: bool) -> Iterator[None]:
-    """Hides the loader's progress bars unless wanted, and leaves the global switch as it was."""
+    """Hides the loader's progress bars unless `verbose`, and restores the global switch."""
     if verbose:
         yield
         return
     was_enabled = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        # The bar of the GGUF reader obeys no switch.
+        # The switch does not hide the GGUF reader's bar.
         with contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:

@@ -1,6 +1,6 @@
-"""What a teacher is called by, and where its files lie: a directory, a hub id, or a `.gguf` file.
+"""Where a teacher's files are: in a directory, on the Hugging Face hub, or in a `.gguf` file.
 
-Resolved once, in one place, so that describing, loading and tokenizing speak of the same files.
+References are resolved in one place, so that describing, loading and tokenizing use the same files.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Literal
 
 from logitcask.schemas.errors import TeacherError
 
-# The text of a model and what reads it; never pickles, never code, never another framework's copy.
+# Weights, configuration and tokenizer; no pickles, no code, no copy for another framework.
 _HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt", "README.md"]
 _HUB_FILES_IGNORED = ["*/*", "consolidated*"]
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@[\w./-]+)?")
@@ -23,8 +23,8 @@ class Resolved:
     Attributes:
         kind: "directory" in the Hugging Face layout, or one "gguf" file.
         path: The directory, or the file.
-        name: For people: the hub id, or the last component of the path. Never a whole path, which would differ from
-            machine to machine and tell what nobody asked.
+        name: Human-readable: the hub id, or the last component of the path. Never a whole path, which differs from
+            machine to machine and may be private.
     """
 
     kind: Literal["directory", "gguf"]
@@ -32,7 +32,7 @@ class Resolved:
     name: str
 
     def load_arguments(self) -> dict[str, str]:
-        """What `from_pretrained` wants to be told."""
+        """Arguments of `from_pretrained`."""
         if self.kind == "gguf":
             return {"pretrained_model_name_or_path": str(self.path.parent), "gguf_file": self.path.name}
         return {"pretrained_model_name_or_path": str(self.path)}
@@ -45,7 +45,7 @@ def resolve(reference: str | Path) -> Resolved:
         reference: A directory, a `.gguf` file, or a hub id `owner/name`, optionally with `@revision`.
 
     Raises:
-        TeacherError: There is no such directory or file, and the hub does not have it or cannot be reached.
+        TeacherError: There is no such directory or file, and the hub lacks it or cannot be reached.
     """
     path = Path(reference).expanduser()
     if path.is_dir():
@@ -54,7 +54,7 @@ def resolve(reference: str | Path) -> Resolved:
         return _resolve_file(path)
     if path.suffix == ".gguf" or not _HUB_ID.fullmatch(str(reference)):
         raise TeacherError(
-            f"teacher {str(reference)!r} does not exist on this machine and cannot be a hub id (owner/name); "
+            f"teacher {str(reference)!r} does not exist on this machine and is not a hub id (owner/name); "
             "give a directory with config.json and safetensors, a .gguf file, or a hub id"
         )
     return Resolved(kind="directory", path=_fetch(str(reference)), name=str(reference))
@@ -62,7 +62,9 @@ def resolve(reference: str | Path) -> Resolved:
 
 def _resolve_file(path: Path) -> Resolved:
     if path.suffix != ".gguf":
-        raise TeacherError(f"teacher {str(path)!r} is a file but no .gguf; give the directory that holds config.json")
+        raise TeacherError(
+            f"teacher {str(path)!r} is a file but not a .gguf file; give the directory that contains config.json"
+        )
     return Resolved(kind="gguf", path=path, name=path.stem)
 
 
@@ -71,7 +73,7 @@ def _fetch(reference: str) -> Path:
 
     repository, _, revision = reference.partition("@")
     try:
-        # Without a network this returns what was fetched before.
+        # Without a network this returns an earlier download.
         directory = snapshot_download(
             repository,
             revision=revision or None,
@@ -81,7 +83,7 @@ def _fetch(reference: str) -> Path:
     except (OSError, ValueError) as e:
         reason = next(iter(str(e).splitlines()), "")
         raise TeacherError(
-            f"teacher {reference!r} is no directory here, and fetching it from the Hugging Face hub failed "
+            f"teacher {reference!r} is not a local directory, and fetching it from the Hugging Face hub failed "
             f"({type(e).__name__}: {reason}). Check the spelling and the network, log in if the model is gated, or "
             "give a local directory or a .gguf file."
         ) from e

@@ -1,1 +1,1 @@
-"""From windows of token ids to targets: the model's hidden states, the projection, heads and tails."""
+"""From windows of token ids to targets: scorers, hidden states, the projection, heads and tails."""

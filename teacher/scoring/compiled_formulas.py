@@ -7,11 +7,16 @@ import torch
 
 
 def compiled_over_rows(formula: Callable[[torch.Tensor], Any], device_type: str) -> Callable[[torch.Tensor], Any]:
-    """The formula of one tensor, whose first dimension may change from call to call, compiled for a kind of device."""
-    # In this thread and process: a pool of compiler processes would outlive the few kernels that it is for.
+    """Compiles a formula of one tensor, whose first dimension may change from call to call.
+
+    Args:
+        formula: The formula.
+        device_type: "cpu" or "cuda".
+    """
+    # In this thread and process: a pool of compiler processes would outlive the few kernels that it compiles.
     options: dict[str, Any] = {"compile_threads": 1}
     if device_type == "cuda":
-        # Else the fastest of some block shapes is tried out, and two machines may sum in different orders.
+        # Otherwise torch picks the fastest block shape by trial, and two machines may sum in different orders.
         options["deterministic"] = True
     compiled = torch.compile(formula, fullgraph=True, options=options)
 

@@ -1,6 +1,6 @@
-"""Which entries of rows of logits are the head, found without sorting or selecting at full width.
+"""Finds the entries of rows of logits that are the head, without sorting or selecting at full width.
 
-The maximum of each block of ids tells which few blocks can hold an entry of the head.
+The maximum of each block of ids shows which few blocks can contain an entry of the head.
 """
 
 import math
@@ -17,34 +17,34 @@ from logitcask.schemas.format.scheme import (
     TopKScheme,
     TopPScheme,
 )
+from logitcask.teacher.scoring.block_sums import LOWEST
 
-# Ids a block, halved until there are at least two blocks for each entry of the largest head.
+# Ids per block, halved until there are at least two blocks for each entry of the largest head.
 _BLOCK_IDS = 128
-_LOWEST = torch.finfo(torch.float32).min
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entries:
-    """Some entries of some rows, by row and then id: row index, id and logit z, each [N]."""
+    """Entries of rows, sorted by row and then id: row index, id and logit z, each [N]."""
 
     row: torch.Tensor
     id: torch.Tensor
     logit: torch.Tensor
 
     def where(self, keep_N: torch.Tensor) -> "Entries":
-        # A GPU is waited for once, where three selections by a mask would each wait.
+        # This waits for a GPU once; three selections by a mask would wait three times.
         kept = keep_N.nonzero()[:, 0]
         return Entries(row=self.row[kept], id=self.id[kept], logit=self.logit[kept])
 
 
 def row_counts(row_N: torch.Tensor, num_rows: int, counted_N: torch.Tensor | None = None) -> torch.Tensor:
-    """How often each row occurs, int64 [T]: in all, or where `counted_N` holds. On a GPU nothing waits for it."""
+    """How often each row occurs, int64 [T], among all entries or those in `counted_N`. It does not wait for a GPU."""
     ones_N = torch.ones_like(row_N) if counted_N is None else counted_N.long()
     return row_N.new_zeros(num_rows).scatter_add_(0, row_N, ones_N)
 
 
 def block_size(vocab_size: int, max_entries: int) -> int:
-    """Ids a block, where heads have at most so many entries; a power of two."""
+    """Ids per block, a power of two, for heads of at most `max_entries` entries."""
     block_ids = _BLOCK_IDS
     while block_ids > 1 and vocab_size < 2 * max_entries * block_ids:
         block_ids //= 2
@@ -57,13 +57,13 @@ def head_entries(
     """The entries of the heads of T rows.
 
     Args:
-        logits_TV: Whole blocks, padded with -inf where need be. float32.
-        highest_TB: Maximum of each block.
+        logits_TV: Whole blocks, padded with -inf; float32.
+        highest_TB: The maximum of each block.
         log_norm_T: log Σ exp z, float64.
         scheme: How heads are chosen.
 
     Raises:
-        UnknownSchemeError: No rule selects the heads of such a scheme.
+        UnknownSchemeError: No rule selects the heads of this kind of scheme.
     """
     k = min(scheme.max_head_width, logits_TV.shape[1])
     match scheme:
@@ -86,7 +86,7 @@ def head_entries(
 
 
 def _kth_largest(highest_TB: torch.Tensor, k: int) -> torch.Tensor:
-    """A bound that a row's k-th largest value is not below: the k-th largest block maximum, [T]."""
+    """A lower bound of a row's k-th largest value: the k-th largest block maximum, [T]."""
     if k == 1:
         return highest_TB.amax(dim=-1)
     k = min(k, highest_TB.shape[1])
@@ -95,7 +95,7 @@ def _kth_largest(highest_TB: torch.Tensor, k: int) -> torch.Tensor:
 
 def at_least(logits_TV: torch.Tensor, highest_TB: torch.Tensor, floor_T: torch.Tensor) -> Entries:
     """All entries with floor ≤ z and -inf < z."""
-    floor_T1 = floor_T.clamp(min=_LOWEST)[:, None]
+    floor_T1 = floor_T.clamp(min=LOWEST)[:, None]
     row_M, block_M = (highest_TB >= floor_T1).nonzero(as_tuple=True)
     blocks_MI = logits_TV.view(*highest_TB.shape, -1)[row_M, block_M]
     m_N, offset_N = (blocks_MI >= floor_T1[row_M]).nonzero(as_tuple=True)
@@ -109,7 +109,7 @@ def at_least(logits_TV: torch.Tensor, highest_TB: torch.Tensor, floor_T: torch.T
 def _first(
     entries: Entries, num_T: torch.Tensor, log_norm_T: torch.Tensor | None = None, mass: float = math.inf
 ) -> Entries:
-    """Of each row the first entries of a stable sort by falling z: `num_T` of them, or fewer if `mass` is reached."""
+    """The first entries of each row in a stable sort by falling z: `num_T` of them, or fewer if they reach `mass`."""
     count_T = row_counts(entries.row, len(num_T))
     if mass == math.inf and bool((count_T <= num_T).all()):
         return entries
@@ -126,7 +126,7 @@ def _first(
 
 
 def _mass_before(log_probs_N: torch.Tensor, start_T: torch.Tensor, row_N: torch.Tensor) -> torch.Tensor:
-    """Probability that a row's earlier entries hold together, float64 [N], for entries grouped by row."""
+    """Total probability of the row's earlier entries, float64 [N], for entries grouped by row."""
     probs_N = log_probs_N.exp()
     before_N = probs_N.cumsum(0) - probs_N
     return before_N - before_N[start_T.clamp(max=max(0, len(before_N) - 1))][row_N]

@@ -1,7 +1,7 @@
 """From hidden states to float32 logits: what a causal model's `forward` does after its last layer.
 
-The stored distribution is defined on logits that were accumulated in float32, whatever dtype the weights have: logits
-rounded to bfloat16 move in steps of 0.125 near 20. So the projection is not left to the model.
+The stored distribution is defined on logits that are accumulated in float32, whatever dtype the weights have: logits
+rounded to bfloat16 move in steps of 0.125 near 20. So the model's own projection is not used.
 """
 
 import functools
@@ -14,12 +14,12 @@ from transformers import PreTrainedModel
 
 from logitcask.teacher.scoring.compiled_formulas import compiled_over_rows
 
-# Logits of a chunk of rows: half a gigabyte. Each chunk reads the whole output matrix, so few rows waste bandwidth, and
-# many take memory.
+# Logits of a chunk of rows: half a gigabyte. Each chunk reads the whole output matrix, so small chunks waste bandwidth,
+# and large ones take memory.
 _CHUNK_LOGITS = 1 << 27
 _MAX_CHUNK_ROWS = 1024
-# Rows of the output matrix converted to float32 at a time where the device cannot accumulate in float32 otherwise:
-# 8,192 rows of a 2,304-wide model are 75 MB.
+# Rows of the output matrix that are converted to float32 at a time, on devices that cannot accumulate in float32
+# otherwise: 8,192 rows of a 2,304-wide model are 75 MB.
 _CONVERTED_ROWS = 8192
 
 
@@ -46,7 +46,7 @@ class LinearHead:
     def logits(self, hidden_TD: torch.Tensor, out_TV: torch.Tensor, *, compiled: bool = False) -> torch.Tensor:
         """Writes the logits of some rows into `out_TV` (float32) and returns it.
 
-        Compiled, the soft-cap passes over them once instead of three times.
+        A compiled soft-cap passes over the logits once instead of three times.
         """
         self._matmul(hidden_TD, out_TV)
         if self.bias is not None:
@@ -86,7 +86,7 @@ def _compiled_softcap(cap: float, device_type: str) -> Callable[[torch.Tensor], 
 
 
 def rows_of_chunk(vocab_size: int) -> int:
-    """Rows whose logits should exist at a time: a power of two."""
+    """Rows of a chunk, a power of two, for a vocabulary of this size."""
     rows = _MAX_CHUNK_ROWS
     while rows > 1 and rows * vocab_size > _CHUNK_LOGITS:
         rows //= 2
@@ -100,15 +100,15 @@ def relative_error(actual_TV: torch.Tensor, expected_TV: torch.Tensor) -> float:
 
 
 def linear_head(model: PreTrainedModel) -> LinearHead | None:
-    """The model's head as its configuration describes it; None where it is not a matrix.
+    """The output head that the model's configuration describes; None if it is not a matrix in memory.
 
-    Whether the model's `forward` really does this and no more is for the caller to try.
+    The caller must check that the model's `forward` does the same.
     """
     head: Any = model.get_output_embeddings()
     weight_VD = getattr(head, "weight", None)
     if not isinstance(weight_VD, torch.Tensor) or weight_VD.ndim != 2 or not weight_VD.is_floating_point():
         return None
-    if weight_VD.is_meta:  # a device map has put it on the host or disk, from where only `forward` fetches it
+    if weight_VD.is_meta:  # a device map placed it on the host or disk, from where only `forward` fetches it
         return None
     config = model.config.get_text_config()
     return LinearHead(

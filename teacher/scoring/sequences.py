@@ -1,16 +1,16 @@
 """How windows enter the model: as rectangles of sequences, each a run of whole parts.
 
-A window of many small parts is cut between parts. `transformers` keeps parts of one sequence apart by an S × S mask,
-and attention costs S² whatever the mask leaves; no part sees another, so a window of 32,768 rows in parts of 500 gives
-the same numbers as eight sequences of 4,096, at an eighth of the attention and a sixty-fourth of the mask. A sequence
-that is one part needs no mask at all.
+A long window of small parts is cut between parts. `transformers` separates the parts of a sequence by an S × S mask,
+and attention costs S² whatever the mask hides. No part attends to another, so a window of 32,768 rows in parts of 500
+gives the same numbers as eight sequences of 4,096, at an eighth of the attention and a sixty-fourth of the mask. A
+sequence of a single part needs no mask.
 """
 
 import numpy as np
 
 from logitcask.schemas.format.targets import Windows
 
-# Windows up to here stay whole: a mask of [4096, 4096] is 17 MB. Longer sequences only where a part is longer.
+# Windows up to this length are not cut: a mask of [4096, 4096] is 17 MB. Only a longer part makes a longer sequence.
 _SEQUENCE_TOKENS = 4096
 
 
@@ -19,8 +19,8 @@ def sequence_offsets(windows: Windows, *, packs: bool = True, num_halvings: int 
 
     Args:
         windows: T rows.
-        packs: Whether the model keeps parts of a sequence apart; if not, every part is a sequence.
-        num_halvings: How often the length from which on windows are cut is halved, to save memory.
+        packs: Whether the model separates the parts of a sequence; if not, every part is a sequence.
+        num_halvings: How often the length of sequences is halved, to save memory.
     """
     part_starts = np.flatnonzero(windows.part_starts())
     if not packs:
@@ -35,11 +35,11 @@ def sequence_offsets(windows: Windows, *, packs: bool = True, num_halvings: int 
 
 
 class Sequences:
-    """Some consecutive sequences as a rectangle. What fills it up is a part of its own, which nobody sees.
+    """Consecutive sequences as a rectangle. Its padding is a separate part, to which no other part attends.
 
     Args:
         windows: T rows.
-        offsets: First row of each of the B sequences, and where the last ends; [B + 1].
+        offsets: First row of each of the B sequences, and the end of the last; [B + 1].
 
     Attributes:
         token_BS, position_BS: int64 [B, S].
@@ -57,6 +57,6 @@ class Sequences:
         self.position_BS.flat[self._place] = windows.position_ids()[self._first : self._last]
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        """Where those of the given rows of all windows that are in here lie in the flattened rectangle, int64."""
+        """Indices into the flattened rectangle of those of the given rows that are in these sequences, int64."""
         inside = rows[(rows >= self._first) & (rows < self._last)]
         return self._place[inside - self._first]

@@ -1,8 +1,8 @@
 """Which characters of a rendered conversation the assistant wrote, for chat templates that do not mark them.
 
-The assistant's turn i is what rendering messages[: i + 1] adds to rendering messages[:i] with a generation prompt.
-That is only true if each rendering begins with the one before, which is checked: some templates rewrite earlier turns
-(drop their reasoning, say), and then there is no one text that the teacher could be asked about.
+The assistant's turn i is what rendering messages[: i + 1] adds to rendering messages[:i] with a generation prompt. This
+holds only if each rendering begins with the previous one, which is checked. Some templates rewrite earlier turns, for
+example to drop their reasoning; then no single text contains the context of every turn.
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -18,14 +18,14 @@ Span = tuple[int, int]
 
 
 def assistant_spans(render: Render, messages: Sequence[Message]) -> tuple[str, list[Span]]:
-    """The rendered conversation, and where in it the assistant's turns stand (characters start:stop).
+    """The rendered conversation, and the characters start:stop of each of the assistant's turns.
 
     Args:
-        render: Messages, and whether to add a generation prompt, to text.
+        render: From messages, and whether to add a generation prompt, to text.
         messages: Mappings with "role" and "content".
 
     Raises:
-        TokenizerError: The messages are not a conversation the template can render, or the prefix rule is broken.
+        TokenizerError: The template cannot render the messages, or a rendering does not begin with the previous one.
     """
     _check(messages)
     text = _rendered(render, messages, len(messages), False)
@@ -37,8 +37,8 @@ def assistant_spans(render: Render, messages: Sequence[Message]) -> tuple[str, l
         after = _rendered(render, messages, index + 1, False)
         if not (after.startswith(before) and text.startswith(after)):
             raise TokenizerError(
-                f"message {index}: the chat template renders this conversation's beginning differently from the same "
-                "beginning alone, so the assistant's text has no one context; use a template that only appends"
+                f"message {index}: the chat template renders the messages before it differently when they stand alone, "
+                "so the assistant's text has more than one context; use a template that only appends"
             )
         spans.append((len(before), len(after)))
     return text, spans
@@ -51,7 +51,7 @@ def mark_spans(
     spans: Sequence[Span],
     control_ids: Set[int],
 ) -> np.ndarray:
-    """Which tokens begin inside a span and are the assistant's, bool [L].
+    """Which tokens the assistant wrote, bool [L]: those that begin inside a span.
 
     Args:
         text: The rendered conversation.
@@ -64,7 +64,7 @@ def mark_spans(
     stops = np.array([stop for _, stop in offsets], dtype=np.int64)
     is_assistant = np.zeros(len(ids), dtype=bool)
     for start, stop in spans:
-        # A token that begins before the span would need to be known in part; an empty one belongs to nobody.
+        # A token that begins before the span belongs to the prompt; an empty one does not count.
         inside = np.flatnonzero((starts >= start) & (starts < stop) & (stops > starts))
         controls = [index for index in inside.tolist() if ids[index] in control_ids]
         if controls and not text[stops[controls[-1]] : stop].strip():

@@ -1,9 +1,9 @@
 """Packing documents into windows: whole documents side by side, long ones cut, no padding.
 
-A document that fits into a window is never cut; it goes where the least room is left over (best fit) among a bounded
-number of open windows. A longer one fills windows of its own, and what remains of it is placed like a whole document.
-Every part starts with BOS, where the tokenizer defines one; EOS ends a document, never a cut part. Documents stream:
-memory holds the open windows and one document's ids.
+A document that fits into a window is never cut; it goes where the least room remains (best fit) among a bounded number
+of open windows. A longer document fills windows of its own, and its last piece is placed like a whole document. Every
+part starts with BOS if the tokenizer defines one; EOS ends a document, never a cut part. Documents stream: memory holds
+the open windows and one document's ids.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,13 +21,13 @@ class Document:
 
     Attributes:
         id: The document's id.
-        source: Where it came from: file URL without credentials, and row.
+        source: File URL without credentials, and row.
         ids: Token ids without BOS, integers [L], L ≥ 1.
-        kinds: `Kind` of the rows of these tokens, uint8 [L]; None where every row is `TRAIN`.
+        kinds: `Kind` of the rows of these tokens, uint8 [L]; None if every row is `TRAIN`.
 
     Raises:
-        CorpusError: There are no tokens (an empty document must be counted as rejected, not lost), or there are not as
-            many kinds as tokens.
+        CorpusError: There are no tokens (an empty document must be counted as rejected, not lost), or the number of
+            kinds is not the number of tokens.
     """
 
     id: str
@@ -48,9 +48,12 @@ class Document:
 
 
 def kinds_of_chat(is_assistant: np.ndarray) -> np.ndarray:
-    """Kinds of a conversation's rows, uint8 [L], from which tokens the assistant wrote, bool [L].
+    """Kinds of a conversation's rows, uint8 [L].
 
     A row is `TRAIN` exactly if the token after it is the assistant's, so the mask moves by one.
+
+    Args:
+        is_assistant: Which tokens the assistant wrote, bool [L].
     """
     predicts_assistant = np.append(np.asarray(is_assistant, dtype=bool)[1:], False)
     return np.where(predicts_assistant, Kind.TRAIN, Kind.PROMPT).astype(np.uint8)
@@ -69,17 +72,17 @@ def pack_documents(
 
     Args:
         documents: In the order in which they are placed.
-        window_tokens: Most rows of a window, S.
-        overlap_tokens: A cut document's next part repeats this many rows of the one before, as kind `CONTEXT`.
-        bos_id: Starts every part, if not None. Its row is `CONTEXT` before repeated rows, has the kind of the row that
-            it stands in for where a document is cut without overlap, and at a document's start is `TRAIN`, or
-            `PROMPT` where the document states kinds.
-        eos_id: Ends every document that does not end with it already, if not None. Its row has the kind of the row
+        window_tokens: Maximum rows of a window, S.
+        overlap_tokens: A cut document's next part repeats this many rows of the previous part, as kind `CONTEXT`.
+        bos_id: Starts every part, if not None. Its row is `CONTEXT` before repeated rows. Where a document is cut
+            without overlap, it replaces the row before the cut and has that row's kind. At a document's start it is
+            `TRAIN`, or `PROMPT` if the document states kinds.
+        eos_id: Ends every document that does not already end with it, if not None. Its row has the kind of the row
             before it.
-        max_open: Windows kept open for more documents; the fullest is closed when there would be more.
+        max_open: Maximum windows kept open for more documents; beyond it the fullest is closed.
 
     Raises:
-        UsageError: A window could not hold BOS, the overlap and two new tokens.
+        UsageError: A window cannot hold BOS, the overlap and two new tokens.
     """
     smallest = overlap_tokens + (bos_id is not None) + 2
     if overlap_tokens < 0 or max_open < 1 or window_tokens < smallest:
@@ -96,7 +99,7 @@ def pack_documents(
 
 
 def batches(window_offsets: np.ndarray, batch_tokens: int) -> Iterator[tuple[int, int]]:
-    """Windows (start, stop) of each batch: as many as fit, padded to the longest, into `batch_tokens`; at least one."""
+    """Windows (start, stop) of each batch: all that fit into `batch_tokens`, padded to the longest; at least one."""
     start, longest = 0, 0
     for index, length in enumerate(np.diff(window_offsets).tolist()):
         longest = max(longest, length)
@@ -105,6 +108,18 @@ def batches(window_offsets: np.ndarray, batch_tokens: int) -> Iterator[tuple[int
             start, longest = index, length
     if start < len(window_offsets) - 1:
         yield start, len(window_offsets) - 1
+
+
+def full_windows(token: np.ndarray, window_tokens: int) -> Windows:
+    """Ids, int32 [T], as windows of one part each, to measure a teacher's speed and memory; T is a multiple of S."""
+    num_windows = len(token) // window_tokens
+    return Windows(
+        token=token,
+        kind=np.full(len(token), Kind.TRAIN, np.uint8),
+        part=np.repeat(np.arange(num_windows, dtype=np.int32), window_tokens),
+        window_offsets=np.arange(num_windows + 1, dtype=np.int64) * window_tokens,
+        parts=tuple(Part(id=str(number), source="", offset=0) for number in range(num_windows)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,12 +151,12 @@ class _Cutter:
         while start < end:
             stop = min(end, start - repeated + room)
             if adds_eos and stop == num_ids:
-                stop -= 1  # a part of EOS alone would teach nothing: it takes the last token with it
+                stop -= 1  # a part of EOS alone would teach nothing: the last token joins it
             yield self._piece(document, start - repeated, start, stop, is_cut=stop < end)
             start, repeated = stop, self.overlap_tokens
 
     def _piece(self, document: Document, context: int, start: int, stop: int, *, is_cut: bool) -> _Piece:
-        """Rows context..stop of the document, of which those before `start` are repeated."""
+        """Rows context..stop of the document; those before `start` are repeated."""
         num_ids = len(document.ids)
         token = document.ids[context : min(stop, num_ids)]
         kind = _kinds(document, context, min(stop, num_ids)).copy()
@@ -183,7 +198,7 @@ class _Shelf:
     room: list[int] = field(default_factory=list)
 
     def place(self, piece: _Piece) -> Iterator[Windows]:
-        """Puts a piece into the window that it fills best, or a new one; yields what gets closed."""
+        """Puts a piece into the window that it fills best, or a new one; yields windows that get closed."""
         if piece.is_cut:
             yield _window([piece])
             return

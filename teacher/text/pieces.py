@@ -1,4 +1,4 @@
-"""The bytes that each id stands for, out of the spelling that a vocabulary uses."""
+"""The bytes of each token id, from the spelling that a vocabulary uses."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ _SENTENCEPIECE_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 def piece_bytes(tokenizer: Tokenizer) -> list[bytes]:
-    """Bytes of every id below the vocabulary's size; control tokens are spelt out, unused ids are empty."""
+    """Bytes of every id below the vocabulary's size; control tokens are spelled out, unused ids are empty."""
     spelling = tokenizer.spelling
     return [_bytes(tokenizer.piece(i), spelling) for i in range(tokenizer.info.vocab_size)]
 
@@ -27,7 +27,7 @@ def _bytes(piece: str | None, spelling: PieceSpelling) -> bytes:
 
 
 def _byte_alphabet() -> Mapping[str, int]:
-    """GPT-2's alphabet of bytes: those that print stand for themselves, the others for U+0100 and on, in order."""
+    """GPT-2's alphabet of bytes: printable bytes map to themselves, the others to U+0100 and up, in order."""
     printing = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = [byte for byte in range(256) if byte not in printing]
     return {chr(byte): byte for byte in printing} | {chr(256 + index): byte for index, byte in enumerate(others)}

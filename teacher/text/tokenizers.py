@@ -1,8 +1,8 @@
 """Tokenizers: the model's own, or a bare SentencePiece model, behind one protocol and with fingerprints.
 
-Text is never read as control tokens: a document that contains the letters `<bos>` gets the ids of these letters, as
-SentencePiece does by itself, so that no text can end a document or open a chat turn. BOS and EOS are added by packing,
-not here. A tokenizer saved beside a student and loaded again has the same fingerprints.
+Text is never read as control tokens: a document that contains the letters `<bos>` gets the ids of these letters, so no
+text can end a document or open a chat turn. (SentencePiece always works this way.) Packing adds BOS and EOS. Saved with
+a student and loaded again, a tokenizer has the same fingerprints.
 """
 
 import json
@@ -20,13 +20,13 @@ from logitcask.teacher.model.references import Resolved, resolve
 from logitcask.teacher.text.chat import Message, assistant_spans, mark_spans
 from logitcask.teacher.text.gguf_tokenizer import load_gguf_tokenizer
 
-# Raised whenever the same tokenizer files would give other ids.
+# Incremented whenever the same tokenizer files would give other ids.
 _ALGORITHM_VERSION = 1
 _SENTENCEPIECE_FILE = "tokenizer.model"
-# Files that only the model's own tokenizer has; a .model beside them is one of its parts.
+# Files that only the model's own tokenizer has; a .model next to them is one of its parts.
 _OWN_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
 
-# How a vocabulary writes bytes: in GPT-2's alphabet, with SentencePiece's ▁ and <0x0A>, or as they are.
+# How a vocabulary writes bytes: in GPT-2's alphabet, with SentencePiece's ▁ and <0x0A>, or unchanged.
 PieceSpelling = Literal["byte-level", "sentencepiece", "plain"]
 
 
@@ -35,24 +35,24 @@ class Tokenizer(Protocol):
 
     @property
     def info(self) -> TokenizerInfo:
-        """Who it is."""
+        """Name, fingerprints, size and control ids."""
         ...
 
     @property
     def spelling(self) -> PieceSpelling:
-        """How `piece` spells."""
+        """How `piece` writes bytes."""
         ...
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without BOS and EOS.
 
         Raises:
-            TokenizerError: The text holds half a surrogate pair, which no encoding of Unicode can express.
+            TokenizerError: The text contains half a surrogate pair, which no Unicode encoding can express.
         """
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, control tokens spelt out."""
+        """The text of ids, control tokens spelled out."""
         ...
 
     def piece(self, token_id: int) -> str:
@@ -65,13 +65,13 @@ class Tokenizer(Protocol):
         The token that ends the assistant's turn counts as the assistant's; what the template writes after it does not.
 
         Raises:
-            TokenizerError: There is no chat template, or the template cannot render these messages, or it renders a
-                conversation's beginning differently from the same beginning alone.
+            TokenizerError: There is no chat template, or the template cannot render these messages, or it renders the
+                first messages differently when more follow.
         """
         ...
 
     def save(self, directory: str | Path) -> None:
-        """Writes the files from which `load_tokenizer(directory)` makes the same tokenizer."""
+        """Writes files from which `load_tokenizer(directory)` loads the same tokenizer."""
         ...
 
 
@@ -79,12 +79,12 @@ def load_tokenizer(reference: str | Path) -> Tokenizer:
     """The tokenizer of a teacher or a student.
 
     Args:
-        reference: A SentencePiece `.model` file, or what `teacher.model.references.resolve` accepts. A directory that
-            holds only a `.model` is read with SentencePiece, any other with the model's own tokenizer.
+        reference: A SentencePiece `.model` file, or what `teacher.model.references.resolve` accepts. A directory with
+            only a `.model` is read by SentencePiece, any other by `transformers`.
 
     Raises:
-        TeacherError: There is no such reference.
-        TokenizerError: There is no tokenizer, or none that can be read without running its own code.
+        TeacherError: The reference does not exist.
+        TokenizerError: There is no tokenizer, or it cannot be read without running its own code.
     """
     path = Path(reference).expanduser()
     if path.is_file() and path.suffix == ".model":
@@ -106,7 +106,7 @@ class SentencePieceTokenizer:
         try:
             self._processor.LoadFromSerializedProto(self._bytes)
         except RuntimeError as e:
-            raise TokenizerError(f"{path} is no SentencePiece model: {e}") from e
+            raise TokenizerError(f"{path} is not a SentencePiece model: {e}") from e
         self._info = self._describe(Path(path))
 
     @property
@@ -129,7 +129,7 @@ class SentencePieceTokenizer:
     def apply_chat(self, messages: Sequence[Message]) -> tuple[list[int], np.ndarray]:
         raise TokenizerError(
             f"tokenizer {self.info.name!r} is a bare SentencePiece model without a chat template; name a directory "
-            "with the model's own tokenizer, or give the text of the conversations"
+            "with the model's own tokenizer, or give the conversations as plain text"
         )
 
     def save(self, directory: str | Path) -> None:
@@ -198,7 +198,7 @@ class HuggingFaceTokenizer:
 
     def save(self, directory: str | Path) -> None:
         self._tokenizer.save_pretrained(directory)
-        # Read back as it stands in tokenizer.json: a model's own class would build its rules anew, and a student of
+        # Loaded again exactly as in tokenizer.json: a model's own class would rebuild its rules, and a student of
         # another architecture would get another class.
         path = Path(directory) / "tokenizer_config.json"
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -263,7 +263,7 @@ def _load(resolved: Resolved) -> Any:
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
-    # Encoding switches it per call; a set value would be part of the fingerprint.
+    # Encoding sets it for each call; a value set here would be part of the fingerprint.
     backend.encode_special_tokens = False
     return tokenizer
 

@@ -13,7 +13,7 @@ def test_a_long_window_names_its_cost_and_its_mask(tiny_teacher) -> None:
     # Four layers of 64: weights 100,000; attention 4·64·S, so (100,000 + 256·32,768) / (100,000 + 256·1,024).
     line = describe_long_window(tiny_teacher, 100_000, 32_768)
     assert line is not None
-    assert "costs 23.4 times what it does at --window 1024" in line
+    assert "costs 23.4 times what it costs at --window 1024" in line
     assert "a mask of 1.1 GB" in line
 
 

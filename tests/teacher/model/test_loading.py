@@ -195,7 +195,7 @@ def test_a_hub_id_that_cannot_be_fetched_says_what_to_do(monkeypatch, tmp_path):
 
 
 def test_a_file_that_is_no_gguf_is_refused(teacher_copy):
-    with pytest.raises(TeacherError, match=r"no \.gguf"):
+    with pytest.raises(TeacherError, match=r"not a \.gguf"):
         resolve(teacher_copy / "model.safetensors")
 
 

@@ -216,7 +216,7 @@ def test_a_damaged_tokenizer_is_refused(tmp_path):
 
 def test_a_file_that_is_no_sentencepiece_model_is_refused(tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(b"nothing")
-    with pytest.raises(TokenizerError, match="no SentencePiece model"):
+    with pytest.raises(TokenizerError, match="not a SentencePiece model"):
         load_tokenizer(tmp_path)
 
 
