@@ -1,8 +1,8 @@
-"""Exact targets of real text: what every encoding of the bench is measured on, computed once and kept.
+"""Exact targets of real text: the common input of all encodings of the bench, computed once and cached.
 
-A capture holds the teacher's 512 largest log-probabilities of each position, in float32, and the exact log of the mass
-beyond them: any narrower head, with its exact tail, follows from it. Draws from the tail do not, so they are made in
-the same pass, from the same logits.
+A capture holds the 512 largest log-probabilities of the teacher at each position, in float32, and the exact log of the
+remaining mass. Any narrower head and its exact tail can be computed from it. Draws from the tail cannot, so they are
+made in the same pass, from the same logits.
 """
 
 import itertools
@@ -26,21 +26,21 @@ SAMPLING = {
     "threshold-sampling": ThresholdSamplingScheme(theta=1 / 36, replicas=2),
     "random-sampling": RandomSamplingScheme(draws=50),
 }
-# Every so many rows the hidden state is kept: enough for the gradient's noise.
+# The hidden state of one row in 96 is kept: enough for the gradient noise.
 HIDDEN_STRIDE = 96
-# Raised when a capture would come out differently.
+# Increased whenever the code would compute another capture.
 VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn:
+class SampledRows:
     """What a sampling scheme keeps of T rows.
 
     Attributes:
-        head_widths: How many of the most probable ids are the head, int64 [T].
-        log_tail: float32 [T].
-        ids: Draws from the tail, a column for each replica, int32 [M, R].
-        num_draws: Of each row, int64 [T].
+        head_widths: Number of the most probable ids in the head of each row, int64 [T].
+        log_tail: Log of the mass of the tail, float32 [T].
+        ids: Draws from the tail, one column per replica, int32 [M, R].
+        num_draws: Number of draws of each row, int64 [T].
     """
 
     head_widths: np.ndarray
@@ -48,10 +48,10 @@ class Drawn:
     ids: np.ndarray
     num_draws: np.ndarray
 
-    def select_rows(self, rows: slice) -> "Drawn":
-        """Some of the rows."""
+    def select_rows(self, rows: slice) -> "SampledRows":
+        """The same for some of the rows."""
         ends = offsets_from_lengths(self.num_draws)[[rows.start, rows.stop]]
-        return Drawn(
+        return SampledRows(
             head_widths=self.head_widths[rows],
             log_tail=self.log_tail[rows],
             ids=self.ids[slice(*ends)],
@@ -59,7 +59,7 @@ class Drawn:
         )
 
     def samples(self) -> tuple[TailSample, ...]:
-        """A sample a replica."""
+        """One tail sample per replica."""
         offsets = offsets_from_lengths(self.num_draws)
         return tuple(TailSample(ids=np.ascontiguousarray(ids), offsets=offsets) for ids in self.ids.T)
 
@@ -69,17 +69,17 @@ class Capture:
     """Exact targets of T positions, one row each.
 
     Attributes:
-        windows: All of one source are contiguous.
-        source: Name of each window's source, [W].
-        ids: By falling probability, lowest id first on ties, int32 [T, 512].
-        log_probs: Nats, float32 [T, 512].
-        log_tail: Log of the mass beyond the 512, float64 [T].
+        windows: The windows; those of one source are contiguous.
+        source: Name of the source of each window, [W].
+        ids: The 512 most probable ids by descending probability, lowest id first on ties, int32 [T, 512].
+        log_probs: Their log-probabilities in nats, float32 [T, 512].
+        log_tail: Log of the mass of all other ids, float64 [T].
         log_next: Log-probability of the actual next token, float32 [T]; NaN at the end of a part.
         vocab_size: Width of the distribution.
-        pieces: Text of each id that occurs, for encodings that store text.
-        drawn: By the kind of a sampling scheme (`SAMPLING`), what it keeps.
-        hidden_rows: Rows, rising, of whose hidden states there are some, int64 [H].
-        hidden: Their hidden states, float32 [H, D].
+        pieces: Text of each id in `ids`, for encodings that store text.
+        drawn: Kind of each sampling scheme (`SAMPLING`) to what it keeps.
+        hidden_rows: Rows with a stored hidden state, ascending, int64 [H].
+        hidden: The hidden states of these rows, float32 [H, D].
     """
 
     windows: Windows
@@ -90,12 +90,12 @@ class Capture:
     log_next: np.ndarray
     vocab_size: int
     pieces: dict[int, str]
-    drawn: dict[str, Drawn]
+    drawn: dict[str, SampledRows]
     hidden_rows: np.ndarray
     hidden: np.ndarray
 
     def of_source(self, name: str) -> "Capture":
-        """The windows of one source."""
+        """The same for the windows of one source."""
         first = self.source.index(name)
         last = first + self.source.count(name)
         rows = slice(*self.windows.window_offsets[[first, last]].tolist())
@@ -114,7 +114,7 @@ class Capture:
         )
 
     def heads(self, k: int, tau: float = 0.0) -> Targets:
-        """Heads of the k largest with p ≥ tau, at least one, with exact tails."""
+        """Heads of the k largest entries with p ≥ tau, at least one entry, with exact tails."""
         keep = self.log_probs[:, :k] >= (np.log(tau) if tau else -np.inf)
         keep[:, 0] = True
         return self._largest(keep.sum(1))
@@ -125,7 +125,7 @@ class Capture:
         return replace(self._largest(drawn.head_widths), log_tail=drawn.log_tail, tail_samples=drawn.samples()[:1])
 
     def _largest(self, widths: np.ndarray) -> Targets:
-        """Heads of so many entries, with exact tails."""
+        """Heads of `widths` entries, one width per row, with exact tails."""
         k = int(widths.max())
         kept = np.arange(k) < widths[:, None]
         order = np.argsort(np.where(kept, self.ids[:, :k], np.iinfo(np.int32).max), axis=1)
@@ -147,10 +147,10 @@ def _log_sum(log_values: np.ndarray) -> np.ndarray:
 
 
 def capture(teacher: str, num_tokens: int) -> tuple[Capture, list[str]]:
-    """Targets of about `num_tokens` positions in equal parts from every source, from the cache if they are there.
+    """Targets of about `num_tokens` positions in equal parts from all sources, read from the cache if possible.
 
     Returns:
-        The capture, and the sources that are not installed.
+        The capture, and the names of the sources that are not installed.
     """
     from logitcask.teacher.model.description import describe_teacher
     from logitcask.teacher.text.tokenizers import load_tokenizer
@@ -162,7 +162,10 @@ def capture(teacher: str, num_tokens: int) -> tuple[Capture, list[str]]:
     source = tuple(name for name, piece in zip(present, pieces, strict=True) for _ in range(piece.num_windows))
     info = describe_teacher(teacher, "float32")
     columns = _concatenated(_scored(teacher, info.fingerprint, dict(zip(present, pieces, strict=True))))
-    drawn = {kind: Drawn(**{name: columns.pop(f"{kind} {name}") for name in Drawn.__slots__}) for kind in SAMPLING}
+    drawn = {
+        kind: SampledRows(**{name: columns.pop(f"{kind} {name}") for name in SampledRows.__slots__})
+        for kind in SAMPLING
+    }
     pieces_of_ids = {token: tokenizer.piece(token) for token in np.unique(columns["ids"]).tolist()}
     found = Capture(
         windows=windows, source=source, vocab_size=info.vocab_size, pieces=pieces_of_ids, drawn=drawn, **columns
@@ -171,7 +174,7 @@ def capture(teacher: str, num_tokens: int) -> tuple[Capture, list[str]]:
 
 
 def _scored(teacher: str, teacher_fingerprint: str, pieces: dict[str, Windows]) -> Iterator[dict[str, np.ndarray]]:
-    """The targets of each source's windows; a source whose targets are there is not scored again."""
+    """The targets of the windows of each source; cached sources are not scored again."""
     from scoring import load_teacher
 
     model = None
@@ -188,7 +191,7 @@ def _scored(teacher: str, teacher_fingerprint: str, pieces: dict[str, Windows]) 
 
 
 def _concatenated(columns: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Rows of all, counted from the first."""
+    """The rows of all pieces; `hidden_rows` becomes relative to the first piece."""
     pieces = list(columns)
     first = offsets_from_lengths([len(piece["ids"]) for piece in pieces])
     pieces = [
@@ -198,14 +201,14 @@ def _concatenated(columns: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndar
 
 
 def _pack(source: str, tokenizer, num_tokens: int) -> Windows:
-    """Whole windows of one source, at least `num_tokens` positions if it has as many."""
+    """Whole windows of one source, with at least `num_tokens` positions if the source is large enough."""
     from logitcask.teacher.text.packing import Document, pack_documents
 
     def documents() -> Iterator[Document]:
         for number, text in enumerate(corpus.documents(source)):
             yield Document(id=f"{source}/{number}", source=source, ids=np.array(tokenizer.encode(text), np.int32))
 
-    # Few windows open at a time: text is read only as far as it is needed.
+    # Few windows are open at a time, so that no more text is read than needed.
     packed = pack_documents(
         documents(), WINDOW_TOKENS, bos_id=tokenizer.info.bos_id, eos_id=tokenizer.info.eos_id, max_open=2
     )
@@ -214,7 +217,7 @@ def _pack(source: str, tokenizer, num_tokens: int) -> Windows:
 
 
 def _score(model, windows: Windows, label: str) -> dict[str, np.ndarray]:
-    """The teacher's forward pass in float32, window by window."""
+    """The forward pass of the teacher in float32, window by window."""
     from rich.console import Console
     from rich.progress import track
 
@@ -237,9 +240,9 @@ def _score(model, windows: Windows, label: str) -> dict[str, np.ndarray]:
 
 
 def _by_probability(top) -> dict[str, np.ndarray]:
-    """Heads of 512 entries by falling probability."""
+    """Heads of 512 entries by descending probability."""
     ids, log_probs = top.ids.numpy().reshape(-1, WIDTH), top.log_probs.numpy().reshape(-1, WIDTH)
-    # Ids ascend in `top`, so a stable sort leaves the lowest first on ties.
+    # Ids ascend in `top`, so a stable sort puts the lowest id first on ties.
     order = np.argsort(-log_probs, axis=1, kind="stable")
     return {
         "ids": np.take_along_axis(ids, order, 1),

@@ -1,4 +1,4 @@
-"""Processor time of one thread, so that other work on the machine counts little."""
+"""Processor time of this process, so that other work on the machine has little influence."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def timed(work: Callable[[], Any], repeats: int = 3) -> tuple[Any, float]:
-    """The result, and the least processor time of up to three runs; one is enough for what takes long."""
+    """The result, and the minimum processor time of up to `repeats` runs; one run is enough if it takes over 2 s."""
     best = np.inf
     for _ in range(repeats):
         started = time.process_time()
@@ -20,7 +20,7 @@ def timed(work: Callable[[], Any], repeats: int = 3) -> tuple[Any, float]:
 
 
 def in_turns(works: Mapping[str, Callable[[], Any]], rounds: int = 3) -> dict[str, float]:
-    """The least processor time of each, run in turns: what else the machine does then hits all of them alike."""
+    """The minimum processor time of each, run in turns: other work on the machine then slows all of them equally."""
     best = dict.fromkeys(works, np.inf)
     for _ in range(rounds):
         for name, work in works.items():

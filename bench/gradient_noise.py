@@ -1,9 +1,9 @@
-"""How noisy the student's gradient is where the teacher was sampled: threshold sampling beside RS-KD, at equal bytes.
+"""Noise of the student's gradient with sampled targets: threshold sampling and RS-KD at equal size.
 
-With p the teacher and t a sampled target whose expectation is p, the gradient of the cross-entropy at a hidden state is
-Wᵀ(s − t) where full distillation has g = Wᵀ(s − p), s being the student. So the noise is Wᵀ(p − t), whoever the student
-is; it is given as Σ |Wᵀ(p − t)|² / Σ |g|² over positions, for a student that is the teacher with standard normal noise
-on its logits.
+Let p be the teacher, s the student, and t a sampled target with expectation p. The gradient of the cross-entropy at a
+hidden state is Wᵀ(s − t); full distillation has g = Wᵀ(s − p). So the noise is Wᵀ(p − t) for any student. It is given
+as Σ |Wᵀ(p − t)|² / Σ |g|² over positions. The student of g is the teacher with standard normal noise added to its
+logits.
 
 Shapes: H positions, D hidden, V ids.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from capture import SAMPLING, Capture
-from ours import SCHEMES, Ours
+from ours import SCHEMES, ShardEncoding
 from scoring import Teacher, load_teacher
 
 from logitcask.schemas.format.targets import TailSample, Targets
@@ -23,15 +23,15 @@ ROWS = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GradientNoise:
-    """Noise as a share of the gradient's square.
+    """Noise relative to the squared gradient.
 
     Attributes:
         num_positions: H.
-        threshold_sampling: θ = 1/36.
-        threshold_bytes: What that takes, bytes a token.
-        random_sampling: Draws from the whole distribution, as many as fit into the same bytes.
-        random_draws: How many those are, interpolated.
-        by_draws: Draws to (bytes a token, noise).
+        threshold_sampling: Noise of threshold sampling with θ = 1/36.
+        threshold_bytes: Size of these targets in bytes per token.
+        random_sampling: Noise of `random_draws` draws from the full distribution.
+        random_draws: Number of draws that take the same number of bytes, interpolated.
+        by_draws: Number of draws to (bytes per token, noise).
     """
 
     num_positions: int
@@ -43,7 +43,7 @@ class GradientNoise:
 
 
 def gradient_noise(found: Capture, teacher: str) -> GradientNoise:
-    """The figures of the rows whose hidden states were kept; bytes of all rows."""
+    """The noise at the rows with a stored hidden state; sizes are those of all rows."""
     model = load_teacher(teacher)
     mean_HD, square = _mean_rows(model, torch.from_numpy(found.hidden))
 
@@ -58,7 +58,7 @@ def gradient_noise(found: Capture, teacher: str) -> GradientNoise:
         drawn = _fewer_draws(found.sampled("random-sampling"), num_draws)
         by_draws[num_draws] = (_bytes_per_token(found, "50 draws", drawn), noise(drawn))
     sizes, noises = np.array(list(by_draws.values())).T
-    # Noise falls as one over the draws; bytes are nearly straight in their number.
+    # Noise is inversely proportional to the number of draws; size is nearly linear in it.
     random_draws = float(np.interp(threshold_bytes, sizes, list(by_draws)))
     per_draw = float(np.mean(noises * np.array(list(by_draws))))
     return GradientNoise(
@@ -72,7 +72,7 @@ def gradient_noise(found: Capture, teacher: str) -> GradientNoise:
 
 
 def _mean_rows(model: Teacher, hidden_HD: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Wᵀp of each position, and Σ |g|²."""
+    """Wᵀp at each position, and Σ |g|²."""
     rng = torch.Generator().manual_seed(0)
     means, square = [], 0.0
     weight_VD = model.head.weight.detach()
@@ -85,7 +85,7 @@ def _mean_rows(model: Teacher, hidden_HD: torch.Tensor) -> tuple[torch.Tensor, f
 
 
 def _sampled_rows(weight_VD: torch.Tensor, targets: Targets, rows: np.ndarray) -> torch.Tensor:
-    """Wᵀt of some rows: the exact head, and for each draw an equal share of the tail."""
+    """Wᵀt at some rows: the exact head, and an equal share of the tail for each draw."""
     sample = targets.tail_samples[0]
     found = []
     for row in rows.tolist():
@@ -99,7 +99,7 @@ def _sampled_rows(weight_VD: torch.Tensor, targets: Targets, rows: np.ndarray) -
 
 
 def _fewer_draws(targets: Targets, num_draws: int) -> Targets:
-    """So many of each row's independent draws, chosen by chance."""
+    """A random choice of `num_draws` of the independent draws of each row."""
     ids = targets.tail_samples[0].ids.reshape(-1, SAMPLING["random-sampling"].draws)
     if num_draws < ids.shape[1]:
         ids = np.random.default_rng(0).permuted(ids, axis=1)[:, :num_draws]
@@ -110,4 +110,4 @@ def _fewer_draws(targets: Targets, num_draws: int) -> Targets:
 
 def _bytes_per_token(found: Capture, scheme: str, targets: Targets) -> float:
     assert scheme in SCHEMES
-    return len(Ours(found, scheme).encode(found.windows.token, targets)) / found.windows.num_positions
+    return len(ShardEncoding(found, scheme).encode(found.windows.token, targets)) / found.windows.num_positions

@@ -1,4 +1,4 @@
-"""Resident memory of this process, watched while something runs."""
+"""Resident memory of this process, measured while something runs."""
 
 import ctypes
 import re
@@ -11,28 +11,28 @@ _PAGE_BYTES = 4096
 
 
 def return_free_memory() -> None:
-    """Gives back to the system what was freed, so that the next reading is of what is used."""
+    """Returns freed memory to the system, so that the next measurement counts only memory in use."""
     if sys.platform == "linux":
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def resident_bytes() -> int:
-    """Of this process, now."""
+    """The current resident size of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
 
 
 def peak_bytes() -> int:
-    """This program's largest so far. (What `getrusage` tells begins with that of the process it came from.)"""
+    """The peak resident size of this program. (`getrusage` includes the peak of the parent before `exec`.)"""
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024  # pyright: ignore[reportOptionalSubscript]
 
 
 class Peak:
-    """The highest resident size while it is entered, looked at every half millisecond.
+    """A context manager that measures the peak resident size, sampled every half millisecond.
 
     Attributes:
-        before_bytes: Resident when it was entered.
-        bytes: The highest since.
+        before_bytes: Resident size on entry.
+        bytes: Peak resident size since entry.
     """
 
     def __enter__(self) -> "Peak":

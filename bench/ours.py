@@ -1,4 +1,4 @@
-"""Our side of the bench: the schemes, their shards, and how fast a trainer reads them."""
+"""Logitcask in the format bench: the schemes, their shards, and how fast a trainer reads them."""
 
 import tempfile
 from dataclasses import dataclass, replace
@@ -25,20 +25,20 @@ SCHEMES = {
     "50 draws": SAMPLING["random-sampling"],
 }
 BLOCK_WINDOWS = 8
-# Positions that the read path is measured on, repeated from the capture if it has fewer.
+# Positions for the read path; the capture is repeated if it has fewer.
 READ_POSITIONS = 65_536
 
 
 def targets_of(found: Capture, scheme: str) -> Targets:
-    """What a scheme keeps of the captured distributions."""
+    """The targets of a scheme, from the captured distributions."""
     chosen = SCHEMES[scheme]
     if chosen.num_tail_samples:
         return found.sampled(chosen.kind)
     return found.heads(chosen.max_head_width, chosen.tau if isinstance(chosen, ThresholdScheme) else 0.0)
 
 
-class Ours:
-    """The shard, read the way a trainer reads it: blocks of windows."""
+class ShardEncoding:
+    """The shard format, read in blocks of windows, as a trainer reads it."""
 
     def __init__(self, found: Capture, scheme: str, layout: Layout = "plain") -> None:
         self.found, self.metadata = found, metadata(found, SCHEMES[scheme], layout)
@@ -78,14 +78,14 @@ def metadata(found: Capture, scheme: Scheme, layout: Layout = "plain") -> ShardM
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadPath:
-    """Tokens a second and core from a shard's bytes to the batch that the loss takes.
+    """Tokens per second and core from the bytes of a shard to the batch for the loss.
 
     Attributes:
-        scheme: What is read.
+        scheme: Name of the scheme.
         sequential: Row groups in order.
-        random_blocks: Blocks of eight windows, as a shuffled run takes them, in random order.
-        single_windows: Windows in random order: each is a whole row group read for one window.
-        reference: Tokens whose ids (k = 64) zstd alone decompresses, in the same run: what the machine does.
+        random_blocks: Blocks of eight windows in random order, as a shuffled run reads them.
+        single_windows: Single windows in random order; each read decodes a whole row group.
+        reference: Tokens with k = 64 ids that zstd alone decompresses in the same run: the speed of the machine.
     """
 
     scheme: str
@@ -96,7 +96,7 @@ class ReadPath:
 
 
 def read_path(found: Capture, scheme: str) -> ReadPath:
-    """The figures, measured in turns, so that a busy machine is equally busy for all of them."""
+    """Measures all speeds in turns, so that a busy machine slows all of them equally."""
     copies = -(-READ_POSITIONS // found.windows.num_positions)
     windows = Windows.concatenate([found.windows] * copies)
     targets = Targets.concatenate([targets_of(found, scheme)] * copies)
@@ -125,7 +125,7 @@ def read_path(found: Capture, scheme: str) -> ReadPath:
 
 
 def row_groups(reader: ShardReader) -> list[tuple[int, int]]:
-    """Windows (start, stop) of each."""
+    """The windows (start, stop) of each row group."""
     return sorted({reader.block_of(window) for window in range(reader.num_windows)})
 
 
@@ -135,7 +135,7 @@ def read_all(reader: ShardReader, ranges: list[tuple[int, int]]) -> None:
 
 
 def batch_of(reader: ShardReader, start: int, stop: int) -> Batch:
-    """What `student.training.batch_loss.soft_target_loss` takes, of some windows, as a loader makes it."""
+    """A batch of some windows, as a loader makes it for `student.training.batch_loss.soft_target_loss`."""
     block = reader.read_stored(start, stop)
     assert block.targets is not None
     bounds = zip(block.windows.window_offsets[:-1].tolist(), block.windows.window_offsets[1:].tolist(), strict=True)

@@ -1,7 +1,7 @@
-"""How others store the same targets, re-created from what they publish.
+"""How other projects store the same targets, reimplemented from their publications.
 
-Each encoding turns targets into bytes and back. Where a format keeps no tail, a student has only 1 − Σ head; that is
-what its decoded tail is here, at least 2⁻²⁴.
+Each encoding turns targets into bytes and back. If a format stores no tail, a student can only use 1 − Σ head; its
+decoded tail is this value here, at least 2⁻²⁴.
 """
 
 import json
@@ -20,7 +20,7 @@ SMALLEST_TAIL = 2.0**-24
 
 
 class Decoded(NamedTuple):
-    """Head entries of T rows, flat, in any order within a row; no tail where the format keeps none."""
+    """Head entries of T rows, flat, in any order within a row; `log_tail` is None if the format stores no tail."""
 
     ids: np.ndarray
     log_probs: np.ndarray
@@ -38,7 +38,7 @@ class Encoding(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServedJson:
-    """A list of maps, id to log-probability, rank and text, as inference servers answer for the prompt's tokens."""
+    """A list of maps from id to log-probability, rank and text, as inference servers return them for prompt tokens."""
 
     pieces: dict[int, str]
     zstd_level: int | None = None
@@ -71,7 +71,7 @@ class ServedJson:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlainParquet:
-    """Lists of int32 ids and floating-point log-probabilities, tail and token, as pyarrow writes them by default."""
+    """Lists of int32 ids and floating-point log-probabilities, tail and token, with the defaults of pyarrow."""
 
     dtype: type
 
@@ -99,8 +99,8 @@ class PlainParquet:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PackedHalf:
-    """Megatron-LM's offline distillation: k ids of 17 bits and k halves a row, no tail."""
+class PackedFp16:
+    """Offline distillation in Megatron-LM: k ids of 17 bits and k fp16 log-probabilities per row, no tail."""
 
     k: int
 
@@ -108,17 +108,17 @@ class PackedHalf:
         ids = targets.head_ids.reshape(-1, self.k)
         high = np.packbits((ids >> 16).astype(np.uint8), axis=1)
         low = (ids & 0xFFFF).astype("<u2").view(np.uint8)
-        halves = targets.head_log_probs.astype("<f2").reshape(-1, self.k).view(np.uint8)
-        return np.concatenate([low, high, halves, token.astype("<i4")[:, None].view(np.uint8)], axis=1).tobytes()
+        values = targets.head_log_probs.astype("<f2").reshape(-1, self.k).view(np.uint8)
+        return np.concatenate([low, high, values, token.astype("<i4")[:, None].view(np.uint8)], axis=1).tobytes()
 
     def decode(self, data: bytes) -> Decoded:
         widths = np.array([2 * self.k, -(-self.k // 8), 2 * self.k, 4])
         rows = np.frombuffer(data, np.uint8).reshape(-1, widths.sum())
-        low, high, halves, _ = (np.ascontiguousarray(part) for part in np.split(rows, np.cumsum(widths[:-1]), axis=1))
+        low, high, values, _ = (np.ascontiguousarray(part) for part in np.split(rows, np.cumsum(widths[:-1]), axis=1))
         top = np.unpackbits(high, axis=1, count=self.k).astype(np.int32)
         return Decoded(
             ids=(low.view("<u2") | top << 16).ravel().astype(np.int32),
-            log_probs=halves.view("<f2").ravel().astype(np.float32),
+            log_probs=values.view("<f2").ravel().astype(np.float32),
             offsets=np.arange(0, len(rows) * self.k + 1, self.k),
             log_tail=None,
         )
@@ -126,10 +126,10 @@ class PackedHalf:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Polynomial:
-    """DistillKit's logprob compressor: bit-packed ids by falling probability, some values exact, a curve for the rest.
+    """The logprob compressor of DistillKit: bit-packed ids by descending probability, a curve after the exact values.
 
-    Its README gives the presets. It does not give the curve's abscissa; here it is rank/(k − exact_k) in (0, 1], fitted
-    in float64, which is kinder than powers of the rank.
+    Its README gives the presets, but not the abscissa of the curve. Here it is rank/(k − exact_k) in (0, 1], fitted in
+    float64; this gives smaller errors than powers of the rank.
     """
 
     k: int
@@ -177,7 +177,7 @@ class Polynomial:
 
 
 def distillkit_presets(vocab_size: int) -> dict[str, Polynomial]:
-    """The two configurations that DistillKit's README recommends."""
+    """The two configurations that the README of DistillKit recommends."""
     recommended = Polynomial(k=128, exact_k=16, terms=(0, 1, 2, 3, 4, "sqrt"), vocab_size=vocab_size)
     budget = Polynomial(k=50, exact_k=1, terms=(0, 1, "sqrt"), vocab_size=vocab_size)
     return {"recommended": recommended, "budget": budget}
@@ -185,7 +185,7 @@ def distillkit_presets(vocab_size: int) -> dict[str, Polynomial]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CountedDraws:
-    """RS-KD: entries of 24 bits, 17 for an id and 7 for how often it was drawn, and a byte for their number."""
+    """RS-KD: entries of 24 bits, 17 for an id and 7 for its count, and one byte per row for the number of entries."""
 
     def encode_draws(self, ids: np.ndarray, counts: np.ndarray, offsets: np.ndarray) -> bytes:
         words = (ids.astype(np.uint32) << 7) | counts.astype(np.uint32)
@@ -212,7 +212,7 @@ def _byte_lists(rows: np.ndarray) -> pa.Array:
 
 
 def _to_bfloat16(values: np.ndarray) -> np.ndarray:
-    """Rounded to nearest, ties to even, as its upper 16 bits."""
+    """The upper 16 bits of float32 values, rounded to nearest, ties to even."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")
 

@@ -1,10 +1,10 @@
-"""A job of a million stub units: listed, resumed at nine tenths, finished and written as a snapshot.
+"""Simulates a job of a million stub units: lists them, resumes at 90 %, finishes and writes a snapshot.
 
     python bench/scale.py --units 1000000
 
-Only the units and the store are stubs: the store makes up the files of finished units (a real target shard of a few
-rows, and its record). Everything else is the job's own code: units, listings, waves through Beam, segments, snapshot,
-`inspect`. Prints the seconds and the process's peak memory so far for each phase.
+Only the units and the store are stubs: the store generates the files of finished units (a real target shard of a few
+rows, and its record). Everything else is the code of the product: units, listings, waves through Beam, segments,
+snapshot, `inspect`. Prints the seconds of each phase and the peak memory of the process so far.
 """
 
 import argparse
@@ -51,8 +51,8 @@ from logitcask.schemas.format.writer import encode_shard
 from logitcask.schemas.stats.target_statistics import Statistics
 
 OUT = "stub://out"
-SHARDS_OF_A_UNIT = 8
-POSITIONS_OF_A_SHARD = 2_500_000
+SHARDS_PER_UNIT = 8
+POSITIONS_PER_SHARD = 2_500_000
 FINGERPRINT = "stub"
 
 
@@ -94,10 +94,10 @@ class StubStore(AbstractFileSystem):
             opened.write(value)
 
     def _listed(self, split: str, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        hundred = int(prefix) * 100
-        for number in range(hundred, min(hundred + 100, len(self.token_units))):
+        first = int(prefix) * 100
+        for number in range(first, min(first + 100, len(self.token_units))):
             for index, shard in enumerate(stub_shards(self.token_units[number])):
-                if shard.split == split and self.done[number * SHARDS_OF_A_UNIT + index]:
+                if shard.split == split and self.done[number * SHARDS_PER_UNIT + index]:
                     stem = f"out/targets/{split}/{annotation_unit(shard, FINGERPRINT).name}"
                     yield from self._info(f"{stem}.parquet", len(self.shard)).items()
                     yield from self._info(f"{stem}.json", 2000).items()
@@ -106,7 +106,7 @@ class StubStore(AbstractFileSystem):
         if match := re.fullmatch(r"tokens/units/(\d{6})-.*", relative):
             return json.dumps(stub_token_record(self.token_units[int(match[1])]).to_json()).encode()
         if match := re.fullmatch(r"targets/([a-z-]+)/((\d{6})-h?(\d{4})-\w+)\.(parquet|json)", relative):
-            index = int(match[3]) * SHARDS_OF_A_UNIT + int(match[4]) + (match[1] == "held-out") * (SHARDS_OF_A_UNIT - 1)
+            index = int(match[3]) * SHARDS_PER_UNIT + int(match[4]) + (match[1] == "held-out") * (SHARDS_PER_UNIT - 1)
             if not self.done[index]:
                 raise FileNotFoundError(relative)
             if match[5] == "parquet":
@@ -123,7 +123,7 @@ class StubStore(AbstractFileSystem):
 
 @dataclasses.dataclass
 class StubUnits(beam.PTransform):
-    """Finishes units immediately, in the driver's process, which has the store's memory."""
+    """Finishes units immediately in the process of the driver, which holds the state of the store."""
 
     heartbeats: Heartbeats
 
@@ -137,18 +137,18 @@ class StubUnits(beam.PTransform):
 
 def unit_index(unit: AnnotationUnit) -> int:
     number, shard, _ = unit.name.split("-")
-    return int(number) * SHARDS_OF_A_UNIT + (SHARDS_OF_A_UNIT - 1 if shard.startswith("h") else int(shard))
+    return int(number) * SHARDS_PER_UNIT + (SHARDS_PER_UNIT - 1 if shard.startswith("h") else int(shard))
 
 
 def stub_shards(unit: TokenUnit) -> list[TokenShard]:
     """Seven training shards and one held-out shard."""
-    places = [("train", index) for index in range(SHARDS_OF_A_UNIT - 1)] + [("held-out", 0)]
+    places = [("train", index) for index in range(SHARDS_PER_UNIT - 1)] + [("held-out", 0)]
     return [
         TokenShard(
             name=token_shard_name(unit, split, index),  # pyright: ignore[reportArgumentType]
             split=split,  # pyright: ignore[reportArgumentType]
-            num_windows=POSITIONS_OF_A_SHARD // 1024,
-            num_positions=POSITIONS_OF_A_SHARD,
+            num_windows=POSITIONS_PER_SHARD // 1024,
+            num_positions=POSITIONS_PER_SHARD,
             num_documents=2000,
             footer_digest=f"sha256:{fingerprint([unit.name, split, index]) * 2}",
         )
@@ -158,7 +158,7 @@ def stub_shards(unit: TokenUnit) -> list[TokenShard]:
 
 def stub_token_record(unit: TokenUnit) -> TokenUnitRecord:
     return TokenUnitRecord(
-        name=unit.name, num_documents=2000 * SHARDS_OF_A_UNIT, rejected={}, shards=tuple(stub_shards(unit))
+        name=unit.name, num_documents=2000 * SHARDS_PER_UNIT, rejected={}, shards=tuple(stub_shards(unit))
     )
 
 
@@ -202,24 +202,24 @@ def stub_shard() -> tuple[bytes, UnitRecord]:
 
 
 def leave_segments(table: AnnotationUnitTable, num_blocks: int) -> None:
-    """Writes the segments of an earlier run that was killed. All stub units are equal, and so are their totals."""
+    """Writes the segments of an earlier, killed run. All stub units have equal totals, so they are summed only once."""
     totals: dict[str, dict[int, SplitSummary]] = {"train": {}, "held-out": {}}
     for block in range(num_blocks):
         units = table[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS]
         records = [dataclasses.replace(StubStore.record, name=unit.name, split=unit.split) for unit in units]
         splits = {}
         for split, known in totals.items():
-            alike = [record for record in records if record.split == split]
-            if len(alike) not in known:
-                known[len(alike)] = sum_records(alike)[split]
-            splits[split] = known[len(alike)]
+            of_split = [record for record in records if record.split == split]
+            if len(of_split) not in known:
+                known[len(of_split)] = sum_records(of_split)[split]
+            splits[split] = known[len(of_split)]
         segment = Segment(rows=entry_rows(records), totals=UnitTotals(num_units=len(units), splits=splits))
         write_segment(OUT, segment_name(units[0].name, units), segment)
 
 
 @contextlib.contextmanager
 def phase(name: str) -> Iterator[None]:
-    """Prints the time and memory of a phase."""
+    """Prints the time of a phase and the peak memory so far."""
     started_seconds = time.perf_counter()
     yield
     seconds = time.perf_counter() - started_seconds
@@ -227,13 +227,13 @@ def phase(name: str) -> Iterator[None]:
 
 
 def run(num_units: int, directory: Path) -> int:
-    """Runs the simulation; returns the process's peak memory in bytes."""
+    """Runs the simulation; returns the peak memory of the process in bytes."""
     fsspec.register_implementation("stub", StubStore, clobber=True)
     StubStore.directory = directory
     StubStore.shard, StubStore.record = stub_shard()
     StubStore.template = json.dumps({**StubStore.record.to_json(), "name": "NAME", "split": "SPLIT"})
     StubStore.done = bytearray(num_units)
-    num_files = num_units // SHARDS_OF_A_UNIT
+    num_files = num_units // SHARDS_PER_UNIT
     with phase(f"make {num_files:,} token units"):
         files = [
             CorpusFile(
@@ -245,7 +245,7 @@ def run(num_units: int, directory: Path) -> int:
         del files
     num_done = num_units * 9 // 10
     in_another_process(earlier_run, num_units, num_done)
-    with phase(f"read {num_units:,} annotation units, from segment"):
+    with phase(f"read {num_units:,} annotation units from a segment"):
         tokenized = read_tokenized_corpus(OUT, StubStore.token_units, FINGERPRINT)
     units = tokenized.units
     StubStore.done[:num_done] = b"\1" * num_done
@@ -258,7 +258,7 @@ def run(num_units: int, directory: Path) -> int:
         transform=lambda heartbeats, _: StubUnits(heartbeats),
         gather=lambda start, stop: gather_segments(OUT, units, start, stop),
     )
-    with phase("list, and finish the last tenth in waves"):
+    with phase("list units, finish the last 10 % in waves"):
         result = finish_stage(stage, RunnerSettings(), UnitLimits(out=OUT), 1, quiet=True)
     assert result.num_units == num_units - num_done, result
     with phase("check, gather and write the snapshot"):
@@ -267,17 +267,17 @@ def run(num_units: int, directory: Path) -> int:
     assert snapshot.total().num_shards == num_units
     assert snapshot.total().num_documents == snapshot.num_documents_in
     with phase("logitcask inspect"):
-        words = [sys.executable, "-m", "logitcask.schemas.cli", "inspect", str(directory)]
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "logitcask.schemas.cli", "inspect", str(directory)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return peak_bytes()
 
 
 def earlier_run(num_units: int, num_done: int) -> None:
-    """The run that was killed: it reads the annotation units from the token units' records, and leaves segments."""
-    with phase(f"read {num_units:,} annotation units, from records"):
+    """The killed run: reads the annotation units from the records of the token units, and leaves segments."""
+    with phase(f"read {num_units:,} annotation units from records"):
         units = read_tokenized_corpus(OUT, StubStore.token_units, FINGERPRINT).units
         assert len(units) == num_units
-    with phase(f"(the segments of {num_done:,} finished units)"):
+    with phase(f"write segments of {num_done:,} finished units"):
         leave_segments(units, num_done // BLOCK_UNITS)
 
 
@@ -292,6 +292,6 @@ def in_another_process(function: Callable[..., None], *arguments: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--units", type=int, default=1_000_000)
+    parser.add_argument("--units", type=int, default=1_000_000, help="number of annotation units")
     with tempfile.TemporaryDirectory() as temporary:
         run(parser.parse_args().units, Path(temporary))

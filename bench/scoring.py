@@ -1,6 +1,6 @@
-"""One pass of the teacher over windows, and several selections from the same logits.
+"""One forward pass of the teacher over windows, and several selections from the same logits.
 
-The product's scorer selects once; here every scheme must see the very same distributions.
+The scorer of the product selects once; here all schemes must select from the same distributions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,21 +16,21 @@ from logitcask.teacher.model.loading import load_model
 from logitcask.teacher.scoring.heads import DeviceTargets, select_heads
 from logitcask.teacher.scoring.projection import LinearHead, linear_head
 
-# Rows whose logits exist at a time: 128 of 262,144 ids are 134 MB in float32.
+# Number of rows with logits in memory at a time: 128 rows of 262,144 ids are 134 MB in float32.
 ROW_CHUNK = 128
 
 
 class Teacher:
-    """A causal model in float32 whose logits are one matrix product of its hidden states."""
+    """A causal model in float32 that computes logits from hidden states with one matrix product."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         head = linear_head(model)
-        assert head is not None, "the bench's teachers project hidden states by one matrix"
+        assert head is not None, "the teacher must compute logits from hidden states with one matrix product"
         self.head: LinearHead = head
 
     def hidden(self, window: Windows) -> torch.Tensor:
-        """Hidden states of the rows of one window, float32 [S, D]."""
+        """The hidden states of one window, float32 [S, D]."""
         token_1S, position_1S = (
             torch.from_numpy(x.astype(np.int64))[None] for x in (window.token, window.position_ids())
         )
@@ -44,7 +44,7 @@ class Teacher:
             return self.head.logits(hidden_TD, torch.empty(len(hidden_TD), self.head.vocab_size))
 
     def selections(self, window: Windows, hidden_SD: torch.Tensor, schemes: Sequence[Scheme]) -> list[DeviceTargets]:
-        """What each scheme keeps of the rows of one window."""
+        """The targets of each scheme for the rows of one window."""
         chunks = [list(self._chunk(window, hidden_SD, schemes, start)) for start in range(0, len(hidden_SD), ROW_CHUNK)]
         return [DeviceTargets.concatenate(blocks) for blocks in zip(*chunks, strict=True)]
 
@@ -56,10 +56,10 @@ class Teacher:
         next_ids_T = torch.from_numpy(window.next_token()[rows])
         for scheme in schemes:
             uniforms_TRN = torch.from_numpy(window_uniforms(window, scheme)[rows])
-            # Selecting uses its logits up.
+            # `select_heads` overwrites its logits.
             yield select_heads(logits_TV.clone(), scheme, next_ids_T, uniforms_TRN=uniforms_TRN)
 
 
 def load_teacher(reference: str) -> Teacher:
-    """A teacher on the CPU, by what `--teacher` takes."""
+    """Loads the teacher that `--teacher` names on the CPU."""
     return Teacher(load_model(reference, "float32", "cpu"))

@@ -1,4 +1,4 @@
-"""The formats that the bench compares with keep what they claim to keep."""
+"""The other formats of the bench decode to the targets that were encoded, within their precision."""
 
 import importlib.util
 import sys
@@ -26,7 +26,7 @@ def rivals() -> ModuleType:
 
 @pytest.fixture
 def targets() -> Targets:
-    """30 rows of 40 entries that hold nine tenths of the mass."""
+    """30 rows of 40 entries with 90 % of the mass."""
     rng = np.random.default_rng(4)
     masses = 0.9 * rng.dirichlet(np.ones(K), 30)
     ids = np.sort(np.stack([rng.choice(VOCAB_SIZE, K, replace=False) for _ in range(30)]), axis=1)
@@ -41,7 +41,7 @@ def targets() -> Targets:
 
 
 def round_trip(encoding, targets: Targets) -> tuple[np.ndarray, np.ndarray, int]:
-    """Ids and log-probabilities [T, K] by rising id, and bytes."""
+    """Ids and log-probabilities [T, K] by ascending id, and the number of bytes."""
     data = encoding.encode(np.arange(30, dtype=np.int32), targets)
     decoded = encoding.decode(data)
     assert np.array_equal(decoded.offsets, targets.head_offsets)
@@ -66,19 +66,19 @@ def test_plain_parquet_keeps_float32(rivals, targets):
     check(rivals.PlainParquet(dtype=np.float32), targets, 0)
 
 
-def test_packed_halves_are_good_to_a_half(rivals, targets):
-    check(rivals.PackedHalf(k=K), targets, 8e-3)
-    assert round_trip(rivals.PackedHalf(k=K), targets)[2] == 30 * (2 * K + K // 8 + 2 * K + 4)
+def test_packed_fp16_is_exact_to_half_precision(rivals, targets):
+    check(rivals.PackedFp16(k=K), targets, 8e-3)
+    assert round_trip(rivals.PackedFp16(k=K), targets)[2] == 30 * (2 * K + K // 8 + 2 * K + 4)
 
 
-def test_a_polynomial_of_as_many_terms_as_values_is_exact(rivals, targets):
-    """What remains is the rounding of the exact entries to bfloat16."""
+def test_a_polynomial_with_one_term_per_value_is_exact(rivals, targets):
+    """The only error is the rounding of the exact entries to bfloat16."""
     encoding = rivals.Polynomial(k=K, exact_k=K - 3, terms=(0, 1, "sqrt"), vocab_size=VOCAB_SIZE)
     check(encoding, targets, 0.02)
 
 
-def test_the_presets_have_the_size_that_their_readme_states(rivals):
-    """About 300 and 114 bytes a token at 16-bit ids."""
+def test_presets_have_the_size_stated_in_the_distillkit_readme(rivals):
+    """About 300 and 114 bytes per token with 16-bit ids."""
     for preset, stated in zip(rivals.distillkit_presets(1 << 16).values(), (300, 114), strict=True):
         size = 2 * preset.k + 2 * preset.exact_k + 4 * len(preset.terms)
         assert size == pytest.approx(stated, rel=0.05)
