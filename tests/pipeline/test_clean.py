@@ -1,4 +1,4 @@
-"""Cleaning: what killed runs leave behind goes, what anything refers to stays, and nobody's work is disturbed."""
+"""Cleaning: removes leftovers of killed runs, keeps every file that is needed, and refuses during a run."""
 
 import os
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def commit(out: Path, kind: Any, name: str) -> UnitRecord:
 
 
 def tokenize(out: Path, number: int) -> AnnotationUnit:
-    """A finished token unit of one shard; returns the unit that annotates it."""
+    """Finishes a token unit of one shard; returns the unit that annotates it."""
     tokens = token_shard(commit(out, "tokens", f"{number:06d}-0000-abc"))
     unit = TokenUnitRecord(name=f"{number:06d}-abc", num_documents=1, rejected={}, shards=(tokens,))
     storage.create_json(storage.join(str(out), token_unit_record_path(unit.name)), unit.to_json())
@@ -85,7 +85,7 @@ def tokenize(out: Path, number: int) -> AnnotationUnit:
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """A dataset whose first unit is in a snapshot, whose second is done since, and whose third is only tokenised."""
+    """A dataset whose first unit is in a snapshot, whose second was finished since, and whose third is tokenized."""
     write_configuration(str(tmp_path), identity=IDENTITY, environment={})
     units = [tokenize(tmp_path, number) for number in range(3)]
     first = commit(tmp_path, "targets", units[0].name)
@@ -108,7 +108,7 @@ def clean(out: Path, **options: Any) -> dict[str, str]:
     return {removal.path: removal.what for removal in removals}
 
 
-def test_nothing_is_removed_that_a_snapshot_or_a_run_that_goes_on_needs(out: Path) -> None:
+def test_files_that_a_snapshot_or_a_resumed_run_needs_are_kept(out: Path) -> None:
     age(out)
     before = files(out)
     assert clean(out) == {}
@@ -116,7 +116,7 @@ def test_nothing_is_removed_that_a_snapshot_or_a_run_that_goes_on_needs(out: Pat
 
 
 def litter(out: Path, leave_lease: Callable[..., None]) -> dict[str, str]:
-    """Everything that killed runs may leave, and what it is called."""
+    """Adds every kind of leftover of killed runs; returns their kinds by path."""
     (out / "targets/train/.tmp-abc").write_bytes(b"half")
     commit(out, "tokens", "000009-0000-abc")
     commit(out, "targets", "000000-0000-of-another-teacher")
@@ -133,7 +133,7 @@ def litter(out: Path, leave_lease: Callable[..., None]) -> dict[str, str]:
     }
 
 
-def test_what_killed_runs_left_is_removed_and_nothing_else(out: Path, leave_lease: Callable[..., None]) -> None:
+def test_only_leftovers_of_killed_runs_are_removed(out: Path, leave_lease: Callable[..., None]) -> None:
     before = files(out)
     left = litter(out, leave_lease)
     leave_lease("000002-0000-unfinished", "elsewhere:1:1")
@@ -144,25 +144,25 @@ def test_what_killed_runs_left_is_removed_and_nothing_else(out: Path, leave_leas
     assert files(out) == before | {"attempts/000002-0000-unfinished~00000000.json"}
 
 
-def test_young_files_stay(out: Path, leave_lease: Callable[..., None]) -> None:
+def test_recent_files_are_kept(out: Path, leave_lease: Callable[..., None]) -> None:
     litter(out, leave_lease)
     assert clean(out) == {}
 
 
-def test_a_running_job_is_not_disturbed(out: Path, leave_lease: Callable[..., None]) -> None:
+def test_cleaning_is_refused_during_a_run(out: Path, leave_lease: Callable[..., None]) -> None:
     leave_lease("000002-abc", this_process())
     with pytest.raises(RunIsActiveError, match="has worked on unit 000002-abc"):
         clean(out)
 
 
-def test_what_is_no_dataset_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / ".tmp-of-somebody").write_bytes(b"x")
+def test_a_directory_that_is_not_a_dataset_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-of-another").write_bytes(b"x")
     with pytest.raises(ForeignOutputError, match="not a dataset"):
         clean(tmp_path)
-    assert files(tmp_path) == {".tmp-of-somebody"}
+    assert files(tmp_path) == {".tmp-of-another"}
 
 
-def test_the_command_says_what_and_how_much(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_lists_files_and_totals(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (out / "tokens/.tmp-x").write_bytes(b"12345")
     age(out)
     assert Clean(out=str(out), dry_run=True).run() == 0

@@ -1,4 +1,4 @@
-"""The command line of the job: light to import, truthful in its summary, and every option documented."""
+"""The command line of the job: imports, options, exit statuses and the summary."""
 
 import dataclasses
 import subprocess
@@ -24,7 +24,7 @@ def test_importing_the_command_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
-def test_flags_mirror_the_configuration() -> None:
+def test_flags_set_the_fields_of_the_configuration() -> None:
     words = [*WORDS, "more", "--head", "topk", "--k", "64", "--no-entropy", "--shard-tokens", "4096", "--held-out", "0"]
     parsed = parse_command(Annotate, "annotate", ["extra", *words[:1], *words[1:5], *words[6:]])
     assert isinstance(parsed, AnnotateConfig)
@@ -104,7 +104,7 @@ def result(**changes: object) -> JobResult:
     return JobResult(**{**settings, **changes})  # pyright: ignore[reportArgumentType]
 
 
-def test_the_summary_says_what_was_done_and_what_comes_next() -> None:
+def test_the_summary_lists_results_and_the_next_command() -> None:
     assert summary(result()).splitlines() == [
         "documents  12 in, 10 annotated, 2 rejected (empty 1, malformed_json 1)",
         "tokens     3,100, including 100 held out",
@@ -116,7 +116,7 @@ def test_the_summary_says_what_was_done_and_what_comes_next() -> None:
     ]
 
 
-def test_the_summary_tells_of_a_split_that_nothing_fell_into() -> None:
+def test_the_summary_notes_an_empty_held_out_split() -> None:
     snapshot = result().snapshot
     only = {"train": snapshot.splits["train"]}
     wanted = dataclasses.replace(snapshot, splits=only, identity=Identity(held_out=0.01))
@@ -125,7 +125,7 @@ def test_the_summary_tells_of_a_split_that_nothing_fell_into() -> None:
     assert "note" not in summary(result(snapshot=unwanted))
 
 
-def test_the_summary_of_a_finished_job_says_that_nothing_was_done() -> None:
+def test_the_summary_of_a_finished_job_says_nothing_was_to_do() -> None:
     assert "nothing to do: the dataset is already finished" in summary(result(num_units=0))
 
 

@@ -1,4 +1,4 @@
-"""What `auto` comes to, from settings and corpus alone."""
+"""The resolution of `auto` from the settings and the corpus."""
 
 import shutil
 from pathlib import Path
@@ -37,26 +37,26 @@ def kernel(vocab_size: int, corpus_bytes: int, **begun: Any) -> str:
 
 
 @pytest.mark.parametrize(("vocab_size", "rows"), [(262_144, 512), (49_152, 1024), (1000, 1024), (10_000_000, 8)])
-def test_a_chunk_of_logits_takes_half_a_gigabyte_at_most(vocab_size: int, rows: int) -> None:
+def test_a_chunk_of_logits_takes_at_most_half_a_gibibyte(vocab_size: int, rows: int) -> None:
     assert projection(vocab_size)["row_chunk"] == rows
     assert rows * vocab_size * 4 <= 1 << 29
 
 
-def test_a_dataset_goes_on_with_the_chunks_it_was_begun_with() -> None:
+def test_a_resumed_dataset_keeps_its_chunk_size() -> None:
     assert projection(262_144, row_chunk=256)["row_chunk"] == 256
 
 
-def test_small_corpora_and_small_vocabularies_do_not_pay_for_compiling() -> None:
+def test_small_corpora_and_small_vocabularies_are_not_compiled() -> None:
     assert kernel(262_144, 10_000) == "plain"
     assert kernel(1000, LARGE_BYTES) == "plain"
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-def test_large_ones_do() -> None:
+def test_large_corpora_with_large_vocabularies_are_compiled() -> None:
     assert kernel(262_144, LARGE_BYTES) == "compiled"
 
 
-def test_a_dataset_goes_on_with_the_kernel_that_it_was_begun_with() -> None:
+def test_a_resumed_dataset_keeps_its_kernel() -> None:
     assert kernel(262_144, 10_000, kernel="compiled") == "compiled"
     assert kernel(262_144, LARGE_BYTES, kernel="plain") == "plain"
 

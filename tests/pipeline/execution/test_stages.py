@@ -1,4 +1,4 @@
-"""Finishing a stage: in waves, as often as it gets on, by what storage says and not the runner."""
+"""Finishing a stage: in waves, retried while units finish, by what storage has and not by what the runner reports."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ class Unit:
 
 
 class Cluster:
-    """An exact fake of a runner and its storage: `work` decides what becomes of each unit of a try."""
+    """An exact fake of a runner and its storage: `work` does each unit of an attempt."""
 
     def __init__(self, work: Callable[["Cluster", Unit], None]) -> None:
         self.stored: set[str] = set()
-        self.tries: list[list[str]] = []
+        self.attempts: list[list[str]] = []
         self._work = work
 
     def run_stage(self, units: Sequence[Unit], *_: Any, **__: Any) -> None:
-        self.tries.append([unit.name for unit in units])
+        self.attempts.append([unit.name for unit in units])
         for unit in units:
             self._work(self, unit)
 
@@ -63,81 +63,79 @@ def finish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Sta
     return start
 
 
-def test_units_are_submitted_in_waves_and_those_that_stand_not_at_all(finish: Any) -> None:
+def test_unfinished_units_are_submitted_in_waves(finish: Any) -> None:
     cluster = Cluster(lambda cluster, unit: cluster.stored.add(unit.name))
     cluster.stored = {"u1", "u2"}
     assert finish(cluster, 7, wave_units=2) == StageResult(num_units=5, size=50, quarantined={})
-    assert cluster.tries == [["u0", "u3"], ["u4", "u5"], ["u6"]]
+    assert cluster.attempts == [["u0", "u3"], ["u4", "u5"], ["u6"]]
     assert finish(cluster, 7).num_units == 0
-    assert len(cluster.tries) == 3
+    assert len(cluster.attempts) == 3
 
 
-def test_a_job_that_gets_on_is_tried_for_ever_and_one_that_does_not_so_many_times(finish: Any) -> None:
-    def one_a_try(cluster: Cluster, unit: Unit) -> None:
-        if cluster.stored.isdisjoint(cluster.tries[-1]) and unit.name != "u5":
+def test_attempts_are_counted_only_while_no_unit_finishes(finish: Any) -> None:
+    def one_per_attempt(cluster: Cluster, unit: Unit) -> None:
+        if cluster.stored.isdisjoint(cluster.attempts[-1]) and unit.name != "u5":
             cluster.stored.add(unit.name)
             return
         raise ConnectionError("lost")
 
-    cluster = Cluster(one_a_try)
+    cluster = Cluster(one_per_attempt)
     with pytest.raises(UnitFailedError, match=r"lost.*run the same command again"):
         finish(cluster, 6)
     assert cluster.stored == {f"u{index}" for index in range(5)}
-    # Five tries that finished one each; the fifth and the two after it left u5 alone.
-    assert cluster.tries[-3:] == [["u4", "u5"], ["u5"], ["u5"]]
+    # Five attempts finished one unit each; the fifth and the two after it failed at u5.
+    assert cluster.attempts[-3:] == [["u4", "u5"], ["u5"], ["u5"]]
 
 
-def test_bad_data_is_not_tried_again(finish: Any) -> None:
+def test_bad_data_is_not_retried(finish: Any) -> None:
     def corrupt(cluster: Cluster, unit: Unit) -> None:
         raise CorruptShardError("a.parquet: torn")
 
     cluster = Cluster(corrupt)
     with pytest.raises(CorruptShardError, match="torn"):
         finish(cluster, 2)
-    assert len(cluster.tries) == 1
+    assert len(cluster.attempts) == 1
 
 
-def test_storage_is_believed_and_not_the_runner(finish: Any) -> None:
+def test_units_missing_in_storage_fail_a_run_that_reports_success(finish: Any) -> None:
     cluster = Cluster(lambda cluster, unit: cluster.stored.add(unit.name) if unit.name != "u1" else None)
     with pytest.raises(UnitFailedError, match="the runner reported success, but 1 of 3 units are not in storage"):
         finish(cluster, 3, attempts=2)
 
 
-def test_a_unit_of_which_workers_died_is_set_aside_and_the_rest_is_finished(finish: Any, leave_lease: Any) -> None:
+def test_a_unit_that_kills_workers_is_quarantined_and_the_rest_is_finished(finish: Any, leave_lease: Any) -> None:
     def deadly(cluster: Cluster, unit: Unit) -> None:
         if unit.name == "u1":
-            leave_lease("u1", f"elsewhere:{len(cluster.tries)}:1", len(cluster.tries))
+            leave_lease("u1", f"elsewhere:{len(cluster.attempts)}:1", len(cluster.attempts))
             raise ChildProcessError("return code -9")
         cluster.stored.add(unit.name)
 
     cluster = Cluster(deadly)
     result = finish(cluster, 4)
-    assert cluster.tries == [["u0", "u1", "u2", "u3"], ["u1", "u2", "u3"], ["u2", "u3"]]
+    assert cluster.attempts == [["u0", "u1", "u2", "u3"], ["u1", "u2", "u3"], ["u2", "u3"]]
     assert {unit: len(leases) for unit, leases in result.quarantined.items()} == {"u1": 2}
     assert finish(cluster, 4).quarantined.keys() == {"u1"}
-    assert len(cluster.tries) == 3
+    assert len(cluster.attempts) == 3
 
 
-def test_where_every_unit_dies_the_machine_is_to_blame_and_the_job_fails(finish: Any, leave_lease: Any) -> None:
+def test_if_every_unit_kills_its_worker_the_job_fails(finish: Any, leave_lease: Any) -> None:
     def deadly(cluster: Cluster, unit: Unit) -> None:
-        leave_lease(unit.name, f"elsewhere:{len(cluster.tries)}:1", len(cluster.tries))
+        leave_lease(unit.name, f"elsewhere:{len(cluster.attempts)}:1", len(cluster.attempts))
         raise ChildProcessError("return code -9")
 
     cluster = Cluster(deadly)
     with pytest.raises(UnitFailedError, match="return code -9"):
         finish(cluster, 9)
-    assert len(cluster.tries) == 3
+    assert len(cluster.attempts) == 3
 
 
-def test_progress_counts_what_stands_once_however_often_it_was_tried(
-    finish: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_counts_each_unit_once_despite_retries(finish: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[int] = []
     monkeypatch.setattr(stages.ProgressDisplay, "update", lambda self, done, _share=None: shown.append(done))
 
     def halting(cluster: Cluster, unit: Unit) -> None:
         cluster.heartbeats.advance(10)
-        if len(cluster.tries) == 1 and unit.name == "u1":
+        if len(cluster.attempts) == 1 and unit.name == "u1":
             raise ConnectionError("lost")
         cluster.stored.add(unit.name)
 

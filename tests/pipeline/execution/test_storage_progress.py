@@ -1,4 +1,4 @@
-"""Progress by listing: whole finished units, asked seldom, and never a reason to fail."""
+"""Progress from storage: whole finished units, listed rarely, and never a reason to fail."""
 
 from types import SimpleNamespace
 
@@ -9,7 +9,7 @@ UNITS = [SimpleNamespace(name=name, size=size) for name, size in (("a", 10), ("b
 
 
 class Store:
-    """What is finished, how long a listing takes, and how often it was asked."""
+    """A fake store: what is finished, how long a listing takes, and how many there were."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -31,13 +31,13 @@ class Store:
 def test_finished_units_count_by_their_size() -> None:
     store = Store()
     progress = store.progress()
-    store.names = {"a", "c", "somebody else's"}
+    store.names = {"a", "c", "of another job"}
     assert progress.done() == 0
     store.now = 31
     assert progress.done() == 11
 
 
-def test_storage_is_asked_twice_a_minute_and_less_where_it_is_slow() -> None:
+def test_storage_is_listed_twice_a_minute_and_less_often_if_slow() -> None:
     store = Store()
     progress = store.progress()
     for second in range(100):
@@ -52,7 +52,7 @@ def test_storage_is_asked_twice_a_minute_and_less_where_it_is_slow() -> None:
     assert store.num_listings == 4
 
 
-def test_a_store_that_fails_leaves_the_last_count() -> None:
+def test_a_failing_store_keeps_the_last_count() -> None:
     store = Store()
     progress = store.progress()
     store.names, store.now = {"b"}, 31

@@ -1,4 +1,4 @@
-"""Progress for machines: lines that parse, gauges that can be scraped, and nothing left behind."""
+"""Machine-readable progress: lines of JSON, and gauges that are served only while the job runs."""
 
 import json
 import socket
@@ -40,7 +40,7 @@ def scrape(port: int) -> str:
         return answer.read().decode()
 
 
-def test_the_first_and_last_reading_of_each_stage_are_written_however_long_the_interval(tmp_path: Path) -> None:
+def test_the_first_and_last_reading_of_each_stage_are_always_written(tmp_path: Path) -> None:
     path = tmp_path / "beats"
     with heartbeat_lines(str(path), 3600) as listen:
         for one in (reading(0, "tokenize"), reading(50, "tokenize"), reading(100, "tokenize")):
@@ -55,7 +55,7 @@ def test_the_first_and_last_reading_of_each_stage_are_written_however_long_the_i
     ]
 
 
-def test_a_line_has_all_figures(tmp_path: Path) -> None:
+def test_a_line_contains_all_figures(tmp_path: Path) -> None:
     path = tmp_path / "beats"
     with heartbeat_lines(str(path), 1e-9) as listen:
         listen(reading(20))
@@ -72,7 +72,7 @@ def test_a_line_has_all_figures(tmp_path: Path) -> None:
     }
 
 
-def test_lines_are_appended_as_they_come(tmp_path: Path) -> None:
+def test_lines_are_appended_immediately(tmp_path: Path) -> None:
     path = tmp_path / "beats"
     path.write_text("{}\n")
     with heartbeat_lines(str(path), 1e-9) as listen:
@@ -80,7 +80,7 @@ def test_lines_are_appended_as_they_come(tmp_path: Path) -> None:
         assert len(lines(path)) == 2
 
 
-def test_gauges_are_served_while_the_job_runs_and_no_longer() -> None:
+def test_gauges_are_served_only_while_the_job_runs() -> None:
     port = free_port()
     with prometheus_gauges(str(port)) as listen:
         listen(reading(0, forward_share=None))
@@ -95,12 +95,12 @@ def test_gauges_are_served_while_the_job_runs_and_no_longer() -> None:
 
 
 @pytest.mark.parametrize("address", ["", "0", "99999", "http", "127.0.0.1:x"])
-def test_what_is_no_address_is_bad_usage(address: str) -> None:
+def test_an_invalid_address_is_bad_usage(address: str) -> None:
     with pytest.raises(UsageError, match="PORT or HOST:PORT"), prometheus_gauges(address):
         pass
 
 
-def test_a_port_that_is_taken_is_bad_usage() -> None:
+def test_an_occupied_port_is_bad_usage() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -114,9 +114,9 @@ def test_a_file_that_cannot_be_written_is_bad_usage(tmp_path: Path) -> None:
         pass
 
 
-def test_listeners_hear_what_the_display_is_told_also_where_nothing_is_shown() -> None:
-    heard: list[Reading] = []
-    with progress_display("annotate", "tokens", 10, quiet=True, listeners=[heard.append]) as display:
+def test_listeners_get_readings_also_in_quiet_mode() -> None:
+    received: list[Reading] = []
+    with progress_display("annotate", "tokens", 10, quiet=True, listeners=[received.append]) as display:
         display.update(5, 0.8)
         display.update(10)
-    assert [(one.done, one.forward_share) for one in heard] == [(5, 0.8), (10, 0.8)]
+    assert [(one.done, one.forward_share) for one in received] == [(5, 0.8), (10, 0.8)]

@@ -1,4 +1,4 @@
-"""The annotation stage's counters in Beam, and the same progress as lines of JSON."""
+"""Beam's counters of the annotation stage, and the same progress as lines of JSON."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, tiny_teacher: Path, english
     )
 
 
-def test_counters_and_lines_say_what_was_annotated(
+def test_counters_and_lines_count_the_annotated_units(
     config: AnnotateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = []

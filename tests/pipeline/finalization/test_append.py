@@ -1,4 +1,4 @@
-"""`annotate --append`: new corpus beside the old one, which stays as it is."""
+"""`annotate --append`: adds a corpus and leaves the old snapshot unchanged."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ settings = partial(small_job.settings, corpus_license="PSF-2.0")
 
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory: pytest.TempPathFactory, english: str) -> tuple[Path, Path]:
-    """An old corpus and a new one of eight documents each; file names and ids are the same."""
+    """An old and a new corpus of eight documents each, with the same file names and ids."""
     found = []
     for number, name in enumerate(("old", "new")):
         directory = tmp_path_factory.mktemp(name)
@@ -69,7 +69,7 @@ def files(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
-def test_a_new_snapshot_is_the_old_one_and_what_the_new_corpus_alone_would_be(
+def test_the_new_snapshot_adds_the_annotation_of_the_new_corpus_alone(
     out: Path, more: AnnotateConfig, corpora: tuple[Path, Path], tiny_teacher: Path, tmp_path: Path
 ) -> None:
     old, before = load_snapshot(str(out)), files(out)
@@ -92,9 +92,7 @@ def test_a_new_snapshot_is_the_old_one_and_what_the_new_corpus_alone_would_be(
     assert all(after[path] == data for path, data in before.items())
 
 
-def test_again_it_does_nothing_and_neither_does_the_first_command(
-    out: Path, more: AnnotateConfig, corpora: tuple[Path, Path]
-) -> None:
+def test_repeating_either_command_does_nothing(out: Path, more: AnnotateConfig, corpora: tuple[Path, Path]) -> None:
     first = annotate(more, quiet=True)
     before = files(out)
     again = annotate(more, quiet=True)
@@ -105,7 +103,7 @@ def test_again_it_does_nothing_and_neither_does_the_first_command(
 
 
 @pytest.mark.slow
-def test_cut_short_it_leaves_the_old_snapshot_and_is_finished_by_the_same_command(
+def test_an_interrupted_append_keeps_the_old_snapshot_and_resumes(
     out: Path, more: AnnotateConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = load_snapshot(str(out))
@@ -138,7 +136,7 @@ def _document(snapshot: Snapshot) -> str:
 
 
 @pytest.mark.slow
-def test_what_was_forgotten_does_not_come_back(out: Path, more: AnnotateConfig, corpora: tuple[Path, Path]) -> None:
+def test_forgotten_documents_do_not_come_back(out: Path, more: AnnotateConfig, corpora: tuple[Path, Path]) -> None:
     forgotten = _document(load_snapshot(str(out)))
     forget_documents(str(out), [forgotten])
     compact(str(out))
@@ -146,7 +144,7 @@ def test_what_was_forgotten_does_not_come_back(out: Path, more: AnnotateConfig, 
     assert annotate(command, quiet=True).snapshot == load_snapshot(str(out))
     assert annotate(dataclasses.replace(command, append=True), quiet=True).num_units == 0
     assert snapshot_numbers(str(out)) == [3]
-    # The new corpus has a document of that id too, which nobody has asked to forget.
+    # The new corpus has another document with that id, which was not forgotten.
     both = annotate(more, quiet=True).snapshot
     ids = [part.id for entry in both.shards() for part in _parts(both, entry)]
     assert ids.count(forgotten) == 1
@@ -165,7 +163,7 @@ def _parts(snapshot: Snapshot, entry: ShardEntry) -> list:
         ({"temperatures": (2.0,)}, "temperatures: None in the output"),
     ],
 )
-def test_other_settings_are_refused_by_what_differs(
+def test_other_settings_are_refused_naming_the_difference(
     out: Path, more: AnnotateConfig, changes: dict[str, Any], named: str
 ) -> None:
     before = files(out)
@@ -182,7 +180,7 @@ def test_another_teacher_is_refused(out: Path, more: AnnotateConfig, tmp_path: P
         annotate(dataclasses.replace(more, teacher=str(other)), quiet=True)
 
 
-def test_there_must_be_something_to_append_to(more: AnnotateConfig, tmp_path: Path) -> None:
+def test_an_append_requires_a_dataset(more: AnnotateConfig, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no dataset to append to"):
         annotate(dataclasses.replace(more, out=str(tmp_path / "nowhere")), quiet=True)
     assert not (tmp_path / "nowhere").exists()

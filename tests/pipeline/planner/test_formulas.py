@@ -1,22 +1,14 @@
-"""The published and measured figures of Gemma 2 and of a 2-trillion-token job come out of the formulas."""
+"""The formulas reproduce published and measured figures of Gemma 2 and of a 2-trillion-token job."""
 
 import pytest
 
 from logitcask.pipeline.planner import formulas
-from logitcask.pipeline.planner.model_shapes import KNOWN, ModelShape, find_shape, shape_of_config
-from logitcask.schemas.errors import UsageError
+from logitcask.pipeline.planner.model_shapes import KNOWN
 from logitcask.schemas.format.scheme import ThresholdSamplingScheme, ThresholdScheme
 from logitcask.schemas.stats.expected_bytes import bytes_per_token, training_bytes_per_token
 
 TOKENS = 2e12
 SMALL, MEDIUM, LARGE = (KNOWN[f"google/gemma-2-{size}"] for size in ("2b", "9b", "27b"))
-
-
-@pytest.mark.parametrize(
-    ("shape", "parameters"), [(SMALL, 2_024_517_888), (MEDIUM, 8_324_201_984), (LARGE, 26_047_480_320)]
-)
-def test_non_embedding_parameters_are_those_of_the_report(shape, parameters):
-    assert shape.non_embedding_parameters == parameters
 
 
 @pytest.mark.parametrize(
@@ -72,37 +64,3 @@ def test_caching_breaks_even_exactly_where_both_cost_the_same():
     passes = formulas.passes_to_break_even(100.0, 30.0, 20.0)
     assert 100 + 30 + passes * 20 == pytest.approx(passes * 100)
     assert formulas.passes_to_break_even(10.0, 1.0, 10.0) == float("inf")
-
-
-def test_the_shape_of_a_config_is_that_of_the_known_model():
-    config = {
-        "model_type": "gemma2",
-        "num_hidden_layers": 26,
-        "hidden_size": 2304,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "intermediate_size": 9216,
-        "vocab_size": 256_000,
-        "sliding_window": 4096,
-        "layer_types": ["sliding_attention", "full_attention"] * 13,
-    }
-    found = shape_of_config(config, SMALL.name)
-    assert found == SMALL
-
-
-@pytest.mark.slow
-def test_parameters_of_a_tiny_model_are_counted_right(tiny_teacher):
-    from transformers import AutoModelForCausalLM
-
-    shape = find_shape(str(tiny_teacher))
-    assert isinstance(shape, ModelShape)
-    assert shape.parameters == sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tiny_teacher).parameters())
-
-
-def test_an_unknown_model_says_what_to_give(tmp_path):
-    with pytest.raises(UsageError, match="--parameters"):
-        find_shape("somebody/else")
-    (tmp_path / "config.json").write_text('{"hidden_size": 3}')
-    with pytest.raises(UsageError, match="num_hidden_layers"):
-        find_shape(str(tmp_path))

@@ -1,18 +1,17 @@
-"""Clusters of real processes: the bytes of a run on one machine, and a clear error where a worker is not as it must."""
+"""Clusters of real processes: the same bytes as a local run, and a clear error for an unsuitable worker."""
 
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import small_job
 from clusters import dask_address, dask_scheduler, dask_workers, job_service
+from small_job import command, shard_bytes
 
-from logitcask.pipeline.config import AnnotateConfig
-from logitcask.pipeline.job import annotate
 from logitcask.pipeline.runners.dask import ask_workers
 from logitcask.pipeline.runners.release import release
 from logitcask.schemas.dataset.record import read_record
@@ -21,7 +20,7 @@ from logitcask.schemas.maintenance.verify import verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")]
 
-# Python imports a module of this name at start: makes processes that do not have logitcask, whatever is installed.
+# Python imports a module of this name when it starts; it hides an installed logitcask.
 WITHOUT_LOGITCASK = """
 import sys
 
@@ -45,37 +44,20 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, english: str) -> Path:
 def local(corpus: Path, tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The shards of a run on this machine."""
     out = tmp_path_factory.mktemp("local") / "out"
-    annotate(AnnotateConfig(corpus=(str(corpus),), teacher=str(tiny_teacher), out=str(out), **SETTINGS), quiet=True)
-    return shards(out)
-
-
-SETTINGS = {
-    "window": 64,
-    "shard_tokens": 512,
-    "batch_tokens": 128,
-    "threads": 1,
-    "device": "cpu",
-    "held_out": 0.2,
-}
+    small_job.run(small_job.settings(corpus, tiny_teacher, out))
+    return shard_bytes(out)
 
 
 def run(corpus: Path, teacher: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """`logitcask annotate` with the settings of the local run."""
-    options = [word for name, value in SETTINGS.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    words = ("annotate", str(corpus), "--teacher", str(teacher), "--out", str(out), *options, *words)
-    program = f"from logitcask.schemas.cli import console; console({list(words)!r})"
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
-
-
-def shards(out: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.glob("t*/*/*.parquet"))}
+    return subprocess.run(command(corpus, teacher, out, *words), capture_output=True, text=True, timeout=200)
 
 
 def check_same(finished: subprocess.CompletedProcess[str], out: Path, local: dict[str, bytes]) -> None:
     assert finished.returncode == 0, finished.stderr
     assert "Traceback" not in finished.stderr
     assert "WARNING" not in finished.stderr
-    assert shards(out) == local
+    assert shard_bytes(out) == local
     assert load_snapshot(str(out)).complete
     assert verify(str(out)).faults == ()
     records = [read_record(str(path)) for path in out.glob("targets/*/*.json")]
@@ -84,13 +66,13 @@ def check_same(finished: subprocess.CompletedProcess[str], out: Path, local: dic
 
 
 def without_logitcask(directory: Path) -> str:
-    """A PYTHONPATH whose processes lack logitcask."""
+    """A PYTHONPATH whose processes cannot import logitcask."""
     (directory / "sitecustomize.py").write_text(WITHOUT_LOGITCASK)
     return str(directory)
 
 
 def another_release(directory: Path) -> str:
-    """A PYTHONPATH whose processes have a logitcask of another version."""
+    """A PYTHONPATH whose processes have another version of logitcask."""
     information = directory / "logitcask-0.0.1.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: logitcask\nVersion: 0.0.1\n")
@@ -99,7 +81,7 @@ def another_release(directory: Path) -> str:
 
 @pytest.fixture(scope="module")
 def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """A scheduler and two workers; what leads to it."""
+    """The options of a scheduler with two workers."""
     pytest.importorskip("distributed")
     directory = tmp_path_factory.mktemp("dask")
     with ExitStack() as stack:
@@ -132,7 +114,7 @@ def test_a_dask_cluster_writes_the_bytes_of_a_local_run(
         (another_release, "has logitcask '0.0.1+"),
     ],
 )
-def test_a_dask_worker_with_another_logitcask_or_none_is_named_and_nothing_is_annotated(
+def test_an_unsuitable_dask_worker_is_named_and_nothing_is_annotated(
     corpus: Path,
     tiny_teacher: Path,
     tmp_path: Path,
@@ -151,14 +133,14 @@ def test_a_dask_worker_with_another_logitcask_or_none_is_named_and_nothing_is_an
     assert found in finished.stderr
     assert "install the same wheel on all workers" in finished.stderr
     assert "Traceback" not in finished.stderr
-    assert not shards(tmp_path / "out")
+    assert not shard_bytes(tmp_path / "out")
 
 
 def portable_words(settings: dict[str, str]) -> list[str]:
     return [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 
-def test_a_job_service_writes_the_bytes_of_a_local_run_and_names_what_failed(
+def test_a_job_service_writes_the_bytes_of_a_local_run_and_names_errors(
     corpus: Path, tiny_teacher: Path, local: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -176,7 +158,7 @@ def test_a_job_service_writes_the_bytes_of_a_local_run_and_names_what_failed(
     assert "Traceback" not in failed.stderr
 
 
-def test_workers_of_a_pool_that_lack_logitcask_are_told_of(corpus: Path, tiny_teacher: Path, tmp_path: Path) -> None:
+def test_pool_workers_without_logitcask_are_reported(corpus: Path, tiny_teacher: Path, tmp_path: Path) -> None:
     with job_service(tmp_path, PYTHONPATH=without_logitcask(tmp_path)) as settings:
         failed = run(corpus, tiny_teacher, tmp_path / "out", *portable_words(settings))
     assert failed.returncode == 1

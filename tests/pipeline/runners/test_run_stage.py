@@ -1,26 +1,26 @@
-"""Runners with real processes: the same bytes however many workers there are, and nothing lost when one is killed."""
+"""The local runner with real processes: the same bytes with any number of workers, also after one is killed."""
 
 import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from clusters import group_members, wait_for
+from small_job import command, shard_bytes
 
 from logitcask.schemas.dataset.snapshot import load_snapshot
 from logitcask.schemas.maintenance.verify import verify
 
 pytestmark = pytest.mark.slow
 
-# Python imports a module of this name at start: a way into worker processes that needs no hook in the product.
+# Python imports a module of this name when it starts, which changes worker processes without a hook in the product.
 SABOTAGE = """
 import os, signal, time
-from logitcask.pipeline.annotation import annotate_unit as annotating
+from logitcask.pipeline.annotation import annotate_unit
 
-encode, advance = annotating.encode_unit, annotating.Heartbeats.advance
+encode, advance = annotate_unit.encode_unit, annotate_unit.Heartbeats.advance
 
 def encode_unit(*arguments):
     try:
@@ -34,9 +34,9 @@ def slow_advance(self, amount):
     advance(self, amount)
 
 if "KILL_ONCE" in os.environ:
-    annotating.encode_unit = encode_unit
+    annotate_unit.encode_unit = encode_unit
 if "SLOW_SECONDS" in os.environ:
-    annotating.Heartbeats.advance = slow_advance
+    annotate_unit.Heartbeats.advance = slow_advance
 """
 
 
@@ -56,25 +56,14 @@ def undisturbed(corpus: Path, tiny_teacher: Path, tmp_path_factory: pytest.TempP
     return out
 
 
-def command(corpus: Path, teacher: Path, out: Path, *more: str) -> list[str]:
-    words = ["annotate", str(corpus), "--teacher", str(teacher), "--out", str(out)]
-    words += ["--window", "64", "--shard-tokens", "512", "--batch-tokens", "128", "--threads", "1", "--device", "cpu"]
-    words += ["--held-out", "0.2", *more]
-    return [sys.executable, "-c", f"from logitcask.schemas.cli import console; console({words!r})"]
-
-
 def sabotage(directory: Path, **switches: str) -> dict[str, str]:
-    """An environment whose Python processes misbehave as the switches say."""
+    """An environment whose Python processes fail as the switches say."""
     (directory / "sitecustomize.py").write_text(SABOTAGE)
     return {**os.environ, "PYTHONPATH": str(directory), **switches}
 
 
-def shards(out: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.glob("t*/*/*.parquet"))}
-
-
 def check_undisturbed(out: Path, undisturbed: Path) -> None:
-    assert shards(out) == shards(undisturbed)
+    assert shard_bytes(out) == shard_bytes(undisturbed)
     assert load_snapshot(str(out)).complete
     assert verify(str(out)).faults == ()
     assert not list(out.rglob(".tmp-*"))
@@ -93,7 +82,7 @@ def test_two_workers_write_the_same_bytes_as_one(
     check_undisturbed(out, undisturbed)
 
 
-def test_a_killed_worker_fails_the_job_at_once_and_a_second_run_finishes_it(
+def test_a_killed_worker_fails_the_job_and_a_second_run_finishes_it(
     corpus: Path, tiny_teacher: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -110,7 +99,7 @@ def test_a_killed_worker_fails_the_job_at_once_and_a_second_run_finishes_it(
     check_undisturbed(out, undisturbed)
 
 
-def test_a_killed_worker_is_made_good_by_a_second_attempt(
+def test_a_second_attempt_finishes_the_unit_of_a_killed_worker(
     corpus: Path, tiny_teacher: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -126,9 +115,9 @@ def test_a_killed_worker_is_made_good_by_a_second_attempt(
     check_undisturbed(out, undisturbed)
 
 
-@pytest.mark.parametrize(("asked", "workers"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
-def test_a_signal_leaves_an_output_that_can_be_gone_on_with_and_no_process(
-    corpus: Path, tiny_teacher: Path, undisturbed: Path, tmp_path: Path, asked: signal.Signals, workers: str
+@pytest.mark.parametrize(("stop", "workers"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
+def test_a_signal_ends_all_processes_and_the_job_can_be_resumed(
+    corpus: Path, tiny_teacher: Path, undisturbed: Path, tmp_path: Path, stop: signal.Signals, workers: str
 ) -> None:
     out = tmp_path / "out"
     words = command(corpus, tiny_teacher, out, "--workers", workers)
@@ -139,11 +128,11 @@ def test_a_signal_leaves_an_output_that_can_be_gone_on_with_and_no_process(
         text=True,
         env=environment,
         start_new_session=True,
-        # Whoever started the tests in the background had Ctrl-C ignored, and that is inherited.
+        # A shell that runs the tests in the background ignores Ctrl-C, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for(lambda: list(out.glob("targets/*/*.json")))
-    process.send_signal(asked)
+    process.send_signal(stop)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert "stopping after the current batch" in stderr
@@ -152,16 +141,3 @@ def test_a_signal_leaves_an_output_that_can_be_gone_on_with_and_no_process(
     assert len(list(out.glob("targets/*/*.json"))) < len(list(undisturbed.glob("targets/*/*.json")))
     assert subprocess.run(words, capture_output=True, timeout=200).returncode == 0
     check_undisturbed(out, undisturbed)
-
-
-def group_members(group: int) -> list[str]:
-    listed = subprocess.run(["ps", "-o", "pid=,stat=", "-g", str(group)], capture_output=True, text=True).stdout
-    return [line for line in listed.splitlines() if " Z" not in line]
-
-
-def wait_for(condition: object, limit_seconds: float = 90.0) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + limit_seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)

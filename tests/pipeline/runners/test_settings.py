@@ -1,4 +1,4 @@
-"""What cannot be meant, or would go wrong without a word, is refused with its reason before anything runs."""
+"""Invalid or misleading runner settings are refused with the reason before anything runs."""
 
 from typing import Any
 

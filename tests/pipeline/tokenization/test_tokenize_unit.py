@@ -1,58 +1,23 @@
-"""Tokenising units: every document in a shard or in rejected/, exactly once, byte-identical whenever it is done."""
+"""Tokenizing units: each document is in one shard or rejected, and every attempt writes the same bytes."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizing import make_spec, make_unit
 
 from logitcask.pipeline.corpus.documents import Place, RawDocument, Rejected
-from logitcask.pipeline.corpus.fields import Fields
-from logitcask.pipeline.corpus.files import find_corpus
-from logitcask.pipeline.tokenization.token_shards import TokenSpec
 from logitcask.pipeline.tokenization.tokenize_unit import is_held_out, tokenize_document, tokenize_unit
 from logitcask.pipeline.units.heartbeats import Heartbeats
-from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, read_token_unit_record, token_unit_record_path
-from logitcask.pipeline.units.token_units import TokenUnit, make_token_units
-from logitcask.schemas.errors import CorruptShardError, FingerprintMismatchError, TokenizerError
+from logitcask.pipeline.units.token_unit_record import TokenUnitRecord
+from logitcask.schemas.errors import FingerprintMismatchError, TokenizerError
 from logitcask.schemas.format.metadata import TokenizerInfo
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.format.targets import Kind, Windows
 from logitcask.teacher.text.tokenizers import load_tokenizer
 
 PLACE = Place(file_name="a", url="/a", row=1, offset_bytes=0)
-
-
-def make_spec(out: Path, model: Path, **changes: object) -> TokenSpec:
-    settings = {
-        "out": str(out),
-        "tokenizer_reference": str(model),
-        "tokenizer": load_tokenizer(model).info,
-        "fields": Fields(document_bytes=50_000),
-        "window_tokens": 64,
-        "overlap_tokens": 0,
-        "held_out": 0.2,
-        "shard_tokens": 512,
-        "vocab_size": 1000,
-        "corpus_license": None,
-    }
-    return TokenSpec(**{**settings, **changes})  # pyright: ignore[reportArgumentType]
-
-
-def make_unit(corpus: Path) -> TokenUnit:
-    [unit] = make_token_units(find_corpus([str(corpus)]), "settings", lambda _: [])
-    return unit
-
-
-@pytest.fixture
-def corpus(tmp_path: Path, english: str) -> Path:
-    """200 documents of a few sentences."""
-    directory = tmp_path / "corpus"
-    directory.mkdir()
-    texts = [english[start : start + 50 + start % 400] for start in range(0, 80_000, 400)]
-    lines = [json.dumps({"text": text, "id": f"d{n}"}) for n, text in enumerate(texts)]
-    (directory / "a.jsonl").write_text("\n".join(lines))
-    return directory
 
 
 def files(out: Path) -> dict[str, bytes]:
@@ -90,15 +55,7 @@ def test_every_document_is_in_a_shard_with_all_its_tokens(
     assert unit.num_documents == 200 == sum(shard.num_documents for shard in unit.shards)
 
 
-def test_shards_hold_no_more_positions_than_asked(tmp_path: Path, sentencepiece_model: Path, corpus: Path) -> None:
-    (corpus / "long.txt").write_text((corpus / "a.jsonl").read_text()[:30_000])
-    unit = tokenize_unit(make_unit(corpus), make_spec(tmp_path / "out", sentencepiece_model), Heartbeats())
-    train = [shard.num_positions for shard in unit.shards if shard.split == "train"]
-    assert max(train) <= 512
-    assert min(train[:-1]) > 512 - 64
-
-
-def test_an_attempt_after_any_interruption_gives_the_same_files(
+def test_an_attempt_after_an_interruption_writes_the_same_files(
     tmp_path: Path, sentencepiece_model: Path, corpus: Path
 ) -> None:
     (corpus / "b.jsonl").write_text('{"text": 1}\nnonsense\n')
@@ -116,7 +73,9 @@ def test_an_attempt_after_any_interruption_gives_the_same_files(
     assert files(cut).keys() == files(whole).keys()
 
 
-def test_in_equals_annotated_plus_rejected_per_reason(tmp_path: Path, sentencepiece_model: Path, corpus: Path) -> None:
+def test_bad_documents_are_rejected_with_reason_row_and_raw_bytes(
+    tmp_path: Path, sentencepiece_model: Path, corpus: Path
+) -> None:
     salt = [
         b'{"text": "\xff"}',
         b"{",
@@ -143,7 +102,7 @@ def test_in_equals_annotated_plus_rejected_per_reason(tmp_path: Path, sentencepi
     assert set(kept[2]) == {"source", "row", "offset_bytes", "reason", "detail", "raw"}
 
 
-def test_duplicates_never_straddle_the_splits(tmp_path: Path, sentencepiece_model: Path, corpus: Path) -> None:
+def test_duplicates_are_in_the_same_split(tmp_path: Path, sentencepiece_model: Path, corpus: Path) -> None:
     (corpus / "b.jsonl").write_bytes((corpus / "a.jsonl").read_bytes())
     out = tmp_path / "out"
     unit = tokenize_unit(make_unit(corpus), make_spec(out, sentencepiece_model), Heartbeats())
@@ -155,7 +114,7 @@ def test_duplicates_never_straddle_the_splits(tmp_path: Path, sentencepiece_mode
     assert 0.1 < len(ids["held-out"]) / 400 < 0.3
 
 
-def test_the_held_out_share_is_met_and_grows_monotonically() -> None:
+def test_a_larger_held_out_share_contains_the_smaller_one() -> None:
     documents = [RawDocument(id="d", place=PLACE, text=str(n)) for n in range(10_000)]
     held_out = [sum(is_held_out(document, share) for document in documents) for share in (0.0, 0.01, 0.1)]
     assert held_out[0] == 0
@@ -165,7 +124,7 @@ def test_the_held_out_share_is_met_and_grows_monotonically() -> None:
 
 
 class ChatTokenizer:
-    """An exact fake: one id a character, the role first; user 1, assistant 2; ids of text are code points."""
+    """An exact fake: an id for the role (user 1, assistant 2), then one id for each character, its code point."""
 
     info = TokenizerInfo(
         name="f", fingerprint="f", vocabulary_fingerprint="f", vocab_size=200, bos_id=None, eos_id=None
@@ -191,7 +150,7 @@ def chat(*messages: tuple[str, str]) -> RawDocument:
     )
 
 
-def test_exactly_the_rows_that_predict_an_assistant_token_are_trained() -> None:
+def test_only_rows_that_predict_an_assistant_token_are_trained() -> None:
     document = tokenize_document(
         chat(("user", "ab"), ("assistant", "cd"), ("user", "e")),
         ChatTokenizer(),
@@ -212,7 +171,7 @@ def test_exactly_the_rows_that_predict_an_assistant_token_are_trained() -> None:
         (chat(("judge", "a"), ("assistant", "b")), "malformed_chat"),
     ],
 )
-def test_a_document_that_cannot_be_tokenised_is_rejected(document: RawDocument, reason: str) -> None:
+def test_a_document_that_cannot_be_tokenized_is_rejected(document: RawDocument, reason: str) -> None:
     found = tokenize_document(document, ChatTokenizer(), vocab_size=200)  # pyright: ignore[reportArgumentType]
     assert isinstance(found, Rejected)
     assert found.reason == reason
@@ -222,11 +181,3 @@ def test_another_tokenizer_on_a_worker_is_refused(tmp_path: Path, sentencepiece_
     spec = make_spec(tmp_path / "out", sentencepiece_model, tokenizer=ChatTokenizer.info)
     with pytest.raises(FingerprintMismatchError, match="give all workers the same files"):
         tokenize_unit(make_unit(corpus), spec, Heartbeats())
-
-
-def test_a_damaged_unit_record_is_named(tmp_path: Path) -> None:
-    url = tmp_path / token_unit_record_path("u")
-    url.parent.mkdir(parents=True)
-    url.write_text('{"name": "u"}')
-    with pytest.raises(CorruptShardError, match=r"u\.json: not a unit's record"):
-        read_token_unit_record(str(tmp_path), "u")

@@ -1,4 +1,4 @@
-"""Heartbeats: counts add up over processes, errors keep their names, a stop is seen."""
+"""Heartbeats: counts of all processes, errors by name, and stop requests."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ from logitcask.pipeline.units.heartbeats import Heartbeats, StopRequested
 from logitcask.schemas.errors import CorpusError
 
 
-def test_counts_of_all_processes_add_up(tmp_path: Path) -> None:
+def test_counts_of_all_processes_are_added(tmp_path: Path) -> None:
     heartbeats = Heartbeats(directory=str(tmp_path))
     heartbeats.advance(3)
     heartbeats.advance(4)
@@ -39,7 +39,7 @@ def test_the_share_of_time_in_the_teacher_is_that_of_all_processes(tmp_path: Pat
     assert heartbeats.forward_share() == pytest.approx(0.8)
 
 
-def test_a_named_error_comes_back_as_what_it_was(tmp_path: Path) -> None:
+def test_a_named_error_keeps_its_class(tmp_path: Path) -> None:
     heartbeats = Heartbeats(directory=str(tmp_path))
     heartbeats.report_failure("u1", CorpusError("a.txt changed"))
     heartbeats.report_failure("u2", OSError(28, "No space left on device"))
@@ -50,7 +50,7 @@ def test_a_named_error_comes_back_as_what_it_was(tmp_path: Path) -> None:
     assert (other.unit, other.error) == ("u2", "OSError")
 
 
-def test_a_stop_reaches_workers_at_their_next_heartbeat_and_is_no_failure(tmp_path: Path) -> None:
+def test_a_stop_reaches_workers_at_their_next_heartbeat(tmp_path: Path) -> None:
     heartbeats = Heartbeats(directory=str(tmp_path))
     heartbeats.advance(1)
     heartbeats.request_stop()
@@ -60,14 +60,14 @@ def test_a_stop_reaches_workers_at_their_next_heartbeat_and_is_no_failure(tmp_pa
     assert heartbeats.failures() == []
 
 
-def test_nobody_listening_is_no_fault(tmp_path: Path) -> None:
+def test_without_a_listener_heartbeats_do_nothing(tmp_path: Path) -> None:
     for heartbeats in (Heartbeats(), Heartbeats(directory=str(tmp_path / "on another machine"))):
         heartbeats.advance(1)
         heartbeats.flush()
         heartbeats.report_failure("u1", ValueError())
 
 
-def test_a_worker_whose_driver_has_gone_stops(tmp_path: Path) -> None:
+def test_a_worker_whose_driver_ended_stops(tmp_path: Path) -> None:
     heartbeats = Heartbeats(directory=str(tmp_path / "attempt"))
     (tmp_path / "attempt").mkdir()
     heartbeats.advance(1)

@@ -1,4 +1,4 @@
-"""Marks: a unit in hand has one, a dead worker's stays, and a hung unit ends its worker but never the driver."""
+"""Leases: held while a worker runs, kept when it dies; a hung unit ends its worker but not the driver."""
 
 import json
 import os
@@ -28,35 +28,33 @@ def never(_: Exception) -> None:
     raise AssertionError("nothing hangs here")
 
 
-def marks(out: Path) -> list[Lease]:
+def stored_leases(out: Path) -> list[Lease]:
     return [Lease(**json.loads(path.read_text())) for path in sorted((out / "attempts").glob("*.json"))]
 
 
 def dead_process() -> str:
-    """A process of this machine that is no more, as a mark names it."""
+    """The name in leases of a process of this machine that has ended."""
     code = "from logitcask.pipeline.units.leases import this_process; print(this_process())"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.mark.parametrize("error", [None, ValueError("bad")])
-def test_a_unit_has_a_mark_while_it_is_in_hand_and_none_when_its_worker_could_let_go(
-    tmp_path: Path, error: Exception | None
-) -> None:
+def test_a_lease_is_removed_when_its_unit_ends_even_with_an_error(tmp_path: Path, error: Exception | None) -> None:
     limits = UnitLimits(out=str(tmp_path))
     try:
         with hold_lease("u", limits, never):
             leases.report_phase("forward", "u")
-            [mark] = marks(tmp_path)
-            assert (mark.unit, mark.phase, mark.process) == ("u", "forward", this_process())
+            [lease] = stored_leases(tmp_path)
+            assert (lease.unit, lease.phase, lease.process) == ("u", "forward", this_process())
             assert dead_leases(str(tmp_path)) == {}
             if error is not None:
                 raise error
     except ValueError:
         pass
-    assert marks(tmp_path) == []
+    assert stored_leases(tmp_path) == []
 
 
-def test_a_killed_worker_s_mark_stays_and_says_how_far_it_came(tmp_path: Path) -> None:
+def test_the_lease_of_a_killed_worker_keeps_its_last_phase(tmp_path: Path) -> None:
     code = f"""
 from logitcask.pipeline.units import leases
 with leases.hold_lease("u", leases.UnitLimits(out={str(tmp_path)!r}), print):
@@ -66,13 +64,13 @@ with leases.hold_lease("u", leases.UnitLimits(out={str(tmp_path)!r}), print):
     (tmp_path / "faults/encode").write_text("kill")
     environment = {**os.environ, "LOGITCASK_FAULTS": str(tmp_path / "faults")}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == -signal.SIGKILL
-    [mark] = dead_leases(str(tmp_path))["u"]
-    assert (mark.phase, mark.ending) == ("encode", None)
+    [lease] = dead_leases(str(tmp_path))["u"]
+    assert (lease.phase, lease.ending) == ("encode", None)
     leases.record_endings(str(tmp_path), "return code -9")
     assert dead_leases(str(tmp_path))["u"][0].describe().endswith("died at 'encode': return code -9")
 
 
-def test_a_unit_is_set_aside_after_so_many_deaths_and_forgiven_on_demand(tmp_path: Path, leave_lease: Any) -> None:
+def test_a_unit_is_quarantined_until_its_leases_are_removed(tmp_path: Path, leave_lease: Any) -> None:
     limits = UnitLimits(out=str(tmp_path), attempts=2)
     leave_lease("u", "elsewhere:7:100", 0)
     leave_lease("v", "elsewhere:7:100", 0)
@@ -80,11 +78,11 @@ def test_a_unit_is_set_aside_after_so_many_deaths_and_forgiven_on_demand(tmp_pat
     assert list(quarantined_units(str(tmp_path), limits)) == ["v"]
     with hold_lease("w", limits, never):
         assert leases.remove_dead_leases(str(tmp_path)) == 3
-        assert [mark.unit for mark in marks(tmp_path)] == ["w"]
+        assert [lease.unit for lease in stored_leases(tmp_path)] == ["w"]
     assert quarantined_units(str(tmp_path), limits) == {}
 
 
-def test_a_process_that_has_a_dead_one_s_number_is_not_taken_for_it(tmp_path: Path, leave_lease: Any) -> None:
+def test_a_reused_process_number_does_not_make_a_lease_active(tmp_path: Path, leave_lease: Any) -> None:
     host, pid, _ = this_process().rsplit(":", 2)
     leave_lease("u", f"{host}:{pid}:1", 0)
     leave_lease("u", f"{host}:{os.getppid()}:1", 1)
@@ -93,7 +91,7 @@ def test_a_process_that_has_a_dead_one_s_number_is_not_taken_for_it(tmp_path: Pa
     assert len(dead_leases(str(tmp_path), "u")["u"]) == 3
 
 
-def test_a_dead_process_that_its_parent_has_not_asked_after_is_dead(tmp_path: Path, leave_lease: Any) -> None:
+def test_a_zombie_process_counts_as_dead(tmp_path: Path, leave_lease: Any) -> None:
     code = (
         "from logitcask.pipeline.units.leases import this_process; import os; "
         "print(this_process(), flush=True); os.abort()"
@@ -106,7 +104,7 @@ def test_a_dead_process_that_its_parent_has_not_asked_after_is_dead(tmp_path: Pa
     child.communicate()
 
 
-def test_a_unit_without_progress_ends_its_worker_with_the_place_it_hung_at(tmp_path: Path) -> None:
+def test_a_unit_without_progress_ends_its_worker_and_records_the_stack(tmp_path: Path) -> None:
     code = f"""
 import threading
 from logitcask.pipeline.units import leases
@@ -118,40 +116,40 @@ with leases.hold_lease("u", limits, lambda error: print(type(error).__name__, er
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert ended.stdout == "UnitHungError no progress for 0.3 s at 'forward'\n"
-    [mark] = dead_leases(str(tmp_path))["u"]
-    assert mark.ending is not None
-    assert "no progress for 0.3 s at 'forward'" in mark.ending
-    assert "in wait" in mark.ending
+    [lease] = dead_leases(str(tmp_path))["u"]
+    assert lease.ending is not None
+    assert "no progress for 0.3 s at 'forward'" in lease.ending
+    assert "in wait" in lease.ending
 
 
-def test_a_unit_that_gets_on_is_not_hung_and_one_in_the_driver_only_says_so(tmp_path: Path) -> None:
-    told = threading.Event()
+def test_progress_restarts_the_limit_and_a_hung_driver_reports_it(tmp_path: Path) -> None:
+    reported = threading.Event()
     errors: list[Exception] = []
 
     def on_hang(error: Exception) -> None:
         errors.append(error)
-        told.set()
+        reported.set()
 
     limits = UnitLimits(out=str(tmp_path), timeout_seconds=0.4, driver=this_process())
     with hold_lease("u", limits, on_hang):
         for _ in range(8):
-            assert not told.wait(0.1)
+            assert not reported.wait(0.1)
             leases.report_progress()
-        assert told.wait(30)
+        assert reported.wait(30)
     assert isinstance(errors[0], DriverHungError)
 
 
-def test_a_process_that_ends_on_purpose_leaves_no_mark(tmp_path: Path) -> None:
+def test_a_process_that_ends_on_purpose_leaves_no_lease(tmp_path: Path) -> None:
     with hold_lease("u", UnitLimits(out=str(tmp_path)), never):
         leases.release_leases()
-        assert marks(tmp_path) == []
+        assert stored_leases(tmp_path) == []
         leases.wait_until_idle()
 
 
-def test_only_the_living_and_those_who_may_be_count_as_active(tmp_path: Path, leave_lease: Any) -> None:
+def test_active_leases_are_of_live_or_recent_processes(tmp_path: Path, leave_lease: Any) -> None:
     leave_lease("gone", dead_process(), 0)
     leave_lease("old", "elsewhere:7:1", 0)
     leave_lease("new", "elsewhere:7:1", 0, started_at="2999-01-01T00:00:00+00:00")
     leave_lease("here", this_process(), 0)
     active = leases.active_leases(str(tmp_path), timedelta(hours=1))
-    assert sorted(mark.unit for mark in active) == ["here", "new"]
+    assert sorted(lease.unit for lease in active) == ["here", "new"]

@@ -1,4 +1,4 @@
-"""Planning: pure, complete, about equal, with names that carry what they stand for."""
+"""Token units: deterministic, complete, of about equal size, with names that identify their content."""
 
 import itertools
 from dataclasses import replace
@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logitcask.pipeline.corpus.files import Compression, CorpusFile, Format
-from logitcask.pipeline.units.annotation_units import annotation_unit
-from logitcask.pipeline.units.token_units import TokenShard, TokenUnit, make_token_units, token_shard_name
+from logitcask.pipeline.units.token_units import TokenUnit, make_token_units, token_shard_name
 from logitcask.schemas.format.metadata import SPLITS
 
 MIB = 1 << 20
@@ -22,14 +21,14 @@ def corpus_file(
     )
 
 
-def plan(files: list[CorpusFile], settings: str = "s", unit_bytes: int = MIB) -> list[TokenUnit]:
+def units_of(files: list[CorpusFile], settings: str = "s", unit_bytes: int = MIB) -> list[TokenUnit]:
     return make_token_units(files, settings, lambda file: [file.size_bytes // 4] * 4, unit_bytes)
 
 
 @given(st.lists(st.integers(0, 5 * MIB), min_size=1, max_size=30), st.integers(4096, 2 * MIB))
 def test_every_byte_of_every_file_is_in_exactly_one_unit(sizes: list[int], unit_bytes: int) -> None:
     files = [corpus_file(f"{index:02}", size) for index, size in enumerate(sizes)]
-    pieces = [piece for unit in plan(files, unit_bytes=unit_bytes) for piece in unit.slices]
+    pieces = [piece for unit in units_of(files, unit_bytes=unit_bytes) for piece in unit.slices]
     for file in files:
         bounds = [(piece.start, piece.stop) for piece in pieces if piece.file == file]
         assert bounds[0][0] == 0
@@ -39,54 +38,39 @@ def test_every_byte_of_every_file_is_in_exactly_one_unit(sizes: list[int], unit_
 
 @given(st.lists(st.integers(1, 5 * MIB), min_size=1, max_size=30))
 def test_units_are_of_about_equal_size(sizes: list[int]) -> None:
-    units = plan([corpus_file(f"{index:02}", size) for index, size in enumerate(sizes)])
+    units = units_of([corpus_file(f"{index:02}", size) for index, size in enumerate(sizes)])
     assert all(unit.size_bytes <= 1.5 * MIB for unit in units)
     assert sum(unit.size_bytes for unit in units) == sum(sizes)
 
 
-def test_a_compressed_file_is_never_cut() -> None:
-    units = plan([corpus_file("a.jsonl.zst", 50 * MIB, compression="zstd"), corpus_file("b.txt", 9 * MIB, "text")])
+def test_a_compressed_file_is_never_divided() -> None:
+    units = units_of([corpus_file("a.jsonl.zst", 50 * MIB, compression="zstd"), corpus_file("b.txt", 9 * MIB, "text")])
     assert [[piece.is_whole for piece in unit.slices] for unit in units] == [[True], [True]]
 
 
-def test_parquet_is_cut_between_row_groups() -> None:
-    units = plan([corpus_file("a.parquet", 4 * MIB, "parquet")])
+def test_parquet_files_are_divided_between_row_groups() -> None:
+    units = units_of([corpus_file("a.parquet", 4 * MIB, "parquet")])
     assert [(piece.start, piece.stop) for unit in units for piece in unit.slices] == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    units = plan([corpus_file("a.parquet", MIB // 4, "parquet")])
+    units = units_of([corpus_file("a.parquet", MIB // 4, "parquet")])
     assert [(piece.start, piece.stop, piece.is_whole) for unit in units for piece in unit.slices] == [(0, 4, True)]
 
 
-def test_very_many_tiny_files_do_not_make_one_endless_unit() -> None:
-    units = plan([corpus_file(f"{index:05}.txt", 10, "text") for index in range(1000)])
+def test_a_unit_has_a_limited_number_of_tiny_files() -> None:
+    units = units_of([corpus_file(f"{index:05}.txt", 10, "text") for index in range(1000)])
     assert max(len(unit.slices) for unit in units) == 256
 
 
-def test_the_same_inputs_give_the_same_names_and_any_change_gives_others() -> None:
+def test_names_change_with_any_input_and_only_then() -> None:
     files = [corpus_file("a", 10), corpus_file("b", 10)]
-    names = {unit.name for unit in plan(files)}
-    assert names == {unit.name for unit in plan(list(files))}
+    names = {unit.name for unit in units_of(files)}
+    assert names == {unit.name for unit in units_of(list(files))}
     for changed in (replace(files[1], etag="f"), replace(files[1], size_bytes=11), replace(files[1], name="c")):
-        assert names.isdisjoint(unit.name for unit in plan([files[0], changed]))
-    assert names.isdisjoint(unit.name for unit in plan(files, settings="t"))
+        assert names.isdisjoint(unit.name for unit in units_of([files[0], changed]))
+    assert names.isdisjoint(unit.name for unit in units_of(files, settings="t"))
 
 
-def test_names_sort_in_the_order_of_the_plan() -> None:
-    units = plan([corpus_file(f"{index:02}", MIB) for index in range(30)])
+def test_names_sort_in_the_order_of_the_units() -> None:
+    units = units_of([corpus_file(f"{index:02}", MIB) for index in range(30)])
     names = [token_shard_name(unit, split, index) for unit in units for split in SPLITS for index in range(12)]
     assert names == sorted(names)
     assert len(set(names)) == len(names)
-
-
-def test_an_annotation_unit_is_named_by_its_token_shard_and_the_settings() -> None:
-    shard = TokenShard(
-        name="000003-0001-0123456789ab",
-        split="train",
-        num_windows=1,
-        num_positions=2,
-        num_documents=1,
-        footer_digest="d",
-    )
-    one, other = annotation_unit(shard, "teacher"), annotation_unit(shard, "another teacher")
-    assert one.name.startswith("000003-0001-")
-    assert len({one.name, other.name, shard.name}) == 3
-    assert (one.tokens, one.split) == (shard, "train")

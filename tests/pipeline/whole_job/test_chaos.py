@@ -1,7 +1,7 @@
-"""Workers that die at every point of a unit, on every runner: a re-run finishes the job, byte for byte.
+"""Workers that die at every point of a unit, on every runner: the job still writes the same bytes.
 
-The teacher is a fake (`echo_scorer`), and the driver is this process wherever it is not to die: importing
-`transformers` in each of some fifty processes would be all that these tests do.
+The teacher is a fake (`echo_scorer`), and the driver is this process unless it must die: otherwise these tests would
+mostly import `transformers` in about fifty processes.
 """
 
 import json
@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,14 +18,13 @@ from typing import Any
 
 import echo_scorer
 import pytest
-from clusters import dask_address, dask_scheduler, dask_workers, end_group, job_service, wait_for
+from clusters import dask_address, dask_scheduler, dask_workers, end_group, group_members, job_service, wait_for
 from object_store import Fault, environment, failing_proxy, s3_server
+from small_job import command, files, run, settings, shard_bytes
 
 from logitcask.pipeline.clean import clean
 from logitcask.pipeline.commands import summary
-from logitcask.pipeline.config import AnnotateConfig
 from logitcask.pipeline.execution.background_run import UnitFailedError
-from logitcask.pipeline.job import JobResult, annotate
 from logitcask.schemas import fault_points, storage
 from logitcask.schemas.dataset.snapshot import load_snapshot
 from logitcask.schemas.maintenance.verify import verify
@@ -34,9 +32,8 @@ from logitcask.schemas.maintenance.verify import verify
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")]
 
 POINTS = ("read", "forward", "encode", "written", "committed", "recorded")
-# Reached with a target shard's name by workers only, not by the driver with its own files.
+# Matches target shards, which only workers write, and not the driver's files.
 PATTERNS = {"written": "[0-9]*-[0-9]*-*.parquet"}
-SETTINGS = {"window": 64, "shard_tokens": 512, "batch_tokens": 128, "threads": 1, "device": "cpu", "held_out": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +46,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, english: str) -> Path:
 
 @pytest.fixture(autouse=True)
 def echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fake teacher, here and in all processes that are started; those look for orders, this one does not."""
+    """Uses the fake teacher in this process and its children; only the children obey ordered faults."""
     echo_scorer.replace_teachers(monkeypatch)
     monkeypatch.setenv("PYTHONPATH", echo_scorer.processes_with_it(tmp_path / "site"))
     monkeypatch.setenv("LOGITCASK_FAULTS", str(tmp_path / "faults"))
@@ -60,13 +57,13 @@ def undisturbed(corpus: Path, tiny_teacher: Path, tmp_path_factory: pytest.TempP
     out = tmp_path_factory.mktemp("undisturbed") / "out"
     with pytest.MonkeyPatch.context() as monkeypatch:
         echo_scorer.replace_teachers(monkeypatch)
-        assert run(corpus, tiny_teacher, out).snapshot.complete
+        assert run(settings(corpus, tiny_teacher, out)).snapshot.complete
     return out
 
 
 @pytest.fixture
 def out(undisturbed: Path, tmp_path: Path) -> Path:
-    """An output whose corpus is tokenised, and of which nothing is annotated."""
+    """An output with a tokenized corpus and no annotated unit."""
     shutil.copytree(undisturbed, tmp_path / "out", ignore=shutil.ignore_patterns("targets", "snapshots"))
     return tmp_path / "out"
 
@@ -77,41 +74,22 @@ def faults(tmp_path: Path) -> Path:
     return tmp_path / "faults"
 
 
-def run(corpus: Path, teacher: Path, out: Path | str, **settings: Any) -> JobResult:
-    """The job, driven by this process."""
-    config = AnnotateConfig(corpus=(str(corpus),), teacher=str(teacher), out=str(out), **{**SETTINGS, **settings})
-    return annotate(config, quiet=True)
-
-
-def command(corpus: Path, teacher: Path, out: Path, *more: str) -> list[str]:
-    """The job as a command, whose process may die."""
-    words = ["annotate", str(corpus), "--teacher", str(teacher), "--out", str(out), *more]
-    words += [word for name, value in SETTINGS.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    return [sys.executable, "-c", f"from logitcask.schemas.cli import console; console({words!r})"]
-
-
 def order(faults: Path, point: str, action: str = "kill", *, always: bool = False, pattern: str | None = None) -> None:
-    """Leaves an order, whole at once: workers may be looking."""
+    """Orders a fault at a point, by an atomic rename because workers may be reading."""
     words = [action, pattern or PATTERNS.get(point, "*"), *(["always"] if always else [])]
     (faults / ".new").write_text(" ".join(words))
     (faults / ".new").rename(faults / point)
 
 
 def reached(faults: Path, point: str) -> Counter[str]:
-    """How often each unit got to a point."""
+    """How often each unit reached a point."""
     lines = (line.split() for line in (faults / "log").read_text().splitlines())
     return Counter(name for where, name, _ in lines if where == point)
 
 
-def shards(out: Path | str) -> dict[str, bytes]:
-    """The token and target shards."""
-    names = sorted(name for name in files(out) if name.startswith("t") and name.endswith(".parquet"))
-    return {name: storage.read_bytes(storage.join(str(out), name)) for name in names}
-
-
 def check_undisturbed(out: Path | str, undisturbed: Path) -> None:
-    """Every byte is as if nothing had happened, in one complete snapshot, and `clean` leaves nothing behind."""
-    assert shards(out) == shards(undisturbed)
+    """Checks that shards and snapshot equal those of an undisturbed run, and that `clean` removes all leftovers."""
+    assert shard_bytes(out) == shard_bytes(undisturbed)
     assert verify(str(out)).faults == ()
     snapshot, expected = load_snapshot(str(out)), load_snapshot(str(undisturbed))
     assert snapshot.complete
@@ -122,15 +100,9 @@ def check_undisturbed(out: Path | str, undisturbed: Path) -> None:
     assert {path for path in stray if not path.startswith("snapshots/")} == set()
 
 
-def files(out: Path | str) -> set[str]:
-    """Every file of a dataset, temporaries included."""
-    fs, root = storage.filesystem(str(out))
-    return {str(name).removeprefix(root).lstrip("/") for name in fs.find(root)}
-
-
 @contextmanager
 def dask(directory: Path) -> Iterator[dict[str, Any]]:
-    """A scheduler and two workers, each under a nanny that starts it again."""
+    """A scheduler and two workers, each restarted by a nanny."""
     pytest.importorskip("distributed")
     with dask_scheduler(directory) as where, dask_workers(where, directory, "--nworkers", "2"):
         yield {"runner": "dask", "dask_scheduler": dask_address(where)}
@@ -141,7 +113,7 @@ def local(_: Path) -> AbstractContextManager[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("cluster", [local, dask, job_service])
-def test_workers_killed_at_each_point_are_made_good_by_the_job_itself(
+def test_the_job_recovers_from_workers_killed_at_each_point(
     corpus: Path,
     tiny_teacher: Path,
     undisturbed: Path,
@@ -152,19 +124,19 @@ def test_workers_killed_at_each_point_are_made_good_by_the_job_itself(
 ) -> None:
     for point in POINTS:
         order(faults, point)
-    with cluster(tmp_path) as settings:
-        # Chance may let the same unit die each time; that is not what is looked at here.
-        run(corpus, tiny_teacher, out, attempts=9, unit_attempts=9, **settings)
+    with cluster(tmp_path) as where:
+        # The same unit may die each time by chance, which must not end this test.
+        run(settings(corpus, tiny_teacher, out, attempts=9, unit_attempts=9, **where))
     assert not [point for point in POINTS if (faults / point).exists()]
     check_undisturbed(out, undisturbed)
-    # Each of the six dead cost at most the unit it had.
+    # Each of the six dead workers cost at most its current unit.
     begun = reached(faults, "read")
     assert begun.total() - len(begun) <= len(POINTS)
 
 
 @pytest.fixture
 def upload_killer(faults: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """S3, with a bucket, where the first worker to upload a target shard is killed meanwhile; gives that upload."""
+    """S3 with a bucket that kills the first worker uploading a target shard; yields the name of that shard."""
     s3fs = pytest.importorskip("s3fs")
     pytest.importorskip("moto")
     killed: list[str] = []
@@ -188,17 +160,17 @@ def upload_killer(faults: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[lis
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_workers_killed_while_the_output_is_in_an_object_store_are_made_good(
+def test_the_job_recovers_from_killed_workers_on_an_object_store(
     corpus: Path, tiny_teacher: Path, undisturbed: Path, out: Path, faults: Path, upload_killer: list[str]
 ) -> None:
     url = "s3://a-bucket/out"
     for name in files(out):
         storage.create(storage.join(url, name), (out / name).read_bytes())
-    # An object is there whole or not at all: a killed upload is what comes nearest to a temporary.
+    # An object exists whole or not at all: a killed upload is the closest equivalent of a temporary file.
     points = ("forward", "committed", "recorded")
     for point in points:
         order(faults, point)
-    run(corpus, tiny_teacher, url, attempts=9, unit_attempts=9, workers=2)
+    run(settings(corpus, tiny_teacher, url, attempts=9, unit_attempts=9, workers=2))
     assert not [point for point in points if (faults / point).exists()]
     assert len(upload_killer) == 1
     check_undisturbed(url, undisturbed)
@@ -206,27 +178,27 @@ def test_workers_killed_while_the_output_is_in_an_object_store_are_made_good(
     assert begun.total() - len(begun) <= len(points) + 1
 
 
-def test_a_poison_unit_is_set_aside_with_its_evidence_and_tried_again_on_demand(
+def test_a_unit_that_kills_workers_is_quarantined_and_retried_on_request(
     corpus: Path, tiny_teacher: Path, undisturbed: Path, out: Path, faults: Path
 ) -> None:
-    poison = sorted(path.stem for path in undisturbed.glob("targets/train/*.json"))[1]
-    order(faults, "encode", always=True, pattern=poison)
-    told = summary(run(corpus, tiny_teacher, out, workers=2, unit_attempts=2))
-    assert f"unit {poison}: 2 workers died of it" in told
-    assert "'encode'" in told
-    assert "return code -9" in told
-    assert reached(faults, "encode")[poison] == 2
+    deadly = sorted(path.stem for path in undisturbed.glob("targets/train/*.json"))[1]
+    order(faults, "encode", always=True, pattern=deadly)
+    shown = summary(run(settings(corpus, tiny_teacher, out, workers=2, unit_attempts=2)))
+    assert f"unit {deadly}: 2 workers died of it" in shown
+    assert "'encode'" in shown
+    assert "return code -9" in shown
+    assert reached(faults, "encode")[deadly] == 2
     snapshot = load_snapshot(str(out))
     assert (snapshot.complete, snapshot.num_missing_units) == (False, 1)
     assert snapshot.total().num_shards == load_snapshot(str(undisturbed)).total().num_shards - 1
-    # The same command leaves it aside; asked to, it tries again.
-    assert not run(corpus, tiny_teacher, out, workers=2, unit_attempts=2).snapshot.complete
-    assert reached(faults, "encode")[poison] == 2
-    assert run(corpus, tiny_teacher, out, retry_quarantined=True).snapshot.complete
+    # The same command skips it; with `retry_quarantined` it is retried.
+    assert not run(settings(corpus, tiny_teacher, out, workers=2, unit_attempts=2)).snapshot.complete
+    assert reached(faults, "encode")[deadly] == 2
+    assert run(settings(corpus, tiny_teacher, out, retry_quarantined=True)).snapshot.complete
     check_undisturbed(out, undisturbed)
 
 
-def test_a_hung_unit_ends_its_worker_and_is_tried_again(
+def test_a_hung_unit_ends_its_worker_and_is_retried(
     corpus: Path,
     tiny_teacher: Path,
     undisturbed: Path,
@@ -235,15 +207,15 @@ def test_a_hung_unit_ends_its_worker_and_is_tried_again(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # On a busy machine this import alone takes longer than the unit may.
+    # On a busy machine this import alone can exceed the unit's time limit.
     echo_scorer.processes_with_it(tmp_path / "site", "torch")
     order(faults, "encode", "hang")
-    run(corpus, tiny_teacher, out, workers=2, unit_timeout=5.0)
+    run(settings(corpus, tiny_teacher, out, workers=2, unit_timeout=5.0))
     assert "no progress for 5 s at 'encode'" in caplog.text
     check_undisturbed(out, undisturbed)
 
 
-def test_a_unit_that_hangs_in_the_driver_s_own_process_ends_the_job(
+def test_a_unit_that_hangs_in_the_driver_ends_the_job(
     corpus: Path, tiny_teacher: Path, undisturbed: Path, out: Path, faults: Path
 ) -> None:
     order(faults, "encode", "hang")
@@ -251,13 +223,13 @@ def test_a_unit_that_hangs_in_the_driver_s_own_process_ends_the_job(
     hung = subprocess.run(words, capture_output=True, text=True, timeout=200)
     assert hung.returncode == 1, hung.stderr
     assert "no progress for 5 s at 'encode'" in hung.stderr
-    [mark] = out.glob("attempts/*")
-    assert "threading.Event().wait()" in mark.read_text()
-    run(corpus, tiny_teacher, out)
+    [lease] = out.glob("attempts/*")
+    assert "threading.Event().wait()" in lease.read_text()
+    run(settings(corpus, tiny_teacher, out))
     check_undisturbed(out, undisturbed)
 
 
-def test_a_full_disk_is_named_and_the_job_goes_on_when_there_is_room(
+def test_a_full_disk_is_named_and_the_job_resumes_when_there_is_space(
     corpus: Path,
     tiny_teacher: Path,
     undisturbed: Path,
@@ -268,13 +240,13 @@ def test_a_full_disk_is_named_and_the_job_goes_on_when_there_is_room(
     monkeypatch.setattr(fault_points, "_DIRECTORY", str(faults))
     order(faults, "written", "full", always=True)
     with pytest.raises(UnitFailedError, match=r"No space left on device.*run the same command again"):
-        run(corpus, tiny_teacher, out)
+        run(settings(corpus, tiny_teacher, out))
     (faults / "written").unlink()
-    run(corpus, tiny_teacher, out)
+    run(settings(corpus, tiny_teacher, out))
     check_undisturbed(out, undisturbed)
 
 
-def test_workers_of_a_killed_driver_end_and_two_drivers_then_finish_at_once(
+def test_workers_of_a_killed_driver_end_and_two_drivers_then_finish(
     corpus: Path, tiny_teacher: Path, undisturbed: Path, out: Path, faults: Path
 ) -> None:
     order(faults, "encode", "hang")
@@ -290,8 +262,3 @@ def test_workers_of_a_killed_driver_end_and_two_drivers_then_finish_at_once(
     both = [subprocess.Popen(command(corpus, tiny_teacher, out), **quiet) for _ in range(2)]
     assert [process.wait(timeout=200) for process in both] == [0, 0]
     check_undisturbed(out, undisturbed)
-
-
-def group_members(group: int) -> list[str]:
-    listed = subprocess.run(["ps", "-o", "pid=,stat=", "-g", str(group)], capture_output=True, text=True).stdout
-    return [line for line in listed.splitlines() if " Z" not in line]

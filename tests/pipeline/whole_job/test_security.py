@@ -1,4 +1,4 @@
-"""A corpus is somebody else's: its names are not paths, its bytes no terminal's, and how it was reached is nobody's."""
+"""Untrusted corpora: names are not paths, bytes cannot control a terminal, and credentials stay secret."""
 
 import json
 import re
@@ -8,17 +8,13 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from small_job import words
 
 from logitcask.schemas.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")
 
 SECRETS = ("hush-password", "hush-signature")
-
-
-def words(corpus: str, teacher: Path, out: Path) -> list[str]:
-    settings = ["--window", "64", "--shard-tokens", "512", "--batch-tokens", "256", "--held-out", "0.2"]
-    return ["annotate", corpus, "--teacher", str(teacher), "--out", str(out), *settings, "--threads", "1"]
 
 
 def documents(english: str) -> bytes:
@@ -29,7 +25,7 @@ def documents(english: str) -> bytes:
 
 @pytest.fixture
 def server(english: str) -> Iterator[str]:
-    """Serves a corpus to those who know the password; what is called `broken` is not served at all."""
+    """Serves a corpus to requests with the password; a file named `broken` fails."""
     data = documents(english)
 
     class Handler(BaseHTTPRequestHandler):
@@ -47,7 +43,7 @@ def server(english: str) -> Iterator[str]:
                 self.wfile.write(data)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Quiet."""
+            """Logs nothing."""
 
     served = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = Thread(target=served.serve_forever, daemon=True)
@@ -72,13 +68,13 @@ def test_credentials_of_a_corpus_are_in_no_file_and_no_message(
     assert "http://127.0.0.1" in shown.err
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(b"/corpus.jsonl" in path.read_bytes() for path in files)
-    told = [path.read_bytes() for path in files] + [text.encode() for text in (shown.out, shown.err, caplog.text)]
+    written = [path.read_bytes() for path in files] + [text.encode() for text in (shown.out, shown.err, caplog.text)]
     for secret in SECRETS:
-        assert not any(secret.encode() in content for content in told)
+        assert not any(secret.encode() in content for content in written)
 
 
 @pytest.mark.slow
-def test_names_from_a_corpus_are_no_paths_and_control_no_terminal(
+def test_names_from_a_corpus_are_not_paths_and_cannot_control_a_terminal(
     english: str, tiny_teacher: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     corpus, out = tmp_path / "corpus", tmp_path / "home" / "out"
@@ -96,14 +92,14 @@ def test_names_from_a_corpus_are_no_paths_and_control_no_terminal(
     assert "12 annotated, 2 rejected" in shown.out
 
 
-def test_an_error_that_quotes_a_name_controls_no_terminal(
+def test_an_error_that_quotes_a_name_cannot_control_a_terminal(
     tiny_teacher: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words(f"{tmp_path}/\x1b[2Jnothing", tiny_teacher, tmp_path / "out")) == 1
     assert "\\x1b[2Jnothing: no file found" in capfd.readouterr().err
 
 
-def test_a_mistake_of_ours_shows_its_trace_without_credentials(
+def test_an_unexpected_error_shows_its_trace_without_credentials(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def broken(_: object) -> int:

@@ -1,0 +1,20 @@
+"""Every supported format can be read."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from corpus_reading import read
+
+from logitcask.pipeline.corpus.documents import RawDocument
+from logitcask.pipeline.corpus.files import FORMATS
+
+
+def test_a_document_can_be_read_from_every_format(tmp_path: Path) -> None:
+    for suffix in (".txt", ".md"):
+        (tmp_path / f"a{suffix}").write_text("text")
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "text"}))
+    pq.write_table(pa.table({"text": ["text"]}), tmp_path / "a.parquet")
+    found = read(tmp_path)
+    assert [one.text for one in found if isinstance(one, RawDocument)] == ["text"] * len(FORMATS)
