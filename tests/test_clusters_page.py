@@ -1,4 +1,4 @@
-"""docs/clusters.md says what is true: its commands are what the command line takes, and would be run."""
+"""The commands of docs/clusters.md are valid."""
 
 import re
 import shlex
@@ -16,13 +16,13 @@ COMMANDS = [shlex.split(line)[2:] for line in re.findall(r"^logitcask annotate .
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=[str(number) for number in range(len(COMMANDS))])
-def test_a_command_is_one_that_would_run(words: list[str]) -> None:
+def test_a_command_has_valid_options(words: list[str]) -> None:
     config = parse_command(Annotate, "annotate", words)
     assert isinstance(config, AnnotateConfig)
     config.check()
     config.runner_settings()
 
 
-def test_every_engine_has_a_command() -> None:
+def test_every_runner_has_a_command() -> None:
     named = [words[words.index("--runner") + 1] if "--runner" in words else "local" for words in COMMANDS]
     assert sorted(named) == sorted(SUPPORTED_RUNNERS)

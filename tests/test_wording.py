@@ -12,7 +12,10 @@ CHECKED = [
     *("schemas/inspection", "schemas/report", "schemas/terminal", "student/report_command.py"),
     *(f"schemas/{name}.py" for name in ("cli", "errors", "storage", "redaction", "fingerprints", "fault_points")),
     *("tests/schemas/inspection", "tests/schemas/report", "tests/schemas/terminal"),
-    *("docs/inspect-json.md", "docs/report-json.md", "docs/screenshots.py"),
+    *("pipeline", "tests/pipeline/corpus", "tests/pipeline/execution", "tests/pipeline/finalization"),
+    *("tests/pipeline/planner", "tests/pipeline/runners", "tests/pipeline/tokenization", "tests/pipeline/units"),
+    *("tests/pipeline/whole_job", "tests/test_clusters_page.py"),
+    *("docs/inspect-json.md", "docs/report-json.md", "docs/screenshots.py", "docs/clusters.md", "docs/plan-json.md"),
     *("tests/test_architecture.py", "tests/test_documentation.py", "tests/test_report_in_browser.py"),
 ]
 SUFFIXES = ("", ".py", ".md", ".js", ".css", ".html", ".toml")
@@ -48,7 +51,7 @@ BANNED_WORD = re.compile(
 BANNED_PHRASE = re.compile(rf"(?<![a-z])({_alternatives(PHRASES)})(?![a-z])".replace(" ", r"[\s#/*_-]+"), re.IGNORECASE)
 # Keys and values in files that users have (also as fields and arguments), and the old names of hidden aliases.
 ALLOWED = re.compile(
-    r"corpus_licence|[\"'`.](?:licences?|initialisation)\b|\b(?:licences?|initialisation)(?=[=:])"
+    r"corpus_licence|[\"'`.](?:licences?|initialisation|utilisation)\b|\b(?:licences?|initialisation)(?=[=:])"
     r"|[\"'=]renormalise\b|--tail renormalise\b|retry[-_]set[-_]aside|--corpus-licence\b"
 )
 
