@@ -11,14 +11,14 @@ Shapes: P parts, T rows before, T' rows after.
 Labels follow by themselves: the next row of a part is still there, so `log_next` of a row that keeps its target stays.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
 from logitcask.schemas.dataset.rules import Rule, Rules
 from logitcask.schemas.format.ragged import offsets_from_lengths
-from logitcask.schemas.format.targets import Kind, Part, TailSample, TargetRows, Windows
+from logitcask.schemas.format.targets import Kind, Part, TargetRows, Windows
 
 AnyTargets = TypeVar("AnyTargets", bound=TargetRows)
 
@@ -94,7 +94,7 @@ def select(windows: Windows, targets: AnyTargets, rules: Rules) -> tuple[Windows
     choice = choose(windows, targets, rules)
     if choice.takes_all:
         return windows, targets
-    return keep_windows(windows, choice), _keep_targets(targets, choice)
+    return keep_windows(windows, choice), targets.filter_rows(choice.rows, choice.silenced)
 
 
 def keep_windows(windows: Windows, choice: Choice) -> Windows:
@@ -109,35 +109,3 @@ def keep_windows(windows: Windows, choice: Choice) -> Windows:
         window_offsets=offsets_from_lengths(lengths[lengths > 0]),
         parts=tuple(part for part, stays in zip(windows.parts, choice.parts.tolist(), strict=True) if stays),
     )
-
-
-def _keep_targets(targets: AnyTargets, choice: Choice) -> AnyTargets:
-    speaks = choice.rows & ~choice.silenced
-    entries = np.repeat(speaks, targets.head_widths())
-
-    def column(values: np.ndarray) -> np.ndarray:
-        return np.where(choice.silenced, values.dtype.type(np.nan), values)[choice.rows]
-
-    return replace(
-        targets,
-        **{name: getattr(targets, name)[entries] for name in targets.entry_columns()},
-        head_offsets=_keep_offsets(targets.head_offsets, choice),
-        log_tail=column(targets.log_tail),
-        log_next=column(targets.log_next),
-        entropy=None if targets.entropy is None else column(targets.entropy),
-        top1_ids=(
-            None if targets.top1_ids is None else np.where(choice.silenced, np.int32(-1), targets.top1_ids)[choice.rows]
-        ),
-        tail_samples=tuple(_keep_sample(sample, choice) for sample in targets.tail_samples),
-        tempered_log_tails={t: column(tail) for t, tail in targets.tempered_log_tails.items()},
-    )
-
-
-def _keep_sample(sample: TailSample, choice: Choice) -> TailSample:
-    draws = np.repeat(choice.rows & ~choice.silenced, np.diff(sample.offsets))
-    return TailSample(ids=sample.ids[draws], offsets=_keep_offsets(sample.offsets, choice))
-
-
-def _keep_offsets(offsets: np.ndarray, choice: Choice) -> np.ndarray:
-    """Offsets of the rows that stay, [T' + 1]; silenced ones own nothing."""
-    return offsets_from_lengths(np.where(choice.silenced, 0, np.diff(offsets))[choice.rows])

@@ -20,15 +20,10 @@ from logitcask.schemas import storage
 from logitcask.schemas.errors import CorruptShardError, LogitcaskError, MissingShardError
 from logitcask.schemas.fingerprints import digest
 from logitcask.schemas.format import id_gaps
-from logitcask.schemas.format.columns import (
-    ID_COLUMNS,
-    TOKEN_FIELDS,
-    decompacted,
-    is_known_option,
-    sample_column,
-    stored_targets,
-    target_fields,
-)
+from logitcask.schemas.format.columns.family import StoredColumns
+from logitcask.schemas.format.columns.heads import ID_COLUMNS, ID_GAPS
+from logitcask.schemas.format.columns.registry import decode_targets, is_optional, required_columns
+from logitcask.schemas.format.columns.tokens import decode_windows, to_numpy
 from logitcask.schemas.format.footer import (
     METADATA_KEY,
     PARTS_KEY,
@@ -133,7 +128,7 @@ class ShardReader:
     @cached_property
     def options(self) -> tuple[str, ...]:
         """The optional columns there are that this version knows."""
-        return tuple(name for name in self._groups.columns if is_known_option(name))
+        return tuple(filter(is_optional, self._groups.columns))
 
     def block_of(self, window: int) -> tuple[int, int]:
         """Windows (start, stop) of the row group that holds `window`: what one read costs anyway."""
@@ -180,9 +175,8 @@ class ShardReader:
     def _targets(self, table: pa.Table, lists: dict[str, Lists], rows: range) -> StoredTargets:
         """Targets of some rows of row groups, whose single values are in `table` and whose lists are whole."""
         chosen = {name: column.select(rows.start, rows.stop) for name, column in lists.items()}
-        if "id_gaps" in chosen:
-            return stored_targets(table, decompacted(chosen, self._ids_by_rank))
-        return stored_targets(table, chosen)
+        ids_by_rank = self._ids_by_rank if ID_GAPS in chosen else None
+        return decode_targets(StoredColumns(single=table, lists=chosen, ids_by_rank=ids_by_rank))
 
     @cached_property
     def _ids_by_rank(self) -> np.ndarray:
@@ -207,17 +201,12 @@ class ShardReader:
         return self._read_column("token")
 
     def _read_column(self, name: str) -> np.ndarray:
-        return _numpy(self._parse(lambda: self._file.read(columns=[name], use_threads=False))[name])
+        return to_numpy(self._parse(lambda: self._file.read(columns=[name], use_threads=False))[name])
 
     def _known_columns(self, options: Collection[str] | None) -> list[str]:
         """The columns to read: those this version knows. Unknown ones are optional by definition and skipped."""
-        required = [field.name for field in TOKEN_FIELDS]
-        if self.metadata.kind == "targets":
-            required += [field.name for field in target_fields(self.metadata.layout)]
-        if self.metadata.scheme is not None:
-            required += [sample_column(replica) for replica in range(self.metadata.scheme.num_tail_samples)]
-        present = self._groups.columns
-        missing = [name for name in required if name not in present]
+        required = required_columns(self.metadata)
+        missing = [name for name in required if name not in self._groups.columns]
         if missing:
             raise self._corrupt(f"column {missing[0]!r} is missing")
         if self.metadata.kind == "tokens":
@@ -227,15 +216,7 @@ class ShardReader:
 
     def _windows(self, table: pa.Table, start: int, stop: int) -> Windows:
         offsets = self._window_offsets[start : stop + 1] - self._window_offsets[start]
-        windows = Windows(
-            token=_numpy(table["token"]),
-            kind=_numpy(table["kind"]),
-            part=_numpy(table["document"]),
-            window_offsets=offsets,
-            parts=self.parts,
-        )
-        if not np.array_equal(_numpy(table["window"]), windows.window_index() + start):
-            raise self._corrupt(f"the rows of windows {start}..{stop} are not in order")
+        windows = self._parse(lambda: decode_windows(table, start, offsets, self.parts))
         for index, found in enumerate(windows.content_hashes(), start=start):
             if found != self.window_hashes[index]:
                 raise self._corrupt(f"the tokens of window {index} do not have the content hash they were written with")
@@ -302,7 +283,3 @@ def _read_footer(url: str) -> bytes:
             f"{storage.redact(url)}: not a whole Parquet file ({error}; {size} bytes); restore it, or remove it and "
             "annotate again"
         ) from error
-
-
-def _numpy(column: pa.ChunkedArray) -> np.ndarray:
-    return column.combine_chunks().to_numpy(zero_copy_only=False)

@@ -6,15 +6,16 @@ natural logs. A structure of arrays, because one Python object per position woul
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
 
 from logitcask.schemas.format import quantizer
-from logitcask.schemas.format.ragged import offsets_from_lengths
+from logitcask.schemas.format.ragged import filter_lists, offsets_from_lengths
 
 
 class Kind(IntEnum):
@@ -153,7 +154,7 @@ class Windows:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TailSample:
-    """Ids drawn from the tail of each of T rows, each standing for an equal share of the row's tail mass.
+    """Ids drawn from the tail of each of T rows; each draw stands for an equal share of the row's tail mass.
 
     Attributes:
         ids: Ascending inside a row, repeats allowed, int32 [M].
@@ -164,7 +165,7 @@ class TailSample:
     offsets: np.ndarray
 
     def first_draws(self) -> np.ndarray:
-        """Whether a drawn id is not a repeat of the one before it in its row, bool [M]."""
+        """Whether a drawn id does not repeat the previous one of its row, bool [M]."""
         first = np.ones(len(self.ids), dtype=bool)
         first[1:] = self.ids[1:] != self.ids[:-1]
         first[self.offsets[:-1][np.diff(self.offsets) > 0]] = True
@@ -177,44 +178,77 @@ class TailSample:
             offsets=self.offsets[start : stop + 1] - self.offsets[start],
         )
 
+    def filter_rows(self, kept: np.ndarray, silenced: np.ndarray) -> "TailSample":
+        """As `TargetRows.filter_rows`."""
+        draws, offsets = filter_lists(self.offsets, kept, silenced)
+        return TailSample(ids=self.ids[draws], offsets=offsets)
+
     @classmethod
     def concatenate(cls, pieces: Sequence["TailSample"]) -> "TailSample":
         """All rows of `pieces` in order."""
         return cls(ids=_join([p.ids for p in pieces], np.int32), offsets=_join_offsets([p.offsets for p in pieces]))
 
 
+@dataclass(frozen=True, slots=True)
+class _Array:
+    """How the values of a field belong to rows.
+
+    Attributes:
+        dtype: Of the values.
+        is_per_entry: One value for each head entry; else one for each row, NaN or -1 where the row has no target.
+        is_optional: The field may be None.
+    """
+
+    dtype: type
+    is_per_entry: bool = False
+    is_optional: bool = False
+
+
+def _array(dtype: type, *, is_per_entry: bool = False, is_optional: bool = False) -> dict[str, _Array]:
+    """Metadata of an array field."""
+    return {"array": _Array(dtype, is_per_entry, is_optional)}
+
+
+@cache
+def _arrays(targets: type["TargetRows"]) -> tuple[tuple[str, _Array], ...]:
+    """The array fields of a class of targets."""
+    return tuple((one.name, one.metadata["array"]) for one in fields(targets) if one.metadata)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetRows:
     """What targets of T rows have in common, however the values of their heads are held.
 
+    An array field states how its values belong to rows (`_Array`), so that select, filter and concatenate cover it.
+
     Attributes:
-        head_ids: Vocabulary ids, ascending inside a row, int32 [N]; empty where they were not read.
+        head_ids: Vocabulary ids, ascending inside a row, int32 [N]; empty if they were not read.
         head_offsets: int64 [T + 1].
         log_tail: Log of all mass outside the head, float32 [T]; -inf where the head holds everything, NaN where the
             row has no target.
         log_next: Log-probability of the actual next token, in the head or not, float32 [T]; NaN without a label.
-        entropy: Entropy of the full distribution in nats, float32 [T]; NaN where the row has no target. None where
-            it was not stored, or not read.
-        top1_ids: The teacher's most probable id (lowest on ties), int32 [T], -1 where the row has no target. Feeds
-            the statistics and is not stored; None on targets read from a shard.
-        tail_samples: One independent replica each; empty where the scheme does not sample.
+        entropy: Entropy of the full distribution in nats, float32 [T]; NaN where the row has no target. None if it
+            was not stored, or not read.
+        top1_ids: The teacher's most probable id (lowest on ties), int32 [T], -1 where the row has no target. Used for
+            statistics and not stored; None on targets read from a shard.
+        tail_samples: One independent replica each; empty if the scheme does not sample.
         tempered_log_tails: Temperature to the log tail mass of softmax(z / temperature) outside the same head,
             float32 [T], NaN where the row has no target.
     """
 
-    head_ids: np.ndarray
+    head_ids: np.ndarray = field(metadata=_array(np.int32, is_per_entry=True))
     head_offsets: np.ndarray
-    log_tail: np.ndarray
-    log_next: np.ndarray
-    entropy: np.ndarray | None
-    top1_ids: np.ndarray | None = None
+    log_tail: np.ndarray = field(metadata=_array(np.float32))
+    log_next: np.ndarray = field(metadata=_array(np.float32))
+    entropy: np.ndarray | None = field(metadata=_array(np.float32, is_optional=True))
+    top1_ids: np.ndarray | None = field(default=None, metadata=_array(np.int32, is_optional=True))
     tail_samples: tuple[TailSample, ...] = ()
     tempered_log_tails: Mapping[float, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def entry_columns(cls) -> dict[str, type]:
-        """Columns with one value for each head entry, and their types."""
-        return {"head_ids": np.int32}
+    def entry_fields(cls) -> list[str]:
+        """Names of the fields with one value for each head entry."""
+        return [name for name, array in _arrays(cls) if array.is_per_entry]
 
     @property
     def num_positions(self) -> int:
@@ -233,39 +267,65 @@ class TargetRows:
         return np.diff(self.head_offsets)
 
     def select_rows(self, start: int, stop: int) -> Self:
-        """Rows start..stop."""
-        entries = slice(self.head_offsets[start], self.head_offsets[stop])
-        return replace(
-            self,
-            **{name: getattr(self, name)[entries] for name in self.entry_columns()},
-            head_offsets=self.head_offsets[start : stop + 1] - self.head_offsets[start],
-            log_tail=self.log_tail[start:stop],
-            log_next=self.log_next[start:stop],
-            entropy=None if self.entropy is None else self.entropy[start:stop],
-            top1_ids=None if self.top1_ids is None else self.top1_ids[start:stop],
-            tail_samples=tuple(sample.select_rows(start, stop) for sample in self.tail_samples),
-            tempered_log_tails={t: tail[start:stop] for t, tail in self.tempered_log_tails.items()},
+        """Rows start..stop, as views."""
+        first, last = self.head_offsets[start], self.head_offsets[stop]
+        return self._of_rows(
+            self.head_offsets[start : stop + 1] - first,
+            of_entries=lambda values: values[first:last],
+            of_rows=lambda values: values[start:stop],
+            of_sample=lambda sample: sample.select_rows(start, stop),
+        )
+
+    def filter_rows(self, kept: np.ndarray, silenced: np.ndarray) -> Self:
+        """Some rows, and some of these without their targets.
+
+        Args:
+            kept: Which rows to keep, bool [T].
+            silenced: Which rows lose their target, bool [T].
+        """
+        entries, offsets = filter_lists(self.head_offsets, kept, silenced)
+        return self._of_rows(
+            offsets,
+            of_entries=lambda values: values[entries],
+            of_rows=lambda values: np.where(silenced, _no_value(values.dtype), values)[kept],
+            of_sample=lambda sample: sample.filter_rows(kept, silenced),
+        )
+
+    def _of_rows(
+        self,
+        head_offsets: np.ndarray,
+        *,
+        of_entries: Callable[[np.ndarray], np.ndarray],
+        of_rows: Callable[[np.ndarray], np.ndarray],
+        of_sample: Callable[[TailSample], TailSample],
+    ) -> Self:
+        """Targets of other rows, whose values each function takes from those of these rows."""
+        arrays = {}
+        for name, array in _arrays(type(self)):
+            values = getattr(self, name)
+            arrays[name] = None if values is None else of_entries(values) if array.is_per_entry else of_rows(values)
+        return type(self)(
+            **arrays,
+            head_offsets=head_offsets,
+            tail_samples=tuple(map(of_sample, self.tail_samples)),
+            tempered_log_tails={key: of_rows(values) for key, values in self.tempered_log_tails.items()},
         )
 
     @classmethod
     def concatenate(cls, pieces: Sequence[Self]) -> Self:
-        """All rows of `pieces` in order. An optional column must be in all of them or in none."""
-        columns: dict[str, Any] = {
-            name: _join([getattr(p, name) for p in pieces], dtype) for name, dtype in cls.entry_columns().items()
-        }
+        """All rows of `pieces` in order. An optional field must have values in all of them or in none."""
+        arrays = {}
+        for name, array in _arrays(cls):
+            values = [getattr(piece, name) for piece in pieces]
+            arrays[name] = (_join_optional if array.is_optional else _join)(values, array.dtype)
+        tempered = [piece.tempered_log_tails for piece in pieces]
         return cls(
-            **columns,
-            head_offsets=_join_offsets([p.head_offsets for p in pieces]),
-            log_tail=_join([p.log_tail for p in pieces], np.float32),
-            log_next=_join([p.log_next for p in pieces], np.float32),
-            entropy=_join_optional([p.entropy for p in pieces], np.float32),
-            top1_ids=_join_optional([p.top1_ids for p in pieces], np.int32),
-            tail_samples=tuple(
-                TailSample.concatenate(replica) for replica in zip(*(p.tail_samples for p in pieces), strict=True)
-            ),
+            **arrays,
+            head_offsets=_join_offsets([piece.head_offsets for piece in pieces]),
+            tail_samples=tuple(map(TailSample.concatenate, zip(*(p.tail_samples for p in pieces), strict=True))),
             tempered_log_tails={
-                temperature: _join([p.tempered_log_tails[temperature] for p in pieces], np.float32)
-                for temperature in (pieces[0].tempered_log_tails if pieces else ())
+                temperature: _join([tails[temperature] for tails in tempered], np.float32)
+                for temperature in (tempered[0] if tempered else ())
             },
         )
 
@@ -275,39 +335,36 @@ class Targets(TargetRows):
     """The teacher's distribution of the next token at each of T rows: exact head, exact tail, optional sample.
 
     Attributes:
-        head_log_probs: Log-probabilities of the head's entries, float32 [N]. The others are those of `TargetRows`.
+        head_log_probs: Log-probabilities of the head's entries, float32 [N]. `TargetRows` describes the other fields.
     """
 
-    head_log_probs: np.ndarray
-
-    @classmethod
-    def entry_columns(cls) -> dict[str, type]:
-        return {"head_ids": np.int32, "head_log_probs": np.float32}
+    head_log_probs: np.ndarray = field(metadata=_array(np.float32, is_per_entry=True))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredTargets(TargetRows):
-    """Targets as a shard holds them: a byte for each head entry, a table says of which log-probability.
+    """Targets as a shard holds them: one byte for each head entry, an index into a table of log-probabilities.
 
-    Head and tail are not divided by their sum yet. Whoever computes with them looks the bytes up where the computing is
-    done: a quarter of the memory goes there, and reading is a third faster.
+    Head and tail are not yet divided by their sum. Code that computes with them decodes the bytes on the device that
+    computes: a quarter of the memory goes there, and reading is a third faster.
 
     Attributes:
-        head_q: Quantised log-probabilities of the head's entries (`schemas.format.quantizer`), uint8 [N]. The others
-            are those of `TargetRows`, `log_tail` as stored.
+        head_q: Quantized log-probabilities of the head's entries (`schemas.format.quantizer`), uint8 [N]. `TargetRows`
+            describes the other fields; `log_tail` is as stored.
     """
 
-    head_q: np.ndarray
-
-    @classmethod
-    def entry_columns(cls) -> dict[str, type]:
-        return {"head_ids": np.int32, "head_q": np.uint8}
+    head_q: np.ndarray = field(metadata=_array(np.uint8, is_per_entry=True))
 
     def decode(self) -> Targets:
-        """The targets that these stand for: each sums to one."""
+        """The decoded targets, each of which sums to one."""
         head_log_probs, log_tail = quantizer.decode_targets(self.head_q, self.head_offsets, self.log_tail)
         shared = {one.name: getattr(self, one.name) for one in fields(TargetRows)}
         return Targets(**{**shared, "log_tail": log_tail}, head_log_probs=head_log_probs)
+
+
+def _no_value(dtype: np.dtype) -> Any:
+    """What a row without a target holds in a field with one value for each row."""
+    return dtype.type(np.nan if dtype.kind == "f" else -1)
 
 
 def _join(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
@@ -318,7 +375,7 @@ def _join_optional(arrays: Sequence[np.ndarray | None], dtype: type) -> np.ndarr
     present = [array for array in arrays if array is not None]
     if not present:
         return None
-    assert len(present) == len(arrays), "a column present in some pieces only"
+    assert len(present) == len(arrays), "a field has values in some pieces only"
     return _join(present, dtype)
 
 

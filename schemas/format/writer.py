@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from logitcask.schemas.fingerprints import digest
 from logitcask.schemas.format import id_gaps
-from logitcask.schemas.format.columns import add_targets, token_table
+from logitcask.schemas.format.columns.registry import encode_targets
+from logitcask.schemas.format.columns.tokens import encode_windows
 from logitcask.schemas.format.footer import footer_of, write_footer
 from logitcask.schemas.format.metadata import ShardMetadata
 from logitcask.schemas.format.targets import Targets, Windows
@@ -71,12 +72,12 @@ def encode_shard(windows: Windows, targets: Targets | None, metadata: ShardMetad
         VocabularyError: A token or head id is negative or not below the vocabulary's size.
     """
     assert (targets is None) == (metadata.kind == "tokens"), "targets belong into target shards, all of them"
-    table, frequent_ids = token_table(windows, metadata), None
+    table, frequent_ids = encode_windows(windows, metadata.vocab_size), None
     if targets is not None:
         assert targets.num_positions == windows.num_positions, "a target for every row"
         if metadata.layout == "compact":
             frequent_ids = id_gaps.frequent_ids(targets.head_ids)
-        table = add_targets(table, targets, metadata, frequent_ids)
+        table = encode_targets(table, targets, metadata, frequent_ids)
     return encode_table(table, windows, metadata, frequent_ids=frequent_ids)
 
 
@@ -180,7 +181,7 @@ class ShardStream:
 
     def __init__(self, windows: Windows, metadata: ShardMetadata) -> None:
         self._windows, self._metadata = windows, metadata
-        self._tokens: pa.Table = token_table(windows, metadata)
+        self._tokens: pa.Table = encode_windows(windows, metadata.vocab_size)
         self._bounds = list(row_group_bounds(windows.window_offsets)) if metadata.layout == "plain" else []
         self._sink = io.BytesIO()
         self._writer: pq.ParquetWriter | None = None
@@ -212,7 +213,7 @@ class ShardStream:
         return describe_shard(self._sink.getvalue(), self._windows)
 
     def _write(self, start: int, targets: Targets) -> None:
-        rows = add_targets(self._tokens.slice(start, targets.num_positions), targets, self._metadata)
+        rows = encode_targets(self._tokens.slice(start, targets.num_positions), targets, self._metadata)
         if self._writer is None:
             self._writer = open_writer(self._sink, rows.schema)
         write_row_group(self._writer, rows)

@@ -7,22 +7,21 @@ the same bytes again. So a reader finds exactly what the rules showed it before.
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.layout import record_path, shard_path
 from logitcask.schemas.dataset.record import UnitRecord
-from logitcask.schemas.dataset.row_filter import Choice, choose, keep_windows, parts_taken
+from logitcask.schemas.dataset.row_filter import choose, keep_windows, parts_taken
 from logitcask.schemas.dataset.rules import Rules, rules_to_json
 from logitcask.schemas.dataset.shard_view import SnapshotShard, stored_record
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot
 from logitcask.schemas.errors import CorruptShardError
 from logitcask.schemas.fingerprints import digest, fingerprint
 from logitcask.schemas.format import writer
-from logitcask.schemas.format.columns import TOKEN_FIELDS
-from logitcask.schemas.format.ragged import offsets_from_lengths
+from logitcask.schemas.format.columns.registry import filter_rows
+from logitcask.schemas.format.columns.tokens import encode_windows
 from logitcask.schemas.format.reader import Block, ShardReader
 from logitcask.schemas.format.writer import EncodedShard
 from logitcask.schemas.stats.by_source import SourceSummary
@@ -71,9 +70,6 @@ def blocks_of(shard: SnapshotShard) -> Iterator[Block]:
     return (shard.read(start, stop) for start, stop in shard.blocks())
 
 
-_TOKEN_COLUMNS = [field.name for field in TOKEN_FIELDS]
-
-
 def rewrite_shard(reader: ShardReader, data: bytes, rules: Rules) -> EncodedShard:
     """What the rules leave of a target shard; the same bytes where they leave everything.
 
@@ -90,39 +86,9 @@ def rewrite_shard(reader: ShardReader, data: bytes, rules: Rules) -> EncodedShar
     choice = choose(block.windows, block.targets, rules)
     windows = keep_windows(block.windows, choice)
     stored = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
-    columns: list[pa.Array] = list(map(pa.array, (windows.window_index(), windows.part, windows.token, windows.kind)))
-    fields = list(TOKEN_FIELDS)
-    for field in stored.schema:
-        if field.name not in _TOKEN_COLUMNS:
-            fields.append(_plain(field))
-            columns.append(_keep(stored[field.name].combine_chunks(), fields[-1].type, choice))
-    table = pa.Table.from_arrays(columns, schema=pa.schema(fields))
+    tokens = encode_windows(windows, reader.metadata.vocab_size)
+    table = filter_rows(stored, tokens, choice.rows, choice.silenced)
     return writer.encode_table(table, windows, reader.metadata, frequent_ids=reader.frequent_ids)
-
-
-def _plain(field: pa.Field) -> pa.Field:
-    """The field without what reading a file noted in it."""
-    type_ = field.type
-    if pa.types.is_list(type_):
-        type_ = pa.list_(type_.value_field.remove_metadata())
-    return pa.field(field.name, type_, nullable=field.nullable)
-
-
-def _keep(column: pa.Array, type_: pa.DataType, choice: Choice) -> pa.Array:
-    """The rows that stay; of those without a target any more an empty list, or null."""
-    if pa.types.is_list(type_):
-        return _keep_lists(column, type_, choice)
-    values = column.fill_null(0).to_numpy()
-    is_null = column.is_null().to_numpy(zero_copy_only=False) | choice.silenced
-    return pa.array(values[choice.rows], type_, mask=is_null[choice.rows])
-
-
-def _keep_lists(column: pa.ListArray, type_: pa.DataType, choice: Choice) -> pa.Array:
-    widths = np.diff(column.offsets.to_numpy())
-    entries = column.flatten().to_numpy()[np.repeat(choice.rows & ~choice.silenced, widths)]
-    kept = np.where(choice.silenced, 0, widths)[choice.rows]
-    offsets = offsets_from_lengths(kept).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(entries), type=type_)
 
 
 def rewritten_name(snapshot: Snapshot, entry: ShardEntry) -> str:

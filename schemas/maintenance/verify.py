@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.layout import record_path, shard_path
 from logitcask.schemas.dataset.record import UnitRecord, read_record
@@ -13,9 +11,8 @@ from logitcask.schemas.dataset.shard_view import SnapshotShard
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, load_snapshot
 from logitcask.schemas.errors import CorruptShardError, LogitcaskError, MissingShardError
 from logitcask.schemas.fingerprints import digest
-from logitcask.schemas.format.columns import sample_column, tempered_tail_column
+from logitcask.schemas.format.columns.registry import broken_rules
 from logitcask.schemas.format.reader import Block, ShardReader
-from logitcask.schemas.format.targets import TailSample, Targets
 from logitcask.schemas.terminal.progress import shard_progress
 
 
@@ -180,7 +177,8 @@ def check_rows(reader: ShardReader) -> tuple[list[str], int]:
     num_targets = first_row = 0
     for block in _blocks(reader):
         if block.targets is not None:
-            found += [f"{what} (first in row {first_row + row})" for what, row in _broken_rules(block, reader)]
+            broken = broken_rules(block.windows, block.targets, reader.metadata.vocab_size)
+            found += [f"{rule} (first in row {first_row + row})" for rule, row in broken]
             num_targets += int(block.targets.has_target().sum())
         first_row += block.windows.num_positions
     return found, num_targets
@@ -192,63 +190,3 @@ def _blocks(reader: ShardReader) -> Iterator[Block]:
         _, stop = reader.block_of(start)
         yield reader.read(start, stop)
         start = stop
-
-
-def _broken_rules(block: Block, reader: ShardReader) -> Iterator[tuple[str, int]]:
-    assert block.targets is not None
-    windows, targets, vocab_size = block.windows, block.targets, reader.metadata.vocab_size
-    widths = targets.head_widths()
-    ascending = np.ones(len(targets.head_ids), dtype=bool)
-    ascending[1:] = np.diff(targets.head_ids) > 0
-    ascending[targets.head_offsets[:-1][widths > 0]] = True
-    row_of_entry = np.repeat(np.arange(targets.num_positions), widths)
-    in_vocabulary = (targets.head_ids >= 0) & (targets.head_ids < vocab_size)
-    rules = {
-        "a head id lies outside the vocabulary": row_of_entry[~in_vocabulary],
-        "head ids do not ascend": row_of_entry[~ascending],
-        "a token lies outside the vocabulary": np.flatnonzero((windows.token < 0) | (windows.token >= vocab_size)),
-        "a row of this kind must (not) have a target": np.flatnonzero(targets.has_target() != windows.has_target()),
-        "a row without a target has a head": np.flatnonzero((widths > 0) & ~targets.has_target()),
-        "a trained row has an empty head, and no tail sample": np.flatnonzero(
-            (widths == 0) & targets.has_target() & ~_is_sampled(targets)
-        ),
-        "next_q is present where there is no label, or absent where there is one": np.flatnonzero(
-            targets.has_label() != windows.has_label()
-        ),
-    }
-    for temperature, log_tail in targets.tempered_log_tails.items():
-        column = tempered_tail_column(temperature)
-        rules[f"{column} is present where there is no target, or absent where there is one"] = np.flatnonzero(
-            np.isnan(log_tail) == targets.has_target()
-        )
-    for replica, sample in enumerate(targets.tail_samples):
-        for what, rows in _sample_rules(targets, sample, vocab_size).items():
-            rules[f"{sample_column(replica)}: {what}"] = rows
-    return ((what, int(rows[0])) for what, rows in rules.items() if len(rows))
-
-
-def _is_sampled(targets: Targets) -> np.ndarray:
-    """Whether a row has draws in every replica, bool [T]."""
-    drawn = [np.diff(sample.offsets) > 0 for sample in targets.tail_samples]
-    return np.all(drawn, axis=0) if drawn else np.zeros(targets.num_positions, dtype=bool)
-
-
-def _sample_rules(targets: Targets, sample: TailSample, vocab_size: int) -> dict[str, np.ndarray]:
-    """Rows that break a rule of tail samples, by rule."""
-    rows, widths = np.arange(targets.num_positions), np.diff(sample.offsets)
-    drawn_row, head_row = np.repeat(rows, widths), np.repeat(rows, targets.head_widths())
-    falls = (np.diff(sample.ids) < 0) & (np.diff(drawn_row) == 0)
-    in_head = np.isin(_entry_keys(drawn_row, sample.ids), _entry_keys(head_row, targets.head_ids))
-    has_tail = targets.has_target() & ~np.isneginf(targets.log_tail)
-    return {
-        "a drawn id lies outside the vocabulary": drawn_row[(sample.ids < 0) | (sample.ids >= vocab_size)],
-        "drawn ids do not ascend": drawn_row[1:][falls],
-        "an id of the head was drawn from the tail": drawn_row[in_head],
-        "a row without a tail has a tail sample": np.flatnonzero((widths > 0) & ~has_tail),
-        "a row with a tail has no tail sample": np.flatnonzero((widths == 0) & has_tail),
-    }
-
-
-def _entry_keys(row: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """One number for each entry that no entry of another row or id has."""
-    return (row.astype(np.int64) << 32) + ids

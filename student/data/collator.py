@@ -61,7 +61,7 @@ def collate(samples: Sequence[WindowSample]) -> Batch:
 def _target_columns(samples: Sequence[WindowSample], scored: np.ndarray) -> Batch:
     """The columns of the rows with a target; flat columns are unchanged, since other rows have no entries or draws."""
     targets = [sample.targets for sample in samples]
-    columns = {name: _flat([getattr(one, name) for one in targets]) for name in targets[0].entry_columns()}
+    columns = {name: _flat([getattr(one, name) for one in targets]) for name in targets[0].entry_fields()}
     columns["head_offsets"] = _offsets([one.head_offsets for one in targets], scored)
     columns["log_tail"] = _flat([one.log_tail for one in targets])[scored]
     columns["log_next"] = _flat([one.log_next for one in targets])[scored]

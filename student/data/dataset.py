@@ -17,7 +17,7 @@ from logitcask.schemas.dataset.identity import Identity, differences
 from logitcask.schemas.dataset.shard_view import SnapshotShard, open_shard
 from logitcask.schemas.dataset.snapshot import ShardEntry, complete_snapshot, require_split
 from logitcask.schemas.errors import FingerprintMismatchError, MissingShardError
-from logitcask.schemas.format.columns import ENTROPY_FIELD
+from logitcask.schemas.format.columns.single_values import ENTROPY
 from logitcask.schemas.format.metadata import ShardMetadata, Split
 from logitcask.schemas.format.reader import StoredBlock
 from logitcask.schemas.format.targets import StoredTargets, Targets, Windows
@@ -196,7 +196,7 @@ class EpochWindows(Dataset[WindowSample]):
 
 def _loss_columns(shard: SnapshotShard) -> list[str]:
     """The optional columns that a loss may need: all but the entropy, which only filters use."""
-    return [name for name in shard.options if name != ENTROPY_FIELD.name]
+    return [name for name in shard.options if name != ENTROPY]
 
 
 def _num_bytes(block: StoredBlock) -> int:

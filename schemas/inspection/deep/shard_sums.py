@@ -13,7 +13,8 @@ from multiprocessing import get_context
 
 from logitcask.schemas.dataset.shard_view import open_shard
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot
-from logitcask.schemas.format.columns import ENTROPY_FIELD, sample_column
+from logitcask.schemas.format.columns.single_values import ENTROPY
+from logitcask.schemas.format.columns.tail_samples import sample_columns
 from logitcask.schemas.format.metadata import ShardMetadata
 from logitcask.schemas.inspection.deep.row_sums import DeepSums, add_up, sum_blocks
 
@@ -75,8 +76,7 @@ def _sum_shard(snapshot: Snapshot, entry: ShardEntry) -> DeepSums:
 
 def _needed_options(metadata: ShardMetadata) -> list[str]:
     """All optional columns except the tails at other temperatures, which are not summed."""
-    num_samples = metadata.scheme.num_tail_samples if metadata.scheme else 0
-    return [ENTROPY_FIELD.name, *map(sample_column, range(num_samples))]
+    return [ENTROPY, *sample_columns(metadata)]
 
 
 def _counted(sums: Iterator[DeepSums], progress: Callable[[int], None]) -> Iterator[DeepSums]:

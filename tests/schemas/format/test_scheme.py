@@ -48,6 +48,28 @@ def test_json_holds_what_the_kind_uses_and_no_more(kind, expected):
     assert json.dumps(scheme.to_json()) == json.dumps(expected)
 
 
+@pytest.mark.parametrize(
+    ("scheme", "description", "label"),
+    [
+        (
+            ThresholdScheme(),
+            "adaptive: p ≥ 0.001, 1 to 128 entries, and the exact tail",
+            "adaptive, p ≥ 0.001",
+        ),
+        (TopKScheme(k=50), "the 50 largest, and the exact tail", "50 largest + other"),
+        (TopPScheme(k=64), "mass ≥ 0.95, at most 64 entries, and the exact tail", "mass ≥ 0.95"),
+        (RandomSamplingScheme(replicas=2), "none: 50 random draws a position, 2 replicas", "50 random draws"),
+        (
+            ThresholdSamplingScheme(theta=0.02),
+            "p ≥ 0.02, the exact tail, and one systematic draw for each 0.02 of the tail, at least one",
+            "p ≥ 0.02 + draws",
+        ),
+    ],
+)
+def test_a_scheme_has_a_description_and_a_short_label(scheme, description, label):
+    assert (scheme.describe(), scheme.label()) == (description, label)
+
+
 def test_replicas_change_the_fingerprint_but_not_the_first_draws():
     one, three = RandomSamplingScheme(), RandomSamplingScheme(replicas=3)
     assert fingerprint(one.to_json()) != fingerprint(three.to_json())

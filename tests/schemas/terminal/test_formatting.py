@@ -5,7 +5,6 @@ from logitcask.schemas.terminal.formatting import (
     duration,
     number,
     percent,
-    scheme_label,
     scheme_words,
     visible_piece,
 )
@@ -34,28 +33,10 @@ def test_spaces_at_the_ends_of_a_piece_are_visible(piece, shown):
     assert visible_piece(piece) == shown
 
 
-@pytest.mark.parametrize(
-    ("scheme", "words", "label"),
-    [
-        (
-            {"kind": "threshold", "tau": 0.001, "k": 128, "k_min": 1},
-            "adaptive: p ≥ 0.001, 1 to 128 entries, and the exact tail",
-            "adaptive, p ≥ 0.001",
-        ),
-        ({"kind": "topk", "k": 50}, "the 50 largest, and the exact tail", "50 largest + other"),
-        ({"kind": "topp", "p": 0.95, "k": 64}, "mass ≥ 0.95, at most 64 entries, and the exact tail", "mass ≥ 0.95"),
-        (
-            {"kind": "random-sampling", "draws": 50, "replicas": 2},
-            "none: 50 random draws a position, 2 replicas",
-            "50 random draws",
-        ),
-        (
-            {"kind": "threshold-sampling", "theta": 0.02, "replicas": 1},
-            "p ≥ 0.02, the exact tail, and one systematic draw for each 0.02 of the tail, at least one",
-            "p ≥ 0.02 + draws",
-        ),
-        ({}, "unknown", "unknown"),
-    ],
-)
-def test_a_scheme_has_words_and_a_short_label(scheme, words, label):
-    assert (scheme_words(scheme), scheme_label(scheme)) == (words, label)
+@pytest.mark.parametrize("scheme", [None, {}, {"kind": "oracle", "luck": 7}])
+def test_no_scheme_and_a_scheme_of_a_later_release_are_unknown(scheme):
+    assert scheme_words(scheme) == "unknown"
+
+
+def test_a_stored_scheme_is_described():
+    assert scheme_words({"kind": "topk", "k": 50}) == "the 50 largest, and the exact tail"

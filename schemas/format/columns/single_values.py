@@ -1,0 +1,144 @@
+"""Columns with one quantized value per row, null where there is none: `tail`, `tail@T`, `next_q`, `entropy`."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from logitcask.schemas.format import quantizer
+from logitcask.schemas.format.columns.family import StoredColumns, TargetColumns
+from logitcask.schemas.format.metadata import ShardMetadata
+from logitcask.schemas.format.targets import Targets, Windows
+
+ENTROPY = "entropy"
+_TAIL, _NEXT = "tail", "next_q"
+_TAIL_AT = re.compile(r"tail@(\d+(?:\.\d+)?)")
+
+
+class TailColumn(TargetColumns):
+    """The tail: −log of all mass outside the head."""
+
+    is_optional = False
+
+    def owns(self, column: str) -> bool:
+        return column == _TAIL
+
+    def required(self, metadata: ShardMetadata) -> list[str]:
+        return [_TAIL]
+
+    def encode(
+        self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None
+    ) -> Iterator[tuple[pa.Field, pa.Array]]:
+        yield _field(_TAIL), _encode_log_tail(targets.log_tail)
+
+    def decode(self, stored: StoredColumns) -> dict[str, Any]:
+        return {"log_tail": _decode_log_tail(stored.single[_TAIL])}
+
+    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:
+        differs = targets.has_target() != windows.has_target()
+        yield "a row of this kind must (not) have a target", np.flatnonzero(differs)
+
+
+class NextTokenColumn(TargetColumns):
+    """−log p of the actual next token."""
+
+    is_optional = False
+
+    def owns(self, column: str) -> bool:
+        return column == _NEXT
+
+    def required(self, metadata: ShardMetadata) -> list[str]:
+        return [_NEXT]
+
+    def encode(
+        self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None
+    ) -> Iterator[tuple[pa.Field, pa.Array]]:
+        yield _field(_NEXT), _encode_nats(-targets.log_next)
+
+    def decode(self, stored: StoredColumns) -> dict[str, Any]:
+        return {"log_next": -_decode_nats(stored.single[_NEXT])}
+
+    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:
+        differs = targets.has_label() != windows.has_label()
+        yield (
+            "next_q is present where there is no label, or absent where there is one",
+            np.flatnonzero(differs),
+        )
+
+
+class EntropyColumn(TargetColumns):
+    """The entropy of the full distribution."""
+
+    is_optional = True
+
+    def owns(self, column: str) -> bool:
+        return column == ENTROPY
+
+    def encode(
+        self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None
+    ) -> Iterator[tuple[pa.Field, pa.Array]]:
+        if metadata.has_entropy:
+            assert targets.entropy is not None, "the scorer gave no entropy"
+            yield _field(ENTROPY), _encode_nats(targets.entropy)
+
+    def decode(self, stored: StoredColumns) -> dict[str, Any]:
+        return {"entropy": _decode_nats(stored.single[ENTROPY]) if ENTROPY in stored.single.column_names else None}
+
+
+class TemperedTailColumns(TargetColumns):
+    """The tail at temperatures other than 1, one column for each temperature, in ascending order."""
+
+    is_optional = True
+
+    def owns(self, column: str) -> bool:
+        return _TAIL_AT.fullmatch(column) is not None
+
+    def encode(
+        self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None
+    ) -> Iterator[tuple[pa.Field, pa.Array]]:
+        for temperature, log_tail in sorted(targets.tempered_log_tails.items()):
+            yield _field(_tail_at(temperature)), _encode_log_tail(log_tail)
+
+    def decode(self, stored: StoredColumns) -> dict[str, Any]:
+        columns = {name: match[1] for name in stored.single.column_names if (match := _TAIL_AT.fullmatch(name))}
+        tails = {float(temperature): _decode_log_tail(stored.single[name]) for name, temperature in columns.items()}
+        return {"tempered_log_tails": tails}
+
+    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:
+        for temperature, log_tail in targets.tempered_log_tails.items():
+            yield (
+                f"{_tail_at(temperature)} is present where there is no target, or absent where there is one",
+                np.flatnonzero(np.isnan(log_tail) == targets.has_target()),
+            )
+
+
+def _tail_at(temperature: float) -> str:
+    return f"tail@{temperature:g}"
+
+
+def _field(name: str) -> pa.Field:
+    return pa.field(name, pa.uint16())
+
+
+def _encode_log_tail(log_tail: np.ndarray) -> pa.Array:
+    steps = quantizer.quantize_tail(np.nan_to_num(log_tail, nan=0.0, neginf=-np.inf))
+    return pa.array(steps, mask=np.isnan(log_tail))
+
+
+def _decode_log_tail(column: pa.ChunkedArray) -> np.ndarray:
+    return quantizer.dequantize_tail(_steps(column))
+
+
+def _encode_nats(values: np.ndarray) -> pa.Array:
+    return pa.array(quantizer.quantize_nats(values), mask=np.isnan(values))
+
+
+def _decode_nats(column: pa.ChunkedArray) -> np.ndarray:
+    return quantizer.dequantize_nats(_steps(column))
+
+
+def _steps(column: pa.ChunkedArray) -> np.ndarray:
+    """Stored steps, exact in float32, NaN where null, [T]."""
+    return column.combine_chunks().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
