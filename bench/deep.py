@@ -1,10 +1,10 @@
-"""How fast `inspect --deep` reads: shards of a real dataset, repeated until they are enough.
+"""How fast `inspect --deep` reads: copies of a real dataset's shards, up to a number of tokens.
 
     python bench/deep.py demo/smollm/shards
 
-Prints tokens a second of wall-clock time, with one process and with two, whose start counts; beside it what
-reading alone takes, with our reader and with the Parquet library's own. All are measured in turns, and of
-each the fastest round is kept: a busy machine is equally busy for all of them.
+Prints tokens per second of wall-clock time with one process and with two, including their start, and the speed of
+reading alone, with our reader and with the Parquet library. All are measured in turns, and the fastest round of each
+counts: a busy machine slows all of them equally.
 """
 
 import argparse
@@ -37,7 +37,7 @@ ROUNDS = 2
 def main() -> None:
     parser = argparse.ArgumentParser(description="How fast `inspect --deep` reads a dataset.")
     parser.add_argument("dataset", help="a finished dataset, such as the one that `make demo` writes")
-    parser.add_argument("--tokens", type=int, default=6_000_000, help="repeat its shards until they hold so many")
+    parser.add_argument("--tokens", type=int, default=6_000_000, help="copy its shards until they hold this many")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
@@ -117,7 +117,7 @@ def decode_all(snapshot: Snapshot, entries: Sequence[ShardEntry]) -> None:
 
 
 def fastest(works: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
-    """Seconds of wall-clock time of the fastest of some rounds."""
+    """Seconds of wall-clock time of the fastest round."""
     best = dict.fromkeys(works, float("inf"))
     for _ in range(ROUNDS):
         for name, work in works.items():

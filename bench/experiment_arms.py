@@ -1,4 +1,4 @@
-"""The arms of the quality experiment: datasets made of one recorded teacher, and the losses trained on them."""
+"""The arms of the quality experiment: datasets from one recorded teacher, and the losses trained on them."""
 
 import shutil
 from bisect import bisect_left
@@ -41,12 +41,12 @@ class Arm:
     """One way to learn from the teacher.
 
     Attributes:
-        name: As it stands in the table.
+        name: Its name in the table.
         scheme: Name of the dataset it reads; None: the recorded teacher itself.
-        loss: What it minimises.
-        alpha: Weight of that; 0: cross-entropy with the text.
+        loss: The loss that it minimizes.
+        alpha: Weight of the loss; 0: cross-entropy with the text.
         published: The language-model loss that Anshumann et al. (ACL 2025) report for its counterpart, 3B → 300M.
-        published_share: And which share of the way from cross-entropy to full distillation that is.
+        published_share: The share of the gain of full distillation over cross-entropy that they report.
     """
 
     name: str
@@ -84,7 +84,7 @@ ARMS = (
 
 
 class RecordedLogits:
-    """A recorded teacher in the place of a live one, for one split's dataset."""
+    """A recorded teacher instead of a live one, for the dataset of one split."""
 
     def __init__(self, teacher: RecordedTeacher, split: str) -> None:
         self._teacher, self._split = teacher, split
@@ -118,9 +118,9 @@ def schemes(teacher: RecordedTeacher) -> dict[str, Scheme]:
     }
 
 
-def _first_to_reach(wanted: float, measure: Callable[[int], float], candidates: range) -> int:
-    """The first of the candidates whose measure, which rises with them, is at least what is wanted."""
-    return candidates[bisect_left(candidates, wanted, key=measure)]
+def _first_to_reach(minimum: float, measure: Callable[[int], float], candidates: range) -> int:
+    """The first candidate with a measure of at least `minimum`; the measure must increase with the candidates."""
+    return candidates[bisect_left(candidates, minimum, key=measure)]
 
 
 def _entries(teacher: RecordedTeacher, windows: Windows, scheme: Scheme) -> float:
@@ -136,7 +136,7 @@ def _bytes_a_token(teacher: RecordedTeacher, windows: Windows, scheme: Scheme) -
 
 
 def targets_of(teacher: RecordedTeacher, split: str, windows: Windows, rows: slice, scheme: Scheme) -> Targets:
-    """What `logitcask annotate` would store for some windows, before it is quantised."""
+    """The targets that `logitcask annotate` would compute for some windows, not yet quantized."""
     next_ids, uniforms = windows.next_token(), window_uniforms(windows, scheme)
     blocks = []
     for start in range(0, windows.num_positions, 256):

@@ -1,13 +1,13 @@
-"""Which stored targets make the better student, at how many bytes: every arm from one teacher, weights and batches.
+"""Which stored targets train the better student, and at what size: all arms share teacher, first weights and batches.
 
     python bench/experiment_quality.py [--teacher smollm] [--student pruned] [--seeds 5] [--json FILE]
 
-A student is trained once for each arm and seed: the teacher without a fifth of its layers, or a small one from scratch,
-which in so few steps learns hardly more than how frequent tokens are (its loss is printed beside that of the
-frequencies alone). Within a seed all arms start from equal weights and see equal batches, so their differences are
-paired; intervals are 95 % bootstrap intervals of the mean over seeds and held-out windows. The full KL is to the
-recorded teacher itself. A share of the way from cross-entropy to full distillation is printed only where its interval
-excludes zero. Finished runs are kept, so that an interrupted experiment goes on.
+A student is trained once for each arm and seed: the teacher without a fifth of its layers, or a small one from scratch.
+In these few steps, the small one learns little more than token frequencies (its loss is printed next to the loss of the
+frequencies alone). Within a seed, all arms start from equal weights and see equal batches, so their differences are
+paired. Intervals are 95 % bootstrap intervals of the mean over seeds and held-out windows. The full KL is to the
+recorded teacher itself. A share of the gain of full distillation over cross-entropy is printed only if the interval of
+that gain excludes zero. Finished runs are stored, so that an interrupted experiment resumes.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from logitcask.student.online.trainer import FullDistillationTrainer
 from logitcask.student.training.trainer import SoftTargetTrainer
 
 RESAMPLES = 10_000
-FIGURES = ("loss_nats", "full_kl_nats", "calibration_error")
+METRICS = ("loss_nats", "full_kl_nats", "calibration_error")
 REFERENCE, FULL = "cross-entropy", "full distillation, live"
 
 
@@ -77,7 +77,7 @@ def train_and_measure(
 
 
 def measure(student: PreTrainedModel, url: str, teacher: RecordedTeacher) -> dict[str, list[float]]:
-    """Held-out figures by window, the calibration error of all together; the full KL is to the recorded teacher."""
+    """Held-out metrics by window, and the calibration error of all; the full KL is to the recorded teacher."""
     held_out, rows = SoftTargetDataset(url, "held-out"), RecordedLogits(teacher, "held-out")
     by_window = [evaluate(student, OneWindow(held_out, i), teacher=rows) for i in range(len(held_out))]  # pyright: ignore[reportArgumentType]
     return {
@@ -88,10 +88,10 @@ def measure(student: PreTrainedModel, url: str, teacher: RecordedTeacher) -> dic
 
 
 def interval(values_SW: np.ndarray) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over seeds and held-out windows, both drawn anew each time.
+    """95 % bootstrap interval of the mean over seeds and held-out windows; both are resampled.
 
-    Few values vary less than what they were drawn from, so the percentiles are moved out to where Student's t with as
-    many seeds would have them (Hesterberg 2015, "expanded percentile"): at five seeds 94 % of intervals cover, not 85.
+    A small sample varies less than its population, so the percentiles are widened to those of Student's t with this
+    number of seeds (Hesterberg 2015, "expanded percentile"): at five seeds 94 % of intervals cover instead of 85 %.
     """
     num_seeds, num_windows = values_SW.shape
     generator = np.random.default_rng(0)
@@ -105,35 +105,36 @@ def interval(values_SW: np.ndarray) -> tuple[float, float]:
 
 @functools.cache
 def _t_quantile(degrees_of_freedom: int) -> float:
-    """What Student's t exceeds once in forty, to a hundredth; no library at hand has it."""
+    """The 97.5 % quantile of Student's t, to a hundredth; no installed library provides it."""
     return float(np.quantile(np.random.default_rng(0).standard_t(degrees_of_freedom, 1_000_000), 0.975))
 
 
-def summarise(results: dict[str, dict[int, dict[str, list[float]]]], sizes: dict[str, float]) -> list[dict]:
-    """A row for each arm: means, paired differences from cross-entropy with their intervals, shares of the way."""
+def summarize(results: dict[str, dict[int, dict[str, list[float]]]], sizes: dict[str, float]) -> list[dict]:
+    """A row for each arm: means, paired gains over cross-entropy with intervals, and shares of the whole gain."""
     seeds = sorted(set.intersection(*(set(by_seed) for by_seed in results.values())))
     columns = {
-        arm: {name: np.array([by_seed[seed][name] for seed in seeds]) for name in FIGURES}
+        arm: {name: np.array([by_seed[seed][name] for seed in seeds]) for name in METRICS}
         for arm, by_seed in results.items()
     }
     rows = []
     for arm in ARMS:
         size = sizes.get(arm.scheme or "") if arm.alpha else None  # cross-entropy reads tokens alone
         row: dict = {"arm": arm.name, "seeds": len(seeds), "bytes_a_token": size}
-        for name in FIGURES:
+        for name in METRICS:
             gain = columns[REFERENCE][name] - columns[arm.name][name]
-            way = columns[REFERENCE][name] - columns[FULL][name]
+            whole_gain = columns[REFERENCE][name] - columns[FULL][name]
             row[name] = float(columns[arm.name][name].mean())
             row[f"{name}_gain"], row[f"{name}_gain_interval"] = float(gain.mean()), interval(gain)
-            # A share means something where the whole way is one for the better.
-            row[f"{name}_share"] = float(gain.mean() / way.mean()) if interval(way)[0] > 0 else None
+            # A share is meaningful only if full distillation is better than cross-entropy.
+            is_better = interval(whole_gain)[0] > 0
+            row[f"{name}_share"] = float(gain.mean() / whole_gain.mean()) if is_better else None
         row["published_loss"], row["published_share"] = arm.published, arm.published_share
         rows.append(row)
     return rows
 
 
 def print_table(rows: list[dict]) -> None:
-    """As Markdown."""
+    """Prints the rows as Markdown."""
     print(
         "| arm | bytes/token | held-out loss | gain over CE [95 %] | share | full KL | ECE | published loss (share) |"
     )
@@ -156,8 +157,8 @@ def main() -> None:
     parser.add_argument("--teacher", default="smollm", help="smollm, gemma, a directory, a .gguf file or a hub id")
     parser.add_argument("--student", default="pruned", choices=["pruned", "scratch"])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, help="instead of the student's own")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--steps", type=int, help="instead of the recipe's own")
+    parser.add_argument("--json", type=Path, help="also write the values to this file")
     options = parser.parse_args()
     transformers_logging.set_verbosity_error()
     recipe = PRUNED if options.student == "pruned" else SCRATCH
@@ -173,12 +174,12 @@ def main() -> None:
             found = results[arm.name][seed]
             print(
                 f"seed {seed}  {arm.name:<28}",
-                {name: round(float(np.mean(found[name])), 4) for name in FIGURES},
+                {name: round(float(np.mean(found[name])), 4) for name in METRICS},
                 flush=True,
             )
-    rows = summarise(results, sizes)
+    rows = summarize(results, sizes)
     for name, scheme in by_name.items():
-        print(f"{name}: {scheme.to_json()}, {sizes[name]:.1f} bytes a token")
+        print(f"{name}: {scheme.to_json()}, {sizes[name]:.1f} bytes per token")
     teacher_loss = evaluate(
         recipe.student(teacher, 0), SoftTargetDataset(urls["adaptive"], "held-out")
     ).teacher_loss_nats
@@ -200,10 +201,10 @@ def main() -> None:
 def kept_run(
     arm: Arm, seed: int, teacher: RecordedTeacher, urls: dict[str, str], recipe: Recipe
 ) -> dict[str, list[float]]:
-    """A run's figures; made if nothing that decides them was run before."""
+    """The metrics of a run; the run is made unless an equal one is stored."""
     dataset = Path(urls[arm.scheme or "adaptive"]).name
-    decides = [asdict(arm), seed, asdict(recipe), asdict(SIZES), dataset, teacher.fingerprint()]
-    kept = CACHE / "runs" / f"{fingerprint(decides)}.json"
+    determines = [asdict(arm), seed, asdict(recipe), asdict(SIZES), dataset, teacher.fingerprint()]
+    kept = CACHE / "runs" / f"{fingerprint(determines)}.json"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         unfinished = kept.with_suffix(f".{os.getpid()}")

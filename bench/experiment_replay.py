@@ -1,10 +1,10 @@
-"""Whether soft targets keep teaching when the labels are exhausted: the same steps as 1, 4 and 16 epochs of a corpus.
+"""Whether soft targets still teach when a small corpus is repeated: equal steps as 1, 4 and 16 epochs of a corpus.
 
     python bench/experiment_replay.py [--teacher smollm] [--seeds 5] [--json FILE] [--plot FILE.svg]
 
-The whole corpus once, a quarter of it four times, a sixteenth sixteen times: equal steps, equal tokens, equal first
-weights; cross-entropy beside cached distillation (adaptive + other). Which quarter or sixteenth, each seed draws.
-Intervals are 95 % bootstrap intervals over seeds and held-out windows.
+The whole corpus once, a quarter of it four times, and a sixteenth sixteen times: equal steps, equal tokens, equal first
+weights. Cross-entropy is compared with distillation from stored targets (adaptive + other). Each seed chooses the
+quarter or sixteenth. Intervals are 95 % bootstrap intervals over seeds and held-out windows.
 """
 
 import argparse
@@ -27,7 +27,7 @@ LEARNING_RATE = 2e-3
 
 
 def shortened(teacher: RecordedTeacher, epochs: int, seed: int) -> RecordedTeacher:
-    """The same teacher of one part of the corpus, which the seed chooses."""
+    """The same teacher on one part of the corpus, which the seed chooses."""
     windows = teacher.windows["train"]
     size = windows.num_windows // epochs
     start = int(np.random.default_rng(seed).integers(0, windows.num_windows - size + 1))
@@ -40,7 +40,7 @@ def shortened(teacher: RecordedTeacher, epochs: int, seed: int) -> RecordedTeach
 
 
 def losses(arm: Arm, epochs: int, seeds: int, teacher: RecordedTeacher) -> np.ndarray:
-    """Held-out loss of each seed and window, [S, W]; runs that are kept are not made again."""
+    """Held-out loss of each seed and window, [S, W]; finished runs are not repeated."""
     recipe = replace(SCRATCH, steps=teacher.windows["train"].num_windows, batch_windows=1, learning_rate=LEARNING_RATE)
     found = []
     for seed in range(seeds):
@@ -51,7 +51,7 @@ def losses(arm: Arm, epochs: int, seeds: int, teacher: RecordedTeacher) -> np.nd
     return np.array(found)
 
 
-def summarise(by_arm: dict[str, dict[int, np.ndarray]]) -> list[dict]:
+def summarize(by_arm: dict[str, dict[int, np.ndarray]]) -> list[dict]:
     """A row for each number of epochs: losses, and the paired gain of distillation with its interval."""
     rows = []
     for epochs in EPOCHS:
@@ -86,12 +86,12 @@ def plot(rows: list[dict], file: Path) -> None:
     axes.set_ylabel("held-out next-token loss, nats")
     axes.legend()
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Without the date, so that the same figures give the same file.
+    # Without the date, so that equal values give equal files.
     figure.savefig(file, metadata={"Date": None})
 
 
 def print_table(rows: list[dict]) -> None:
-    """As Markdown."""
+    """Prints the rows as Markdown."""
     print("| epochs | cross-entropy | cached distillation | gain [95 %] |\n|---|---|---|---|")
     for row in rows:
         low, high = row["gain_interval"]
@@ -103,8 +103,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", default="smollm", help="smollm, gemma, a directory, a .gguf file or a hub id")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--plot", type=Path, help="draw them into this file")
+    parser.add_argument("--json", type=Path, help="also write the values to this file")
+    parser.add_argument("--plot", type=Path, help="draw the values into this file")
     options = parser.parse_args()
     transformers_logging.set_verbosity_error()
     teacher = recorded_teacher(options.teacher)
@@ -113,7 +113,7 @@ def main() -> None:
         for arm in ARMS
         if arm.name in (ARMS[0].name, DISTILLED)
     }
-    rows = summarise(by_arm)
+    rows = summarize(by_arm)
     print_table(rows)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")

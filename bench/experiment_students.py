@@ -18,8 +18,8 @@ class Recipe:
     """First weights, and how they are trained.
 
     Attributes:
-        layers: So many of the teacher's, evenly spaced; None: a small model from scratch, which a seed decides.
-        steps, batch_windows, learning_rate: Of AdamW, with a tenth of the steps to warm up and a cosine decay.
+        layers: Number of the teacher's layers to keep, evenly spaced; None: a small model with random weights.
+        steps, batch_windows, learning_rate: For AdamW, with warm-up over a tenth of the steps and a cosine decay.
     """
 
     layers: int | None
@@ -28,20 +28,20 @@ class Recipe:
     learning_rate: float
 
     def student(self, teacher: RecordedTeacher, seed: int) -> PreTrainedModel:
-        """With its first weights."""
+        """A student with its first weights."""
         if self.layers is None:
             return random_student(SIZES.config(teacher.teacher.vocab_size, teacher.tokenizer), seed)
-        model = copy.deepcopy(_whole(teacher.reference))
+        model = copy.deepcopy(_teacher_model(teacher.reference))
         return prune_layers(model, evenly_spaced(num_layers(model), self.layers)).requires_grad_(True)
 
 
-# Depth pruning as `student init --layers` does it: four fifths of the layers, and a fine-tuning's learning rate.
+# Depth pruning like `student init --layers`: four fifths of the layers, and a learning rate for fine-tuning.
 PRUNED = Recipe(layers=24, steps=30, batch_windows=2, learning_rate=2e-4)
 SCRATCH = Recipe(layers=None, steps=60, batch_windows=4, learning_rate=3e-3)
 
 
 @functools.cache
-def _whole(reference: str) -> PreTrainedModel:
+def _teacher_model(reference: str) -> PreTrainedModel:
     from logitcask.teacher.model.loading import load_model
 
     return load_model(reference, "float32", "cpu")

@@ -1,10 +1,10 @@
-"""A teacher's whole distributions for a small corpus, kept on disk: the live teacher of the experiments, paid for once.
+"""A teacher's full distributions for a small corpus, recorded on disk: the experiments run the teacher only once.
 
     python bench/experiment_teacher.py [--teacher smollm]
 
-Every window's logits, less their row's maximum, lie in one float16 file [T, V] (98 kB a token at 49,152 ids). They
-*are* the teacher of the experiments: full distillation reads them where it would run the model, and every stored
-scheme is made of them by the library's own path (select, quantise, encode, decode), so that all arms have one teacher.
+The logits of all windows, minus the maximum of each row, are in one float16 file [T, V] (98 kB per token at 49,152
+ids). They *are* the teacher of the experiments: full distillation reads them instead of running the model, and the
+library computes every stored scheme from them (select, quantize, encode, decode), so all arms have the same teacher.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from demo import fetch_teacher  # the two teachers that install from PyPI
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "experiments"
 WINDOW_TOKENS = 256
 NUM_TRAIN_WINDOWS, NUM_HELD_OUT_WINDOWS = 96, 24
-HELD_OUT_SHARE = 8  # one document in so many
+HELD_OUT_SHARE = 8  # one document in eight
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -35,10 +35,10 @@ class RecordedTeacher:
     """The teacher's logits of two sets of windows.
 
     Attributes:
-        reference: Where the teacher is.
-        teacher, tokenizer: What they came from.
+        reference: The location of the teacher.
+        teacher, tokenizer: Their descriptions.
         windows: By split, "train" and "held-out".
-        logits: By split, float16 [T, V]; the largest of a row is 0.
+        logits: By split, float16 [T, V]; the maximum of each row is 0.
     """
 
     reference: str
@@ -52,12 +52,12 @@ class RecordedTeacher:
         return fingerprint([self.teacher.fingerprint, *(part.content_hashes() for part in self.windows.values())])
 
     def rows(self, split: str, which: np.ndarray | slice) -> torch.Tensor:
-        """Some rows in float32; a copy."""
+        """A copy of some rows, in float32."""
         return torch.from_numpy(self.logits[split][which].astype(np.float32))
 
 
 def recorded_teacher(reference: str) -> RecordedTeacher:
-    """The recorded logits of a teacher; where they are not there, they are made first, which takes some minutes.
+    """The recorded logits of a teacher; if there are none, they are recorded first, which takes some minutes.
 
     Args:
         reference: "smollm", "gemma", a directory, a .gguf file or a hub id.
@@ -81,9 +81,9 @@ def recorded_teacher(reference: str) -> RecordedTeacher:
 
 
 def unigram_loss(windows: dict[str, Windows], vocab_size: int) -> float:
-    """What is lost on the held-out text by guessing every token from the training text's frequencies alone, in nats.
+    """The held-out loss in nats of a model that knows only the token frequencies of the training text.
 
-    A tenth of an occurrence is added to each id. A student that has learned less is not worth comparing.
+    A tenth of an occurrence is added to each id. A student with a higher loss has learned too little to be compared.
     """
     counts = np.bincount(windows["train"].token, minlength=vocab_size) + 0.1
     labels = windows["held-out"].next_token()
@@ -91,7 +91,7 @@ def unigram_loss(windows: dict[str, Windows], vocab_size: int) -> float:
 
 
 def _pack(tokenizer, num_windows: int, *, held_out: bool) -> Windows:
-    """Windows of the English prose that every CPython carries; held-out ones are other documents."""
+    """Windows of English prose that is part of CPython; held-out windows come from other documents."""
     from logitcask.teacher.text.packing import Document, pack_documents
 
     def documents() -> Iterator[Document]:

@@ -1,12 +1,11 @@
-"""What the loss head costs: ours beside plain cross-entropy, TRL's tail bucket, and the dense way.
+"""What the fused loss costs, compared with plain cross-entropy, TRL's tail bucket, and a dense loss.
 
     python bench/loss.py [--all] [--repetitions 9] [--size cpu] [--json FILE]
 
-Each column is the whole head, forward and backward from hidden states [T, D] and weight [V, D]: the vocabulary
-projection is part of it. The columns take turns in one process, and each is compared with plain cross-entropy in the
-same round, so that what slows the machine slows both. Memory is measured in a process of its own for each column: the
-highest resident size (on a GPU: allocated bytes) during one forward and backward pass, above what the inputs took
-before, less the gradients returned.
+Each column is the projection and the loss, forward and backward, from hidden states [T, D] and weight [V, D]. The
+columns alternate in one process, and each is compared with plain cross-entropy in the same round, so that a slow
+machine slows both. Memory is measured in a separate process for each column: the highest resident size (on a GPU:
+allocated bytes) during one forward and backward pass, above that of the inputs, minus the returned gradients.
 """
 
 import argparse
@@ -55,7 +54,7 @@ def _synchronize(problem: Problem) -> None:
 
 
 def measure_times(names: Sequence[str], size: Size, repetitions: int) -> dict[str, list[float]]:
-    """Seconds of each column in each round; columns that do not fit into memory are left out."""
+    """Seconds of each column in each round, without columns that do not fit into memory."""
     problem = Problem.random(size)
     seconds: dict[str, list[float]] = {}
     for name in names:
@@ -66,7 +65,7 @@ def measure_times(names: Sequence[str], size: Size, repetitions: int) -> dict[st
         else:
             seconds[name] = []
     for repetition in range(repetitions):
-        # Backwards every other round, so that no column always follows the same one.
+        # In reverse every other round, so that no column always follows the same one.
         for name in list(seconds)[:: -1 if repetition % 2 else 1]:
             seconds[name].append(run_once(ALL_COLUMNS[name], problem))
     return seconds
@@ -87,8 +86,8 @@ def check_agreement(size: Size) -> None:
 
 
 def extra_bytes(name: str, size: Size) -> int:
-    """Peak memory of one pass above the inputs, less the gradients it returns; for a process of its own."""
-    # Libraries load, threads start, kernels are compiled, cuBLAS takes its workspace.
+    """Peak memory of one pass above the inputs, minus the gradients it returns; for a separate process."""
+    # Load libraries, start threads, compile kernels, allocate the workspace of cuBLAS.
     warm = replace(size, num_positions=8, width=min(size.width, 64), vocab_size=4000, k=4)
     run_once(ALL_COLUMNS[name], Problem.random(warm))
     problem = Problem.random(size)
@@ -105,7 +104,7 @@ def extra_bytes(name: str, size: Size) -> int:
 
 
 def measure_memory(names: Sequence[str], size: str) -> dict[str, int]:
-    """Extra bytes of each column, each in a process of its own."""
+    """Extra bytes of each column, each in a separate process."""
     found = {}
     for name in names:
         command = [sys.executable, __file__, "--memory-of", name, "--size", size]
@@ -118,7 +117,7 @@ def report(names: Sequence[str], size: str, repetitions: int) -> dict[str, dict[
     check_agreement(SIZES[size])
     seconds = measure_times(names, SIZES[size], repetitions)
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # the processes that measure memory need it
+        torch.cuda.empty_cache()  # for the processes that measure memory
     memory = measure_memory(list(seconds), size)
     print(json.dumps(asdict(SIZES[size])), f"threads={torch.get_num_threads()} rounds={repetitions}")
     print(f"{'':<24}{'milliseconds':>14}{'× cross-entropy':>17}{'extra MB':>11}{'× dense':>9}")

@@ -30,7 +30,7 @@ DRAWS = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Size:
-    """A problem: T positions, width D, V ids, k entries a head."""
+    """A problem: T positions, width D, V ids, k entries per head."""
 
     device: str
     dtype: str
@@ -70,7 +70,7 @@ class Problem:
         dtype = getattr(torch, size.dtype)
         hidden = torch.randn(rows, width, **options).to(dtype)
         weight = (2 * torch.randn(vocab_size, width, **options) / width**0.5).to(dtype)
-        # One stretch of ids a row, spread over the vocabulary: distinct, ascending, and no [T, V] in the make_student.
+        # Evenly spaced ids in each row: distinct and ascending, without creating [T, V].
         stride = (vocab_size - 1) // (k + DRAWS)
         first = torch.randint(stride, (rows, 1), **options)
         ids = first + stride * torch.arange(k + DRAWS, device=size.device)
@@ -131,7 +131,7 @@ def reference(problem: Problem) -> Tensor:
 
 
 def naive_dense(problem: Problem) -> Tensor:
-    """A [T, V] teacher, its tail spread evenly, and KL of two log-softmaxes."""
+    """A [T, V] teacher with an evenly spread tail, and the KL of two log-softmaxes."""
     logits, targets = problem.logits(), problem.targets
     rows, k = targets.num_positions, targets.head_ids.shape[0] // targets.num_positions
     teacher = (targets.log_tail.exp() / (targets.vocab_size - k)).unsqueeze(-1).expand(-1, targets.vocab_size)
@@ -140,7 +140,7 @@ def naive_dense(problem: Problem) -> Tensor:
 
 
 def trl_tail_bucket(problem: Problem) -> Tensor:
-    """As TRL composes it from student log-probs of the teacher's top k and its tail bucket."""
+    """TRL's loss, from the student's log-probs of the teacher's top k and its tail bucket."""
     assert add_tail_bucket is not None
     logits, targets = problem.logits(), problem.targets
     rows = targets.num_positions
@@ -167,7 +167,7 @@ if add_tail_bucket is not None:
     COLUMNS[TRL] = trl_tail_bucket
 if linear_cross_entropy is not None and torch.cuda.is_available():
     COLUMNS["cut cross-entropy"] = apples_cut_cross_entropy
-# What runs where there is no room for [T, V].
+# The columns that run without memory for [T, V].
 LONG_COLUMNS = ["ours", "ours + cross-entropy"]
 
 # Only with --all.

@@ -1,11 +1,11 @@
-"""What a training step costs with cached targets: beside plain cross-entropy on the same student, and a live teacher.
+"""What a training step costs with stored targets, compared with plain cross-entropy and with a live teacher.
 
     python bench/train.py [--rounds 7] [--json FILE]
 
 Each column takes whole steps of one student (forward, loss, backward, AdamW) on the same batches from synthetic shards,
-one column after the other in every round; ratios are medians over rounds of ratios within a round, so that what slows
-the machine slows both. Data wait is how long a step waits for its batch: everything with no workers, and what is left
-of it with one worker that reads ahead. The live teacher has random weights: it costs what a trained one does.
+one column after the other in every round. Ratios are medians over rounds of ratios within a round, so that a slow
+machine slows both. Data wait is the time that a step waits for its batch: all of the reading without workers, and the
+rest of it with one worker that reads ahead. The live teacher has random weights, and costs as much as a trained one.
 """
 
 import argparse
@@ -45,12 +45,12 @@ from logitcask.student.training.batch_loss import soft_target_loss
 TOKENIZER = TokenizerInfo(
     name="made up", fingerprint="f" * 32, vocabulary_fingerprint="a" * 32, vocab_size=0, bos_id=None, eos_id=None
 )
-HEAD_ENTRIES = 45  # what p ≥ 1e-3 keeps on average (FACTS of real English)
+HEAD_ENTRIES = 45  # the average number with p ≥ 1e-3 in English text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Size:
-    """One comparison: a student, a teacher that would run beside it, and a batch."""
+    """One comparison: a student, a live teacher for it, and a batch."""
 
     device: str
     dtype: str
@@ -84,7 +84,7 @@ GPU = Size(
 
 
 def write_shards(size: Size, out: Path, num_windows: int = 16) -> str:
-    """A dataset of random tokens whose heads are as wide as real ones."""
+    """A dataset of random tokens with heads of realistic width."""
     generator = np.random.default_rng(0)
     length, total = size.window_tokens, num_windows * size.window_tokens
     windows = Windows(
@@ -116,7 +116,7 @@ def write_shards(size: Size, out: Path, num_windows: int = 16) -> str:
 def _random_targets(generator: np.random.Generator, windows: Windows, vocab_size: int) -> Targets:
     """Heads of 45 ids with probabilities ∝ 1/rank that hold 90 % of the mass."""
     total = windows.num_positions
-    # Increasing steps of random width: sorted and without repeats.
+    # Sums of random steps: ascending, without repeats.
     ids = np.cumsum(generator.integers(1, vocab_size // HEAD_ENTRIES, (total, HEAD_ENTRIES)), axis=1) - 1
     share = generator.permuted(np.tile(1 / np.arange(1, HEAD_ENTRIES + 1), (total, 1)), axis=1)
     log_probs = np.log(0.9 * share / share.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -133,7 +133,7 @@ def _random_targets(generator: np.random.Generator, windows: Windows, vocab_size
 
 
 def losses(size: Size, student: PreTrainedModel, live: LiveTeacher) -> dict[str, Callable[[Batch], torch.Tensor]]:
-    """The columns: loss of a batch, mean over its positions."""
+    """The columns: the loss of a batch, averaged over its positions."""
 
     def plain(batch: Batch) -> torch.Tensor:
         logits = student(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
@@ -155,7 +155,7 @@ def losses(size: Size, student: PreTrainedModel, live: LiveTeacher) -> dict[str,
 
 
 def batches(size: Size, dataset: SoftTargetDataset, num_workers: int, number: int) -> Iterator[tuple[Batch, float]]:
-    """Batches on the device, and how long each was waited for."""
+    """Batches on the device, and the seconds that each was waited for."""
     global_batches = GlobalBatches(
         order=WindowOrder(sources=dataset.sources(), seed=0), batch_size_windows=size.batch_windows,
         micro_batch_windows=size.batch_windows, num_batches=number,
@@ -195,7 +195,7 @@ def _synchronize(size: Size) -> None:
 
 
 def measure(size: Size, rounds: int) -> dict[str, float]:
-    """Seconds of each column, ratios, and the share of a cached step that is spent waiting for data."""
+    """Seconds of each column, ratios, and the share of a step on stored targets that waits for data."""
     with tempfile.TemporaryDirectory() as directory:
         dataset = SoftTargetDataset(write_shards(size, Path(directory)))
         student = random_student(size.student.config(size.vocab_size, TOKENIZER), 0).to(size.device)
@@ -208,7 +208,7 @@ def measure(size: Size, rounds: int) -> dict[str, float]:
         for number, (batch, waited) in enumerate(batches(size, dataset, 0, rounds + 1)):
             for name in list(columns)[:: -1 if number % 2 else 1]:
                 taken = step_seconds(size, columns[name], batch, optimizer)
-                if number:  # the first round warms
+                if number:  # the first round warms up
                     seconds[name].append(taken)
             waits += [waited] if number else []
         ahead = _waits_with_a_worker(size, dataset, columns["cached targets"], optimizer, rounds)
@@ -223,7 +223,7 @@ def measure(size: Size, rounds: int) -> dict[str, float]:
 
 
 def _waits_with_a_worker(size: Size, dataset: SoftTargetDataset, loss, optimizer, rounds: int) -> float:
-    """Median wait over median step where one process reads ahead."""
+    """Median wait divided by median step, with one process that reads ahead."""
     waits, steps = [], []
     for batch, waited in batches(size, dataset, 1, rounds + 1):
         steps.append(step_seconds(size, loss, batch, optimizer))
@@ -238,7 +238,7 @@ def _ratio(one: list[float], other: list[float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=Path, help="also write the values to this file")
     options = parser.parse_args()
     found = []
     for size in [CPU, GPU] if torch.cuda.is_available() else [CPU]:

@@ -9,12 +9,15 @@ import pytest
 from repository import GOLDEN, ROOT
 
 CHECKED = [
-    *("schemas/inspection", "schemas/report", "schemas/terminal", "student/report_command.py"),
+    *("schemas/inspection", "schemas/report", "schemas/terminal", "student"),
     *(f"schemas/{name}.py" for name in ("cli", "errors", "storage", "redaction", "fingerprints", "fault_points")),
-    *("tests/schemas/inspection", "tests/schemas/report", "tests/schemas/terminal"),
+    *("tests/schemas/inspection", "tests/schemas/report", "tests/schemas/terminal", "tests/student"),
     *("pipeline", "tests/pipeline/corpus", "tests/pipeline/execution", "tests/pipeline/finalization"),
     *("tests/pipeline/planner", "tests/pipeline/runners", "tests/pipeline/tokenization", "tests/pipeline/units"),
     *("tests/pipeline/whole_job", "tests/test_clusters_page.py"),
+    *(f"bench/{name}.py" for name in ("loss", "loss_columns", "train", "deep")),
+    *(f"bench/experiment_{name}.py" for name in ("arms", "quality", "replay", "students", "teacher")),
+    *("tests/bench/test_experiments.py", "examples/train_student.py"),
     *("docs/inspect-json.md", "docs/report-json.md", "docs/screenshots.py", "docs/clusters.md", "docs/plan-json.md"),
     *("tests/test_architecture.py", "tests/test_documentation.py", "tests/test_report_in_browser.py"),
 ]

@@ -79,9 +79,9 @@ class SoftTargetDataset(Dataset[WindowSample]):
         self._block_starts: dict[int, list[int]] = {}
         self._open_caches()
         # One snapshot may hold corpora under different terms; all of them apply to a student trained on it.
-        licence = self.snapshot.identity.corpus_licence
+        terms = self.snapshot.identity.corpus_licence
         first: ShardMetadata = self._reader(0).metadata
-        self.metadata = replace(first, corpus_licence=licence or first.corpus_licence)
+        self.metadata = replace(first, corpus_licence=terms or first.corpus_licence)
 
     @property
     def vocab_size(self) -> int:

@@ -155,13 +155,13 @@ def _add_chunk(sums: Tensor, logits_TV: Tensor, targets: RaggedTargets, labels_T
     sums[_KL] += truncated_kl(logits_TV, targets).double().sum()
     best_T = logits_TV.argmax(dim=-1)
     sums[_AGREED] += _is_teachers_best(best_T, targets).sum()
-    labelled = labels_T != NO_LABEL
-    normaliser_T = logits_TV.logsumexp(dim=-1)
+    labeled = labels_T != NO_LABEL
+    normalizer_T = logits_TV.logsumexp(dim=-1)
     rows = torch.arange(len(labels_T), device=labels_T.device)
-    sums[_LOSS] += (normaliser_T - logits_TV[rows, labels_T.clamp(min=0)])[labelled].double().sum()
-    hits_T = (best_T == labels_T)[labelled].double()
+    sums[_LOSS] += (normalizer_T - logits_TV[rows, labels_T.clamp(min=0)])[labeled].double().sum()
+    hits_T = (best_T == labels_T)[labeled].double()
     sums[_HITS] += hits_T.sum()
-    confidence_T = (logits_TV[rows, best_T] - normaliser_T).exp()[labelled].double()
+    confidence_T = (logits_TV[rows, best_T] - normalizer_T).exp()[labeled].double()
     bins_T = (confidence_T * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
     for number, values_T in enumerate((torch.ones_like(hits_T), confidence_T, hits_T)):
         sums.index_add_(0, _BINS + number * CALIBRATION_BINS + bins_T, values_T)

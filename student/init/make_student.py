@@ -99,7 +99,7 @@ def _write(
     model: PreTrainedModel,
     source: str,
     directory: Path,
-    initialisation: dict[str, Any],
+    origin: dict[str, Any],
     *,
     weights_from_source: bool = True,
 ) -> None:
@@ -114,6 +114,6 @@ def _write(
     named = "initial_weights" if weights_from_source else "tokenizer"
     StudentCard(
         tokenizer=tokenizer.info,
-        initialisation={**initialisation, "source": info.name, "source_fingerprint": info.fingerprint},
+        initialisation={**origin, "source": info.name, "source_fingerprint": info.fingerprint},
         licences={named: info.licence},
     ).write(directory)

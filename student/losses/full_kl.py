@@ -118,9 +118,9 @@ def _chunk_losses(logits: Tensor, rows: slice, objective: FullObjective, *, need
     labels = objective.labels[rows]
     tempered = logits / temperature if temperature != 1 else None
     log_p = logits.sub_(logits.logsumexp(dim=-1, keepdim=True))
-    labelled = (labels != NO_LABEL).nonzero().squeeze(-1)
+    labeled = (labels != NO_LABEL).nonzero().squeeze(-1)
     cross_entropy = log_p.new_zeros(len(labels), dtype=torch.float64)
-    cross_entropy[labelled] = -log_p[labelled, labels[labelled]].double()
+    cross_entropy[labeled] = -log_p[labeled, labels[labeled]].double()
     if tempered is not None:
         tempered.sub_(tempered.logsumexp(dim=-1, keepdim=True))
     log_p_tempered = log_p if tempered is None else tempered
@@ -128,7 +128,7 @@ def _chunk_losses(logits: Tensor, rows: slice, objective: FullObjective, *, need
     kl, teacher_p = full_kl(log_p_tempered, teacher if temperature == 1 else teacher / temperature)
     if needs_gradient:
         label_weights = torch.zeros_like(cross_entropy)
-        label_weights[labelled] = objective.cross_entropy_weight
+        label_weights[labeled] = objective.cross_entropy_weight
         by_row = label_weights.to(logits.dtype).unsqueeze(-1)
         # T² from the loss, 1 / T from the chain rule.
         factor = torch.as_tensor(kl_weight, device=logits.device).to(logits.dtype) * temperature
@@ -138,7 +138,7 @@ def _chunk_losses(logits: Tensor, rows: slice, objective: FullObjective, *, need
         else:
             p.mul_(by_row).add_(tempered.exp_().mul_(factor))
         p.sub_(teacher_p.mul_(factor))
-        p[labelled, labels[labelled]] -= by_row[labelled, 0]
+        p[labeled, labels[labeled]] -= by_row[labeled, 0]
     return temperature**2 * kl, cross_entropy
 
 

@@ -36,7 +36,7 @@ def residual_to_label(targets: RaggedTargets, labels_T: Tensor) -> RaggedTargets
     See Anshumann et al., ACL 2025, "ghost token" and residual variants. Rows without a label, where a cut document
     ends, keep the other bucket: they are still targets, and dropping them would change the denominator.
     """
-    rows = _labelled(targets, labels_T)
+    rows = _labeled(targets, labels_T)
     log_tail = targets.log_tail.clone()
     log_tail[rows] = float("-inf")
     return _with_entries(targets, rows, labels_T[rows], targets.log_tail[rows], log_tail)
@@ -52,7 +52,7 @@ def with_label_bucket(targets: RaggedTargets, labels_T: Tensor) -> RaggedTargets
     """
     if targets.log_next is None:
         raise ValueError("the label's bucket needs log_next, the teacher's log-probability of the next token")
-    rows = _labelled(targets, labels_T)
+    rows = _labeled(targets, labels_T)
     width = targets.vocab_size
     is_new = ~torch.isin(rows * width + labels_T[rows], targets.head_rows() * width + targets.head_ids)
     rows = rows[is_new & ~targets.log_next[rows].isnan()]
@@ -102,7 +102,7 @@ def at_temperature(targets: RaggedTargets, temperature: float) -> RaggedTargets:
     )
 
 
-def _labelled(targets: RaggedTargets, labels_T: Tensor) -> Tensor:
+def _labeled(targets: RaggedTargets, labels_T: Tensor) -> Tensor:
     """Rows with a label and some mass in the tail, int64."""
     return ((labels_T != NO_LABEL) & (targets.log_tail > float("-inf"))).nonzero().squeeze(-1)
 

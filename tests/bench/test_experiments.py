@@ -1,4 +1,4 @@
-"""The experiments' arithmetic: paired gains, intervals, and shares only where there is a way to share."""
+"""The experiments' arithmetic: paired gains, intervals, and shares only if the whole gain is positive."""
 
 import math
 import sys
@@ -10,22 +10,22 @@ from repository import ROOT
 sys.path.insert(0, str(ROOT / "bench"))
 
 from experiment_arms import ARMS
-from experiment_quality import FIGURES, FULL, REFERENCE, interval, summarise
+from experiment_quality import FULL, METRICS, REFERENCE, interval, summarize
 from experiment_teacher import unigram_loss
 
 from logitcask.schemas.format.targets import Part, Windows
 
 
 def results(full: float, noise: float) -> dict[str, dict[int, dict[str, list[float]]]]:
-    """Five seeds of every arm on one window: cross-entropy at 5, full distillation at `full`, all others half-way."""
+    """Five seeds of every arm on one window: cross-entropy at 5, full distillation at `full`, the others between."""
     generator = np.random.default_rng(0)
-    by_seed = generator.normal(0, 1, 5)  # shared by all arms: pairing takes it out
+    by_seed = generator.normal(0, 1, 5)  # shared by all arms: pairing cancels it
     levels = {REFERENCE: 5.0, FULL: full}
     return {
         arm.name: {
             seed: {
                 name: [levels.get(arm.name, (5 + full) / 2) + by_seed[seed] + noise * generator.normal()]
-                for name in FIGURES
+                for name in METRICS
             }
             for seed in range(5)
         }
@@ -33,42 +33,42 @@ def results(full: float, noise: float) -> dict[str, dict[int, dict[str, list[flo
     }
 
 
-def test_gains_are_paired_so_that_what_seeds_share_does_not_widen_them():
-    rows = summarise(results(full=4.0, noise=0.0), {})
-    half_way = next(row for row in rows if row["arm"] == "top-50 + other")
-    assert half_way["loss_nats_gain_interval"] == pytest.approx((0.5, 0.5))
-    assert half_way["loss_nats_share"] == pytest.approx(0.5)
+def test_gains_are_paired_so_shared_seed_effects_cancel():
+    rows = summarize(results(full=4.0, noise=0.0), {})
+    half = next(row for row in rows if row["arm"] == "top-50 + other")
+    assert half["loss_nats_gain_interval"] == pytest.approx((0.5, 0.5))
+    assert half["loss_nats_share"] == pytest.approx(0.5)
 
 
-def test_no_share_is_given_of_a_way_that_may_be_none():
-    rows = summarise(results(full=5.0, noise=0.3), {})
+def test_no_share_is_given_if_the_whole_gain_may_be_zero():
+    rows = summarize(results(full=5.0, noise=0.3), {})
     assert all(row["loss_nats_share"] is None for row in rows)
 
 
-def test_an_interval_covers_the_mean_as_often_as_it_says():
+def test_an_interval_covers_the_mean_at_its_confidence_level():
     generator = np.random.default_rng(1)
     covered = [low <= 0 <= high for low, high in (interval(generator.normal(size=(5, 1))) for _ in range(100))]
     assert 90 <= sum(covered) <= 100
 
 
-def test_windows_that_differ_widen_an_interval_however_well_seeds_agree():
+def test_differences_between_windows_widen_an_interval():
     by_window = np.random.default_rng(1).normal(size=24)
     alike, (low, high) = interval(np.full((5, 24), by_window.mean())), interval(np.tile(by_window, (5, 1)))
     assert alike[1] - alike[0] < 1e-9
     assert 2 * 1.96 * by_window.std() / 24**0.5 < high - low < 2 * 3.6 * by_window.std() / 24**0.5
 
 
-def test_a_way_for_the_worse_is_not_shared():
-    rows = summarise(results(full=6.0, noise=0.0), {})
+def test_no_share_is_given_if_full_distillation_is_worse():
+    rows = summarize(results(full=6.0, noise=0.0), {})
     assert all(row["loss_nats_share"] is None for row in rows)
 
 
 def test_cross_entropy_reads_no_targets():
-    rows = summarise(results(full=4.0, noise=0.0), {"top-12": 31.0})
+    rows = summarize(results(full=4.0, noise=0.0), {"top-12": 31.0})
     assert [row["bytes_a_token"] for row in rows[:2]] == [None, 31.0]
 
 
-def test_frequencies_alone_lose_what_their_definition_says():
+def test_the_loss_of_token_frequencies_equals_its_definition():
     def windows(tokens: list[int]) -> Windows:
         token = np.array(tokens, np.int32)
         part = Part(id="d", source="s", offset=0)

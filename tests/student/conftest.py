@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from train_command import train_words
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 
-from logitcask.schemas import storage
+from logitcask.schemas import cli, storage
 from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import record_path, shard_path
 from logitcask.schemas.dataset.record import UnitRecord
@@ -19,13 +20,15 @@ from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, Tokeni
 from logitcask.schemas.format.scheme import TopKScheme
 from logitcask.schemas.format.targets import Kind, Part, TailSample, Targets, Windows
 from logitcask.schemas.format.writer import encode_shard
+from logitcask.student.init import make_student
 from logitcask.student.losses.targets import RaggedTargets
 from logitcask.student.model.student_card import StudentCard
+from logitcask.teacher.text.tokenizers import load_tokenizer
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tiny models run several times faster on one thread, above all beside other test processes."""
+    """Tiny models run several times faster on one thread, above all if other test processes run too."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -179,7 +182,7 @@ def _write_dataset(
     vocab_size: int = VOCAB_SIZE,
     extras: bool = False,
 ) -> str:
-    """A dataset whose splits have shards of so many windows, written by the library itself."""
+    """A dataset with the given numbers of windows per shard and split, written by the library itself."""
     generator = np.random.default_rng(seed)
     records = []
     for split, sizes in shards.items():
@@ -265,3 +268,33 @@ def student_directory(tmp_path: Path) -> Path:
         tokenizer=_tokenizer_info(), initialisation={"method": "scratch"}, licences={"initial_weights": None}
     ).write(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def pruned_student(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of the tiny teacher's four layers, with its tokenizer."""
+    directory = tmp_path_factory.mktemp("init") / "student"
+    make_student.prune_teacher(str(tiny_teacher), directory, keep_layers=[0, 3])
+    return directory
+
+
+@pytest.fixture(scope="session")
+def run_dataset(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Random targets over the tiny teacher's vocabulary: six training windows, two held-out ones."""
+    out, tokenizer = tmp_path_factory.mktemp("run-dataset"), load_tokenizer(tiny_teacher).info
+    return _write_dataset(out, {"train": [6], "held-out": [2]}, tokenizer=tokenizer, vocab_size=1000)
+
+
+@pytest.fixture(scope="session")
+def richer_dataset(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Like `run_dataset`, smaller, with sampled tails and tails at temperature 2."""
+    out, tokenizer = tmp_path_factory.mktemp("richer-dataset"), load_tokenizer(tiny_teacher).info
+    return _write_dataset(out, {"train": [2], "held-out": [1]}, tokenizer=tokenizer, vocab_size=1000, extras=True)
+
+
+@pytest.fixture(scope="session")
+def finished_run(run_dataset: str, pruned_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run of three steps, which tests must not change."""
+    run = tmp_path_factory.mktemp("run") / "run"
+    assert cli.main(train_words(run_dataset, pruned_student, run, "--save-every", "2")) == 0
+    return run

@@ -11,7 +11,7 @@ def course(num_steps: int, **settings) -> list[float]:
     return [schedule.at(step, num_steps) for step in range(num_steps)]
 
 
-def test_a_constant_alpha_stays():
+def test_a_constant_alpha_does_not_change():
     assert course(3, alpha=0.9) == [0.9, 0.9, 0.9]
 
 
@@ -37,12 +37,12 @@ def test_a_run_too_short_for_both_slopes_peaks_where_they_meet():
         {"shape": "wsd"}, {"shape": "wsd", "warmup_steps": -1, "decay_steps": 3},
     ],
 )  # fmt: skip
-def test_settings_that_cannot_be_meant_are_refused(settings):
+def test_invalid_settings_are_refused(settings):
     with pytest.raises(UsageError, match="alpha"):
         AlphaSchedule(**settings)
 
 
-def test_a_schedule_knows_whether_the_text_counts_and_whether_the_length_does():
+def test_a_schedule_knows_if_it_uses_cross_entropy_and_the_length():
     assert not AlphaSchedule().uses_cross_entropy
     assert AlphaSchedule(shape="linear", end=0.5).uses_cross_entropy
     assert not AlphaSchedule(shape="wsd", warmup_steps=2).depends_on_length

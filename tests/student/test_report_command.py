@@ -1,3 +1,5 @@
+"""`logitcask report`: the page, its data as JSON, and the errors of a run's student."""
+
 import json
 import os
 
@@ -45,3 +47,15 @@ def test_a_configuration_file_can_name_the_run(snapshot, tmp_path, capsys):
     (tmp_path / "report.toml").write_text(f'run = "{tmp_path}"\nscore = false\njson = true\n')
     assert cli.main(["report", snapshot.url, "--config", str(tmp_path / "report.toml")]) == 0
     assert json.loads(capsys.readouterr().out)["run"]["steps"] == 1
+
+
+def test_the_page_shows_the_errors_of_a_runs_student(dataset_url, student_directory, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    assert cli.main(["report", dataset_url, "--run", str(run), "--html", str(tmp_path / "a.html")]) == 0
+    assert "has no student yet" in capsys.readouterr().err
+    (run / "student").symlink_to(student_directory)
+    assert cli.main(["report", dataset_url, "--run", str(run), "--html", str(tmp_path / "b.html")]) == 0
+    assert b'"student":{"kl":[' in (tmp_path / "b.html").read_bytes()
+    assert b'"student":{"kl":[' not in (tmp_path / "a.html").read_bytes()

@@ -17,7 +17,7 @@ def samples(dataset_url):
     return [dataset[index] for index in (2, 9, 0)]  # 22, 22 and 24 positions
 
 
-def test_tokens_stand_in_rows_and_shorter_windows_are_filled(samples):
+def test_each_window_is_a_row_and_shorter_windows_are_padded(samples):
     batch = collate(samples)
     assert batch["input_ids"].shape == (3, 24)
     assert batch["num_positions"] == sum(sample.windows.num_positions for sample in samples) == 68
@@ -25,7 +25,7 @@ def test_tokens_stand_in_rows_and_shorter_windows_are_filled(samples):
         np.testing.assert_array_equal(batch["input_ids"][row, : sample.windows.num_positions], sample.windows.token)
 
 
-def test_positions_restart_at_parts_and_at_the_filling(samples):
+def test_position_ids_restart_at_parts_and_at_padding(samples):
     positions = collate(samples)["position_ids"]
     for row, sample in enumerate(samples):
         starts = np.flatnonzero(sample.windows.part_starts()).tolist()
@@ -34,7 +34,7 @@ def test_positions_restart_at_parts_and_at_the_filling(samples):
         assert (positions[row] == 0).nonzero().squeeze(-1).tolist() == starts
 
 
-def test_scored_rows_are_the_rows_with_a_target_and_labels_the_next_token_of_the_part(samples):
+def test_scored_rows_have_targets_and_labels_are_next_tokens_of_the_part(samples):
     batch = collate(samples)
     flat_ids = batch["input_ids"].flatten()
     row = 0
@@ -57,7 +57,7 @@ def test_each_scored_row_keeps_its_own_head_and_tail(samples):
             ours = targets.select(row, row + 1)
             entries = slice(theirs.head_offsets[position], theirs.head_offsets[position + 1])
             np.testing.assert_array_equal(ours.head_ids, theirs.head_ids[entries])
-            # Both decode with sums in float64; a last bit of the float32 result may differ.
+            # Both decode with sums in float64; the last bit of the float32 result may differ.
             np.testing.assert_allclose(ours.head_log_probs, theirs.head_log_probs[entries], rtol=2e-7)
             np.testing.assert_allclose(ours.log_tail, theirs.log_tail[[position]], rtol=2e-7)
             row += 1
@@ -99,7 +99,7 @@ def test_windows_of_two_epochs_may_share_a_batch(richer_samples):
     np.testing.assert_array_equal(batch["sample_ids"], np.concatenate(expected))
 
 
-def test_targets_and_labels_are_counted_apart(samples):
+def test_targets_and_labels_are_counted_separately(samples):
     batch = collate(samples)
     num_targets = sum(int(sample.windows.has_target().sum()) for sample in samples)
     num_labels = sum(int(sample.windows.has_label().sum()) for sample in samples)

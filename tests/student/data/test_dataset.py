@@ -18,7 +18,6 @@ from logitcask.schemas.errors import (
 )
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.student.data.dataset import SoftTargetDataset
-from logitcask.student.data.lru_cache import LruCache
 
 
 def shard_files(url: str | Path, split: str = "train") -> list[Path]:
@@ -42,7 +41,7 @@ def test_windows_are_counted_over_shards_in_order(dataset_url):
     assert sample.index == 9
 
 
-def test_a_window_and_its_targets_have_equally_many_rows(dataset_url):
+def test_a_window_and_its_targets_have_the_same_number_of_rows(dataset_url):
     dataset = SoftTargetDataset(dataset_url)
     for index in range(len(dataset)):
         sample = dataset[index]
@@ -50,7 +49,7 @@ def test_a_window_and_its_targets_have_equally_many_rows(dataset_url):
         np.testing.assert_array_equal(sample.targets.has_target(), sample.windows.has_target())
 
 
-def test_windows_stay_right_when_the_cache_holds_one_block(dataset_url):
+def test_windows_are_correct_when_the_cache_holds_one_block(dataset_url):
     roomy, tight = SoftTargetDataset(dataset_url), SoftTargetDataset(dataset_url, cache_bytes=1)
     for index in [0, 11, 3, 7, 0, 6]:
         np.testing.assert_array_equal(roomy[index].windows.token, tight[index].windows.token)
@@ -62,7 +61,7 @@ def test_a_window_that_does_not_exist_is_an_index_error(dataset_url, index):
         SoftTargetDataset(dataset_url)[index]
 
 
-def test_a_pickled_copy_opens_files_of_its_own(dataset_url):
+def test_a_pickled_copy_opens_its_own_files(dataset_url):
     dataset = SoftTargetDataset(dataset_url)
     expected = dataset[4].windows.token
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(dataset))[4].windows.token, expected)
@@ -72,7 +71,7 @@ def test_a_window_is_described_by_its_shard_and_number(dataset_url):
     assert SoftTargetDataset(dataset_url).describe(8) == f"{shard_files(dataset_url)[1]} window 1"
 
 
-def test_the_held_out_split_is_apart(dataset_url):
+def test_the_held_out_split_has_its_own_windows(dataset_url):
     assert len(SoftTargetDataset(dataset_url, "held-out")) == 3
 
 
@@ -132,23 +131,7 @@ def test_loader_workers_read_the_same_windows(dataset_url):
         np.testing.assert_array_equal(sample.windows.token, dataset[index].windows.token)
 
 
-def test_the_cache_lets_the_least_recently_used_value_go_first():
-    dropped = []
-    cache = LruCache[str, int](10, lambda value: value, dropped.append)
-    cache.get("a", lambda: 4)
-    cache.get("b", lambda: 5)
-    cache.get("a", lambda: pytest.fail("a is held"))
-    cache.get("c", lambda: 3)
-    assert dropped == [5]
-
-
-def test_the_cache_keeps_its_newest_value_even_if_it_is_too_heavy():
-    cache = LruCache[str, int](10, lambda value: value)
-    cache.get("a", lambda: 99)
-    assert cache.get("a", lambda: pytest.fail("a is held")) == 99
-
-
-def test_what_people_filter_by_is_not_read(write_dataset, tmp_path):
+def test_the_entropy_is_not_read(write_dataset, tmp_path):
     """Nothing is learned from the entropy, so its column costs a run nothing."""
     dataset = SoftTargetDataset(write_dataset(tmp_path, {"train": [2]}, extras=True))
     with ShardReader(str(shard_files(tmp_path)[0])) as reader:

@@ -20,7 +20,7 @@ def batches(num_windows: int = 13, **changes) -> GlobalBatches:
 
 
 @pytest.mark.parametrize(("num_ranks", "micro"), [(1, 1), (1, 4), (2, 1), (2, 2), (4, 1)])
-def test_ranks_and_micro_batches_share_out_the_same_global_batch(num_ranks, micro):
+def test_ranks_and_micro_batches_divide_the_same_global_batch(num_ranks, micro):
     whole = batches().order.take(20, 24)
     cut = batches(num_ranks=num_ranks, micro_batch_windows=micro)
     pieces = [cut.micro_batches(rank, 5) for rank in range(num_ranks)]
@@ -30,7 +30,7 @@ def test_ranks_and_micro_batches_share_out_the_same_global_batch(num_ranks, micr
 
 
 @given(consumed=st.integers(0, 7), ranks=st.sampled_from([(1, 2), (2, 4), (4, 1)]))
-def test_a_run_that_goes_on_with_more_or_fewer_processes_takes_equal_windows(consumed, ranks):
+def test_a_run_resumed_with_other_processes_takes_the_same_windows(consumed, ranks):
     before, after = (batches(num_ranks=number) for number in ranks)
     taken = [_global_batches(before)[batch] for batch in range(consumed)]
     taken += [_global_batches(after)[batch] for batch in range(consumed, 7)]
@@ -58,13 +58,13 @@ def test_the_sampler_names_the_epoch_of_each_window():
     assert [epoch for _, epoch in pairs] == [place // 13 for place in range(28)]
 
 
-def test_a_batch_that_cannot_be_cut_is_refused():
+def test_a_batch_that_cannot_be_divided_is_refused():
     with pytest.raises(UsageError, match="multiple of 6"):
         batches(num_ranks=2, micro_batch_windows=3)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_every_window_of_an_epoch_is_read_once_whoever_reads_it(dataset_url, num_workers):
+def test_every_window_of_an_epoch_is_read_once_by_any_process(dataset_url, num_workers):
     dataset = SoftTargetDataset(dataset_url)
     epoch = batches(len(dataset), order=WindowOrder(sources=dataset.sources(), seed=3), num_batches=3)
     loader = DataLoader(

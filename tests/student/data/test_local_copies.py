@@ -37,7 +37,7 @@ def test_a_remote_file_is_copied_once(remote, tmp_path):
     assert copies.path(url, digest) == path
 
 
-def test_what_was_used_longest_ago_goes_first(remote, tmp_path):
+def test_the_least_recently_used_copy_is_removed_first(remote, tmp_path):
     copies = LocalCopies(tmp_path, max_bytes=10)
     files = [remote(name, name.encode() * 4) for name in "abc"]
     paths = [Path(copies.path(*file)) for file in files[:2]]
@@ -50,12 +50,12 @@ def test_what_was_used_longest_ago_goes_first(remote, tmp_path):
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 10
 
 
-def test_the_newest_copy_stays_even_if_it_is_too_large(remote, tmp_path):
+def test_the_newest_copy_is_kept_even_above_the_maximum(remote, tmp_path):
     path = LocalCopies(tmp_path, max_bytes=3).path(*remote("a", b"large"))
     assert Path(path).read_bytes() == b"large"
 
 
-def test_a_removed_copy_stays_readable_where_it_is_open(remote, tmp_path):
+def test_a_removed_copy_stays_readable_while_it_is_open(remote, tmp_path):
     copies = LocalCopies(tmp_path, max_bytes=5)
     with open(copies.path(*remote("a", b"first")), "rb") as file:  # noqa: PTH123
         copies.path(*remote("b", b"other"))
@@ -63,7 +63,7 @@ def test_a_removed_copy_stays_readable_where_it_is_open(remote, tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_a_killed_download_left_is_removed_after_an_hour(remote, tmp_path):
+def test_partial_files_of_killed_downloads_are_removed_after_an_hour(remote, tmp_path):
     stale, young = (tmp_path / f"{storage.TEMPORARY_PREFIX}{name}" for name in ("stale", "young"))
     for path, age_seconds in ((stale, 2 * 3600), (young, 60)):
         path.write_bytes(b"half")
@@ -73,7 +73,7 @@ def test_what_a_killed_download_left_is_removed_after_an_hour(remote, tmp_path):
     assert young.exists()
 
 
-def test_downloads_under_way_count(remote, tmp_path):
+def test_downloads_in_progress_count(remote, tmp_path):
     copies, old = LocalCopies(tmp_path, max_bytes=10), remote("a", b"aaaa")
     first = Path(copies.path(*old))
     (tmp_path / f"{storage.TEMPORARY_PREFIX}other").write_bytes(b"four")
@@ -88,7 +88,7 @@ def test_a_file_on_this_machine_is_not_copied(tmp_path):
     assert not (tmp_path / "copies").exists()
 
 
-def test_a_file_that_is_not_what_was_written_leaves_no_copy(remote, tmp_path):
+def test_a_file_with_another_digest_leaves_no_copy(remote, tmp_path):
     url, _ = remote("a", b"damaged")
     with pytest.raises(CorruptShardError, match="contents differ from those recorded"):
         LocalCopies(tmp_path).path(url, "sha256:" + "0" * 64)
@@ -140,19 +140,19 @@ def test_a_block_in_memory_is_read_without_opening_its_shard_again(dataset_url, 
 
 
 def test_a_copy_that_is_gone_before_it_is_opened_is_fetched_again(dataset_url, remote_dataset, tmp_path):
-    class MakesRoomAtOnce(LocalCopies):
-        """Another process removes the first copy that is asked for."""
+    class RemovedAtOnce(LocalCopies):
+        """Another process removes the first copy that is requested."""
 
-        asked = 0
+        num_requests = 0
 
         def path(self, url: str, digest: str) -> str:
             path = super().path(url, digest)
-            self.asked += 1
-            if self.asked == 1:
+            self.num_requests += 1
+            if self.num_requests == 1:
                 Path(path).unlink()
             return path
 
-    copies = MakesRoomAtOnce(tmp_path)
+    copies = RemovedAtOnce(tmp_path)
     dataset = SoftTargetDataset(remote_dataset(dataset_url), copies=copies)
     assert dataset[0].windows.num_windows == 1
-    assert copies.asked == 2
+    assert copies.num_requests == 2

@@ -24,17 +24,17 @@ def test_windows_are_numbered_over_the_datasets_in_order(dataset_url, other):
         mixed[15]
 
 
-def test_without_weights_each_dataset_counts_by_its_windows(dataset_url, other):
+def test_default_weights_are_the_numbers_of_windows(dataset_url, other):
     sources = MixedDataset([SoftTargetDataset(dataset_url), other]).sources()
     assert [(source.num_windows, source.weight) for source in sources] == [(12, 12.0), (3, 3.0)]
 
 
-def test_a_weight_is_wanted_for_each_dataset(dataset_url, other):
+def test_each_dataset_needs_a_weight(dataset_url, other):
     with pytest.raises(UsageError, match="1 weights for 2 datasets"):
         MixedDataset([SoftTargetDataset(dataset_url), other], [1.0])
 
 
-def test_datasets_whose_ids_mean_different_things_are_not_mixed(dataset_url, write_dataset, tokenizer_info, tmp_path):
+def test_datasets_with_different_vocabularies_are_not_mixed(dataset_url, write_dataset, tokenizer_info, tmp_path):
     url = write_dataset(tmp_path / "foreign", {"train": [1]}, tokenizer=tokenizer_info(vocabulary="b" * 32))
     with pytest.raises(
         FingerprintMismatchError, match=f"vocabulary fingerprints .*fingerprint {'a' * 32}; .*fingerprint {'b' * 32}"

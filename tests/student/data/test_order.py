@@ -30,7 +30,7 @@ def test_an_epoch_has_every_window_once(num_windows, seed, epoch):
     np.testing.assert_array_equal(np.sort(epoch_permutation(num_windows, seed, epoch)), np.arange(num_windows))
 
 
-def test_epochs_and_seeds_have_orders_of_their_own():
+def test_each_epoch_and_seed_has_its_own_order():
     orders = [epoch_permutation(100, seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)]
     assert len({tuple(order) for order in orders}) == 4
 
@@ -42,7 +42,7 @@ def test_the_order_never_changes_between_releases():
 
 
 @given(num_windows=st.integers(1, 30), start=st.integers(0, 99), length=st.integers(0, 40))
-def test_any_stretch_is_the_same_whatever_was_taken_before(num_windows, start, length):
+def test_any_range_is_the_same_whatever_was_taken_before(num_windows, start, length):
     whole = order(num_windows).take(0, 140)
     part = order(num_windows).take(start, start + length)
     for one, two in zip(part, whole, strict=True):
@@ -56,7 +56,7 @@ def test_epoch_follows_epoch(num_windows):
         np.testing.assert_array_equal(windows[epochs == epoch], epoch_permutation(num_windows, 3, epoch))
 
 
-@settings(deadline=None, max_examples=30)  # the first call with some weights makes a pattern
+@settings(deadline=None, max_examples=30)  # the first call with new weights computes a pattern
 @given(
     lengths=st.lists(st.integers(1, 20), min_size=2, max_size=4),
     weights=st.lists(st.floats(0.05, 20), min_size=4, max_size=4),
@@ -82,27 +82,27 @@ def test_a_mixture_of_six_sources_makes_each_epochs_order_once(monkeypatch, buff
 
     monkeypatch.setattr(order_module, "_splitmix64", counting)
     mixture = order(*lengths, weights=lengths, buffer_windows=buffer_windows)
-    for start in range(0, 2 * sum(lengths), 7):  # two epochs of each, in batches that stand astride them
+    for start in range(0, 2 * sum(lengths), 7):  # two epochs of each, in batches that cross their boundaries
         mixture.take(start, min(start + 7, 2 * sum(lengths)))
     assert {length: hashed[length] for length in lengths} == dict.fromkeys(lengths, 2)
     # The key of a permutation takes two hashes of a single number.
     assert hashed[1] == 2 * permutations * 2 * len(lengths)
 
 
-def test_each_source_of_a_mixture_goes_through_its_own_epochs():
+def test_each_source_of_a_mixture_has_its_own_epochs():
     windows, epochs = order(6, 4, weights=[3, 1]).take(0, 16)
     for first, last in ((0, 6), (6, 10)):
         mine = (windows >= first) & (windows < last)
         assert sorted(windows[mine & (epochs == 0)]) == list(range(first, last))
 
 
-def test_sources_of_equal_length_do_not_go_in_step():
+def test_sources_of_equal_length_have_different_orders():
     windows, _ = order(50, 50).take(0, 100)
     first, second = windows[windows < 50], windows[windows >= 50] - 50
     assert (first != second).any()
 
 
-def test_a_mixture_goes_on_over_the_end_of_its_pattern():
+def test_a_mixture_continues_beyond_the_end_of_its_pattern():
     mixture = order(7, 5, weights=[0.9999, 0.0001])
     windows, _ = mixture.take(9_000, 31_000)
     assert (windows >= 7).sum() == 2
@@ -114,7 +114,7 @@ def test_weights_must_be_above_zero(weights):
         order(3, 3, weights=weights)
 
 
-def test_a_weight_that_would_never_be_taken_is_refused():
+def test_a_weight_too_small_to_be_taken_is_refused():
     with pytest.raises(UsageError, match="too small"):
         order(3, 3, weights=[1, 1e-6]).take(0, 1)
 
@@ -137,13 +137,13 @@ def test_a_shuffle_by_blocks_reads_few_blocks_at_a_time():
     starts = np.concatenate([[0], np.cumsum(shards)])
     shard = np.searchsorted(starts, found, side="right") - 1
     block = shard * 100 + (found - starts[shard]) // BLOCK_WINDOWS
-    stretches = [set(block[start : start + buffer].tolist()) for start in range(0, len(found), buffer)]
-    # Blocks of fewer windows, at the ends of shards, and one that two stretches share.
-    assert max(map(len, stretches)) <= buffer // BLOCK_WINDOWS + len(shards) + 1
+    buffers = [set(block[start : start + buffer].tolist()) for start in range(0, len(found), buffer)]
+    # Smaller blocks at the ends of shards, and one block that two buffers share.
+    assert max(map(len, buffers)) <= buffer // BLOCK_WINDOWS + len(shards) + 1
     assert (np.diff(found) == 1).mean() < 0.2
     assert found.tolist() != epoch_order(shards, 3, 1, buffer).tolist()
 
 
-def test_a_buffer_of_less_than_a_block_is_refused():
+def test_a_buffer_smaller_than_a_block_is_refused():
     with pytest.raises(UsageError, match="at least 8"):
         order(3, buffer_windows=4)

@@ -59,7 +59,7 @@ def learned(windows: SoftTargetDataset) -> list[tuple]:
     st.sets(st.sampled_from(DOCUMENTS), min_size=1, max_size=8),
     st.tuples(st.floats(0, 3), st.floats(4, 9)),
 )
-def test_exactly_the_rows_of_the_definition_are_learned(dataset_url, tmp_path_factory, forgotten, loss_range):
+def test_exactly_the_selected_rows_are_learned(dataset_url, tmp_path_factory, forgotten, loss_range):
     """Rows of other documents with a loss in the range, each with all tokens of its part before it."""
     out = str(shutil.copytree(dataset_url, tmp_path_factory.mktemp("property") / "copy"))
     low, high = (float(np.float32(bound)) for bound in loss_range)
@@ -86,10 +86,10 @@ def test_batches_are_the_same_before_and_after_compacting(copy):
             np.testing.assert_array_equal(again[name].numpy(), column.numpy(), err_msg=name)
 
 
-def test_the_terms_of_all_corpora_go_with_what_is_learned(copy, write_dataset, tmp_path):
+def test_the_licenses_of_all_corpora_are_recorded(copy, write_dataset, tmp_path):
     other = write_dataset(tmp_path / "other", {"train": [2]}, seed=5)
-    for url, licence in ((copy, "PSF-2.0"), (other, None)):
-        _identify(url, licence)
+    for url, terms in ((copy, "PSF-2.0"), (other, None)):
+        _identify(url, terms)
     merge([copy, other], out := str(tmp_path / "both"))
     both = SoftTargetDataset(out)
     assert both.metadata.corpus_licence == "PSF-2.0 AND not stated"
@@ -97,10 +97,10 @@ def test_the_terms_of_all_corpora_go_with_what_is_learned(copy, write_dataset, t
     assert both[13].targets.has_target().any()
 
 
-def _identify(url: str, licence: str | None) -> None:
-    """What an annotation would have noted of a corpus."""
+def _identify(url: str, terms: str | None) -> None:
+    """Records a corpus as an annotation would."""
     corpus = CorpusInfo(num_files=1, size_bytes=1, fingerprint=url)
-    identity = Identity(corpus=corpus, corpus_licence=licence)
+    identity = Identity(corpus=corpus, corpus_licence=terms)
     write_configuration(url, identity=identity, environment={})
     snapshot = load_snapshot(url)
     draft = snapshot_writer.Draft(
@@ -114,7 +114,7 @@ def _identify(url: str, licence: str | None) -> None:
     assert snapshot_writer.publish(url, draft, snapshot.number + 1)
 
 
-def test_shards_of_another_tokenizer_are_refused_by_what_differs(write_dataset, tokenizer_info, tmp_path):
+def test_shards_of_another_tokenizer_are_refused_naming_the_difference(write_dataset, tokenizer_info, tmp_path):
     one = write_dataset(tmp_path / "one", {"train": [2]})
     other = write_dataset(tmp_path / "other", {"train": [2]}, tokenizer=tokenizer_info("0" * 32), seed=3)
     snapshots = [load_snapshot(url) for url in (one, other)]

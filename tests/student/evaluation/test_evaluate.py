@@ -1,4 +1,4 @@
-"""Held-out figures against the plain definitions."""
+"""Held-out metrics against the plain definitions."""
 
 import math
 from itertools import pairwise
@@ -18,37 +18,37 @@ def test_means_are_over_all_positions_of_all_windows(dataset_url, tiny_student):
     with torch.no_grad():
         logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
     scored, labels = logits.flatten(0, 1)[batch["scored_rows"]], batch["labels"]
-    labelled = labels >= 0
-    log_p = scored.log_softmax(-1)[labelled, labels[labelled]]
+    labeled = labels >= 0
+    log_p = scored.log_softmax(-1)[labeled, labels[labeled]]
     found = evaluate(model, dataset)
     assert found.num_windows == 3
-    assert (found.num_targets, found.num_labels) == (len(labels), int(labelled.sum()))
+    assert (found.num_targets, found.num_labels) == (len(labels), int(labeled.sum()))
     assert found.kl_nats == pytest.approx(truncated_kl(scored, targets_of(batch, 48)).mean().item(), rel=1e-5)
     assert found.loss_nats == pytest.approx(-log_p.mean().item(), rel=1e-5)
     assert found.perplexity == pytest.approx(math.exp(found.loss_nats))
-    assert found.teacher_loss_nats == pytest.approx(-batch["log_next"][labelled].mean().item(), rel=1e-5)
-    hits = (scored.argmax(-1) == labels)[labelled]
+    assert found.teacher_loss_nats == pytest.approx(-batch["log_next"][labeled].mean().item(), rel=1e-5)
+    hits = (scored.argmax(-1) == labels)[labeled]
     assert found.top1_agreement == pytest.approx(hits.double().mean().item())
 
 
-def test_batching_does_not_change_the_figures(dataset_url, tiny_student):
+def test_batching_does_not_change_the_values(dataset_url, tiny_student):
     dataset, model = SoftTargetDataset(dataset_url), tiny_student()
     one, many = evaluate(model, dataset), evaluate(model, dataset, batch_windows=5)
     assert one.kl_nats == pytest.approx(many.kl_nats, rel=1e-6)
     assert one.num_targets == many.num_targets
 
 
-def test_the_number_of_windows_can_be_bounded(dataset_url, tiny_student):
+def test_the_number_of_windows_can_be_limited(dataset_url, tiny_student):
     assert evaluate(tiny_student(), SoftTargetDataset(dataset_url), num_windows=2).num_windows == 2
 
 
-def test_the_model_is_left_in_the_mode_it_was_in(dataset_url, tiny_student):
+def test_the_models_mode_is_restored(dataset_url, tiny_student):
     model = tiny_student().train()
     evaluate(model, SoftTargetDataset(dataset_url), num_windows=1)
     assert model.training
 
 
-def test_figures_that_do_not_exist_are_null_in_json(dataset_url, tiny_student):
+def test_missing_values_are_null_in_json(dataset_url, tiny_student):
     found = evaluate(tiny_student(), SoftTargetDataset(dataset_url), num_windows=0).to_json()
     assert found["kl_nats"] is None
     assert found["num_targets"] == 0
@@ -67,14 +67,14 @@ def test_agreement_with_the_teacher_counts_ties_of_its_best(dataset_url, tiny_st
     assert evaluate(model, dataset).teacher_agreement == pytest.approx(agreed / len(best))
 
 
-def test_the_calibration_error_compares_confidence_with_accuracy_bin_by_bin(dataset_url, tiny_student):
+def test_the_calibration_error_compares_confidence_and_accuracy_by_bin(dataset_url, tiny_student):
     dataset, model = SoftTargetDataset(dataset_url), tiny_student()
     batch = collate([dataset[index] for index in range(len(dataset))])
     with torch.no_grad():
         logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
-    labelled = batch["labels"] >= 0
-    confidence, best = logits.flatten(0, 1)[batch["scored_rows"]][labelled].softmax(-1).max(-1)
-    hits = (best == batch["labels"][labelled]).double()
+    labeled = batch["labels"] >= 0
+    confidence, best = logits.flatten(0, 1)[batch["scored_rows"]][labeled].softmax(-1).max(-1)
+    hits = (best == batch["labels"][labeled]).double()
     error = 0.0
     for low in range(15):
         inside = (confidence >= low / 15) & (confidence < (low + 1) / 15)

@@ -1,10 +1,9 @@
-"""Errors row by row are those that evaluation sums up."""
+"""Errors by row: their means equal the evaluation."""
 
 import numpy as np
 import pytest
 import torch
 
-from logitcask.schemas import cli
 from logitcask.schemas.dataset.shard_view import open_shard
 from logitcask.schemas.dataset.snapshot import load_snapshot
 from logitcask.schemas.errors import FingerprintMismatchError
@@ -16,7 +15,7 @@ from logitcask.student.model.load import load_student
 
 @pytest.fixture
 def scored(dataset_url, student_directory):
-    """Each held-out window with its targets and what the student makes of them."""
+    """Each held-out window with its targets and the student's errors."""
     dataset = SoftTargetDataset(dataset_url, "held-out")
     score = student_errors(student_directory, dataset.metadata)
     snapshot = load_snapshot(dataset_url)
@@ -28,14 +27,14 @@ def scored(dataset_url, student_directory):
     return found
 
 
-def test_their_means_are_the_evaluation(scored, dataset_url, student_directory):
+def test_means_over_rows_equal_the_evaluation(scored, dataset_url, student_directory):
     whole = evaluate(load_student(student_directory), SoftTargetDataset(dataset_url, "held-out"))
     kl, loss = (np.concatenate([getattr(rows, name) for *_, rows in scored]) for name in ("kl_nats", "loss_nats"))
     assert np.nanmean(kl) == pytest.approx(whole.kl_nats, rel=1e-5)
     assert np.nanmean(loss) == pytest.approx(whole.loss_nats, rel=1e-5)
 
 
-def test_they_stand_at_the_rows_that_have_a_target_and_a_label(scored):
+def test_errors_exist_at_rows_with_a_target_and_a_label(scored):
     for windows, targets, rows in scored:
         assert (np.isfinite(rows.kl_nats) == windows.has_target()).all()
         assert (np.isfinite(rows.loss_nats) == windows.has_label()).all()
@@ -59,15 +58,3 @@ def test_a_student_of_another_vocabulary_is_refused(
     other = write_dataset(tmp_path / "other", {"train": [1]}, tokenizer=tokenizer_info(vocabulary="b" * 32))
     with pytest.raises(FingerprintMismatchError, match="vocabulary"):
         student_errors(student_directory, SoftTargetDataset(other).metadata)
-
-
-def test_the_command_scores_with_the_student_of_a_run(dataset_url, student_directory, tmp_path, capsys):
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
-    assert cli.main(["report", dataset_url, "--run", str(run), "--html", str(tmp_path / "a.html")]) == 0
-    assert "has no student yet" in capsys.readouterr().err
-    (run / "student").symlink_to(student_directory)
-    assert cli.main(["report", dataset_url, "--run", str(run), "--html", str(tmp_path / "b.html")]) == 0
-    assert b'"student":{"kl":[' in (tmp_path / "b.html").read_bytes()
-    assert b'"student":{"kl":[' not in (tmp_path / "a.html").read_bytes()

@@ -47,7 +47,7 @@ def dense(case, inputs, softcap, temperature, kl_weight, cross_entropy_weight):
 @pytest.mark.parametrize("softcap", [None, 5.0])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (0.3, 0.7), (0.0, 1.0)])
-def test_loss_and_gradients_are_those_of_the_dense_definition(case, softcap, temperature, weights):
+def test_loss_and_gradients_equal_the_dense_definition(case, softcap, temperature, weights):
     inputs, plain = leaves(case), leaves(case)
     found = fused(case, inputs, softcap, temperature=temperature, kl_weight=weights[0], cross_entropy_weight=weights[1])
     kl, ce, loss = dense(case, plain, softcap, temperature, *weights)
@@ -61,7 +61,7 @@ def test_loss_and_gradients_are_those_of_the_dense_definition(case, softcap, tem
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_ids_that_the_teacher_excludes_cost_nothing_and_get_the_students_probability_as_gradient(case, temperature):
+def test_ids_that_the_teacher_excludes_have_gradient_p(case, temperature):
     case = {**case, "teacher": case["teacher"].clone()}
     case["teacher"][:, 20:] = -torch.inf
     inputs, plain = leaves(case), leaves(case)
@@ -80,7 +80,7 @@ def test_ids_that_the_teacher_excludes_cost_nothing_and_get_the_students_probabi
         torch.testing.assert_close(got.grad, want.grad)
 
 
-def test_ids_that_the_teacher_excludes_make_no_nan_in_float32(case):
+def test_ids_that_the_teacher_excludes_give_no_nan_in_float32(case):
     case = {**case, "teacher": case["teacher"].clone()}
     case["teacher"][:, ::3] = -torch.inf
     inputs = leaves(case, torch.float32)
@@ -91,7 +91,7 @@ def test_ids_that_the_teacher_excludes_make_no_nan_in_float32(case):
     assert all(leaf.grad.isfinite().all() for leaf in inputs)
 
 
-def test_a_student_that_is_its_teacher_has_no_loss_and_no_gradient(case):
+def test_a_student_equal_to_its_teacher_has_no_loss_and_no_gradient(case):
     hidden, weight, bias = inputs = leaves(case, torch.float32)
     case = {**case, "teacher": (hidden @ weight.T + bias)[:, :30].detach()}
     found = fused(case, inputs)

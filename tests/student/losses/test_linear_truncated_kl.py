@@ -12,12 +12,16 @@ from logitcask.student.losses.targets import NO_LABEL
 from logitcask.student.losses.truncated_kl import truncated_kl
 
 WIDTHS = [3, 0, 7, 506, 507, 1, 2]
+
+
 MASKED = [False, True, False, False, False, False, False]
+
+
 VOCAB = 507
 
 
 def inputs(rows: int, vocab_size: int, width: int = 8, dtype=torch.float64, seed: int = 5):
-    """Hidden states [T, D], weight [V, D], bias [V] that want gradients, and labels [T] with one missing."""
+    """Hidden states [T, D], weight [V, D], bias [V] that need gradients, and labels [T], one of them missing."""
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(rows, width, generator=generator, dtype=torch.float64)
     weight = torch.randn(vocab_size, width, generator=generator, dtype=torch.float64)
@@ -94,7 +98,7 @@ def test_float32_stays_within_1e_5_of_the_float64_truth(random_case):
         assert ((got - want).norm() / want.norm()).item() < 1e-5
 
 
-def test_bfloat16_is_no_worse_than_the_naive_way_in_bfloat16(random_case):
+def test_bfloat16_is_no_worse_than_the_naive_loss_in_bfloat16(random_case):
     case = random_case([16] * 64, 600)
     exact = inputs(64, 600, width=32)
     truth = torch.autograd.grad(case.dense_truncated_kl(linear(*exact[:3])).sum(), exact[:2])
@@ -114,7 +118,7 @@ def test_extreme_tails_and_confident_rows_keep_gradients_accurate(truncate, tail
     teacher = torch.full((1, vocab_size), tail / (vocab_size - 1), dtype=torch.float64)
     teacher[0, 3] = 1 - tail
     case = truncate(teacher, [1])
-    if tail > 0.5:  # the head is then id 3, though it is not the largest
+    if tail > 0.5:  # the head must hold one small entry
         case = truncate(teacher.roll(1), [1])
     hidden, weight, bias, _ = inputs(1, vocab_size, dtype=torch.float32)
     with torch.no_grad():
@@ -142,7 +146,8 @@ def test_impossible_logits_give_no_nan(random_case):
     hidden, weight, bias, labels = inputs(2, 6, dtype=torch.float32)
     with torch.no_grad():
         bias[~case.is_head.any(0)] = -math.inf
-    result = linear_truncated_kl(hidden, weight, bias, case.targets, labels_T=labels)  # some label is impossible
+    # The probability of some label is 0.
+    result = linear_truncated_kl(hidden, weight, bias, case.targets, labels_T=labels)
     gradients = torch.autograd.grad(result.loss, [hidden, weight, bias])
     assert not result.loss.isnan()
     assert all(gradient.isfinite().all() for gradient in gradients)
@@ -167,7 +172,7 @@ def test_a_batch_without_rows_gives_zero(random_case):
     assert (weight.grad == 0).all()
 
 
-def test_ids_beyond_the_teachers_vocabulary_get_no_gradient_and_change_nothing(random_case):
+def test_ids_beyond_the_teachers_vocabulary_have_no_effect(random_case):
     case = random_case([3, 4], 20)
     hidden, weight, bias, labels = inputs(2, 32)
     result = linear_truncated_kl(
@@ -204,7 +209,7 @@ def test_frozen_embeddings_cost_no_gradient(random_case):
         (2, 20, 0.5, "no labels_T"),
     ],
 )
-def test_inputs_that_do_not_fit_are_refused(random_case, rows, columns, weight, message):
+def test_inputs_that_do_not_match_are_refused(random_case, rows, columns, weight, message):
     case = random_case([3, 4], 20)
     hidden, embeddings, _, _ = inputs(rows, columns)
     with pytest.raises(ValueError, match=message):
@@ -212,7 +217,7 @@ def test_inputs_that_do_not_fit_are_refused(random_case, rows, columns, weight, 
 
 
 @pytest.mark.parametrize(("place", "id_", "found"), [("head", 20, 20), ("head", -1, -1), ("labels", 20, 20)])
-def test_ids_that_the_teacher_does_not_have_are_refused(random_case, place, id_, found):
+def test_ids_outside_the_teachers_vocabulary_are_refused(random_case, place, id_, found):
     targets = random_case([3, 4], 20).targets
     labels = torch.tensor([id_ if place == "labels" else 3, NO_LABEL])
     if place == "head":
@@ -222,7 +227,7 @@ def test_ids_that_the_teacher_does_not_have_are_refused(random_case, place, id_,
         linear_truncated_kl(hidden, weight, None, targets, labels_T=labels)
 
 
-def test_many_chunks_do_not_wear_out_a_bfloat16_gradient(random_case):
+def test_many_chunks_do_not_degrade_a_bfloat16_gradient(random_case):
     case = random_case([16] * 64, 100)
     rounded = inputs(64, 100, width=32, dtype=torch.bfloat16)[:3]
     exact = [leaf.detach().double().requires_grad_() for leaf in rounded]

@@ -1,4 +1,4 @@
-"""Settings of the loss: combinations without a meaning, and shards that lack what one needs, are refused."""
+"""Settings of the loss: undefined combinations, and shards that lack what a loss needs, are refused."""
 
 from dataclasses import replace
 
@@ -56,7 +56,7 @@ def ragged(targets: Targets) -> RaggedTargets:
         ({"divergence": "jsd", "temperature": 2.0, "tempering": "head"}, "inside the head"),
     ],
 )
-def test_combinations_without_a_meaning_are_refused(options, message):
+def test_undefined_combinations_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         LossSettings(**options)
 
@@ -72,7 +72,7 @@ def test_combinations_without_a_meaning_are_refused(options, message):
         ({"temperature": 2.0}, stored(temperatures=(4.0,)), r"stored: 4\); annotate with --temperatures 2"),
     ],
 )
-def test_shards_that_lack_what_the_loss_needs_are_refused_with_what_to_do(options, shards, message):
+def test_shards_without_what_the_loss_needs_are_refused(options, shards, message):
     with pytest.raises(UsageError, match=message):
         LossSettings(**options).check_shards(shards)
 
@@ -87,11 +87,11 @@ def test_shards_that_lack_what_the_loss_needs_are_refused_with_what_to_do(option
         ({"temperature": 2.0, "tempering": "head"}, stored()),
     ],
 )
-def test_shards_that_hold_what_the_loss_needs_are_taken(options, shards):
+def test_shards_with_everything_the_loss_needs_pass(options, shards):
     LossSettings(**options).check_shards(shards)
 
 
-def test_the_default_leaves_the_targets_as_they_are_but_for_the_sample():
+def test_the_default_changes_nothing_except_dropping_the_sample():
     targets, labels = ragged(stored(sampled=True)), torch.tensor([3])
     prepared = LossSettings().prepare_targets(targets, labels)
     assert prepared.head_ids is targets.head_ids
@@ -100,14 +100,14 @@ def test_the_default_leaves_the_targets_as_they_are_but_for_the_sample():
     assert LossSettings().divergence_function() is forward_kl
 
 
-def test_a_blend_carries_its_share():
+def test_a_blend_keeps_the_sample_and_its_share():
     settings = LossSettings(tail="blend", sample_share=0.25)
     assert settings.divergence_function() == SampledCrossEntropy(share=0.25)
     targets = ragged(stored(sampled=True))
     assert settings.prepare_targets(targets, torch.tensor([NO_LABEL])).sample_ids is targets.sample_ids
 
 
-def test_an_exact_temperature_divides_the_logits_and_one_inside_the_head_does_not():
+def test_only_an_exact_temperature_divides_the_logits():
     exact = LossSettings(temperature=2.0)
     assert exact.logits_temperature == 2.0
     assert replace(exact, tempering="head").logits_temperature == 1.0

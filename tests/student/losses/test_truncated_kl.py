@@ -1,4 +1,4 @@
-"""The plain truncated KL against the dense float64 definition, its properties, and its hard corners."""
+"""The plain truncated KL against the dense float64 definition, its properties, and its edge cases."""
 
 import math
 from dataclasses import replace
@@ -44,7 +44,7 @@ def test_loss_and_gradient_equal_the_dense_definition(random_case, widths):
     torch.testing.assert_close(gradient_of(ours_T, logits_TV), gradient_of(dense_T, logits_TV), rtol=1e-10, atol=1e-12)
 
 
-def test_gradient_is_the_difference_of_probabilities_in_the_head_and_rescaled_outside(random_case):
+def test_the_gradient_is_p_minus_t_in_the_head_and_rescaled_outside(random_case):
     case = random_case([4], vocab_size=50)
     logits_TV = random_logits(1, 50).requires_grad_()
     student_TV = logits_TV.detach().softmax(-1)
@@ -69,7 +69,7 @@ def test_gradient_agrees_with_finite_differences_of_the_dense_definition(random_
 
 @quick
 @given(data=st.data(), vocab_size=st.integers(2, 40), seed=st.integers(0, 2**31))
-def test_truncated_kl_lies_between_zero_and_the_dense_kl(random_case, data, vocab_size, seed):
+def test_truncated_kl_is_between_zero_and_the_dense_kl(random_case, data, vocab_size, seed):
     widths = data.draw(st.lists(st.integers(0, vocab_size), min_size=1, max_size=4))
     case, logits_TV = random_case(widths, vocab_size, seed), random_logits(len(widths), vocab_size, seed + 1)
     loss_T = truncated_kl(logits_TV, case.targets)
@@ -118,7 +118,7 @@ def test_extreme_tails_give_finite_losses_and_accurate_gradients(tail):
     assert ((gradient_TV - exact_TV).norm() / exact_TV.norm()).item() < 1e-4
 
 
-def test_a_confident_student_row_has_no_nan_where_one_minus_the_sum_would():
+def test_a_confident_row_has_no_nan_where_one_minus_the_sum_is_zero():
     logits_TV = torch.zeros(1, 1000)
     logits_TV[0, 7] = 60.0
     logits_TV.requires_grad_()
@@ -174,7 +174,7 @@ def test_a_student_narrower_than_its_teacher_is_refused(random_case):
         truncated_kl(random_logits(1, 19), random_case([3], 20).targets)
 
 
-def test_temperature_equals_the_dense_tempered_definition_times_its_square(truncate, random_case):
+def test_temperature_equals_the_tempered_definition_times_its_square(truncate, random_case):
     case, temperature = random_case([4, 9], 30), 2.0
     tempered_TV = (case.teacher.log() / temperature).softmax(-1)
     tempered = truncate(tempered_TV, [4, 9])
@@ -187,7 +187,7 @@ def test_temperature_equals_the_dense_tempered_definition_times_its_square(trunc
     torch.testing.assert_close(gradient_of(ours_T, logits_TV), gradient_of(dense_T, logits_TV))
 
 
-def test_renormalised_targets_teach_the_head_alone(random_case):
+def test_renormalized_targets_have_only_the_head(random_case):
     case = random_case([4], 30)
     logits_TV = random_logits(1, 30).requires_grad_()
     head_TV = case.teacher.where(case.is_head, 0)
@@ -207,7 +207,7 @@ def test_the_plain_loss_traces_as_one_graph(random_case):
     torch.testing.assert_close(compiled(logits_TV, case.targets), truncated_kl(logits_TV, case.targets))
 
 
-def test_ids_that_the_teacher_does_not_have_are_refused():
+def test_ids_outside_the_teachers_vocabulary_are_refused():
     with pytest.raises(ValueError, match="the head has id 6, but the teacher's ids are 0 to 5"):
         truncated_kl(random_logits(1, 9), one_row({6: math.log(0.5)}, math.log(0.5), vocab_size=6))
 

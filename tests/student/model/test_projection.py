@@ -1,4 +1,4 @@
-"""Trunk and projection: what the loss may assume of a model, tried on it."""
+"""Trunk and projection: the assumptions of the loss, tested on a model."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def test_trunk_and_projection_give_the_models_own_logits(gpt2, tiny_student):
         torch.testing.assert_close(ours, model(input_ids=ids, use_cache=False).logits[0], atol=1e-5, rtol=1e-5)
 
 
-def test_a_supported_model_passes_and_stays_in_its_mode(gpt2):
+def test_a_supported_model_passes_and_keeps_its_mode(gpt2):
     check_projection(gpt2.train())
     assert gpt2.training
 
@@ -77,7 +77,7 @@ def test_a_model_without_output_embeddings_is_refused():
     ids=lambda config: config.model_type,
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_a_model_that_keeps_the_parts_of_a_window_apart_passes(config, dtype):
+def test_a_model_whose_parts_do_not_see_each_other_passes(config, dtype):
     check_projection(random_model(config).to(dtype))
 
 

@@ -1,4 +1,4 @@
-"""What a student's directory says of itself."""
+"""The card in a student's directory."""
 
 import json
 
@@ -15,13 +15,13 @@ def identity(tokenizer_info) -> StudentCard:
     )
 
 
-def test_an_identity_reads_as_it_was_written(identity, tmp_path):
+def test_a_card_reads_back_equal(identity, tmp_path):
     identity.write(tmp_path)
     assert StudentCard.read(tmp_path) == identity
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", "{}"])
-def test_a_directory_that_is_no_student_says_how_to_make_one(tmp_path, text):
+def test_without_a_student_the_message_says_how_to_make_one(tmp_path, text):
     if text is not None:
         (tmp_path / CARD_NAME).write_text(text)
     with pytest.raises(UsageError, match="logitcask student init"):

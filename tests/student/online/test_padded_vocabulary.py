@@ -1,4 +1,4 @@
-"""A live teacher whose output matrix is wider than its tokenizer: it gives the padding no probability, as shards do."""
+"""A live teacher whose output is wider than its tokenizer: padding gets no probability, as in the shards."""
 
 import shutil
 from pathlib import Path
@@ -50,7 +50,7 @@ def padded_teacher(sentencepiece_model, tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def annotate(padded_teacher):
-    """`annotate(out, num_ids)`: a dataset of three windows as `logitcask annotate` would state it; its directory."""
+    """`annotate(out, num_ids)`: writes a dataset of three windows like `logitcask annotate`; returns its directory."""
 
     def write(out: Path, num_ids: int | None) -> str:
         windows = Windows.concatenate([two_parts(number, second_at=8) for number in range(3)])
@@ -69,7 +69,7 @@ def dataset(annotate, tmp_path_factory) -> SoftTargetDataset:
 
 @pytest.fixture
 def settings(dataset, padded_teacher):
-    """`settings(online_targets)`: of a run whose student is not looked at."""
+    """`settings(online_targets)`: settings of a run whose student is not used."""
     return lambda targets: TrainSettings(
         datasets=(dataset.url,), student="none", out="none", online=padded_teacher, online_targets=targets, device="cpu"
     )
@@ -82,7 +82,7 @@ def by_row_and_id(targets: TargetRows, values: np.ndarray) -> list[np.ndarray]:
     return [column[order] for column in (rows, targets.head_ids, values)]
 
 
-def test_targets_made_live_are_those_of_the_shards(dataset, settings):
+def test_live_targets_equal_those_of_the_shards(dataset, settings):
     scorer = online_trainer(settings("stored"), dataset).keywords["scorer"]
     for sample in (dataset[index] for index in range(len(dataset))):
         live, stored = scorer.score(sample.windows), sample.targets
@@ -90,19 +90,19 @@ def test_targets_made_live_are_those_of_the_shards(dataset, settings):
         stored_rows, stored_ids, stored_steps = by_row_and_id(stored, stored.head_q.astype(int))
         assert (rows == stored_rows).all()
         assert (ids == stored_ids).all()
-        # A value between two bytes may go to either: windows that are scored alone differ in their low bits.
+        # A value between two bytes may round to either: windows that are scored alone differ in their low bits.
         np.testing.assert_allclose(steps, stored_steps, atol=1)
         np.testing.assert_allclose(live.log_next, stored.log_next, atol=1 / STEPS_PER_NAT)
 
 
-def test_the_bound_of_the_buckets_is_not_above_the_exact_kl(dataset, padded_teacher):
+def test_the_kl_of_the_buckets_is_not_above_the_exact_kl(dataset, padded_teacher):
     teacher = live_teacher(padded_teacher, dataset, "float32", "cpu")
     other = evaluate(random_llama(1), dataset, teacher=teacher)
     assert other.full_kl_nats > other.kl_nats > 0
-    # The padding is all that this student does not know: one bucket of the tail, or the ids one by one, tell the same.
+    # This student differs from the teacher only in the padding: both KLs measure the same difference.
     itself = evaluate(load_model(padded_teacher, "float32", "cpu"), dataset, teacher=teacher)
     assert itself.kl_nats > 0.01
-    assert itself.full_kl_nats > itself.kl_nats - 2e-4  # what quantising moves
+    assert itself.full_kl_nats > itself.kl_nats - 2e-4  # the error of quantization
 
 
 def own_kl(teacher: PreTrainedModel, batch: Batch, log_p_TV: torch.Tensor) -> torch.Tensor:
@@ -132,7 +132,7 @@ def test_full_distillation_is_the_dense_definition_over_the_tokenizers_ids(datas
 
 
 @pytest.mark.parametrize("targets", ["stored", "full"])
-def test_datasets_that_disagree_on_padding_have_no_one_live_teacher(dataset, annotate, settings, tmp_path, targets):
+def test_datasets_with_different_padding_have_no_common_live_teacher(dataset, annotate, settings, tmp_path, targets):
     mixed = MixedDataset([dataset, SoftTargetDataset(annotate(tmp_path, None))])
     with pytest.raises(UsageError, match=r"different ids \(.*: 1000 ids, .*: all ids\)"):
         online_trainer(settings(targets), mixed)
