@@ -149,8 +149,8 @@ class TrunkScorer:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         raise MemoryExhaustedError(
-            f"the teacher ran out of memory in {windows.num_windows} windows of {windows.num_positions} positions, "
-            f"batches of {self.batch_tokens}: {reason}",
+            f"the teacher ran out of memory at {windows.num_positions} positions ({windows.num_windows} windows) in "
+            f"batches of at most {self.batch_tokens}: {reason}",
             can_halve=self.num_halvings < _MAX_HALVINGS,
         )
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scorers import scorer_of
 from shards import commit
 
 from logitcask.schemas.dataset.record import UnitRecord
@@ -11,7 +10,8 @@ from logitcask.schemas.format.metadata import ShardMetadata, Split
 from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.format.targets import Kind, Part, Windows
 from logitcask.teacher.model.description import describe_teacher
-from logitcask.teacher.model.loading import load_model
+from logitcask.teacher.scoring.protocol import ScorerSpec
+from logitcask.teacher.scoring.registry import load_scorer
 from logitcask.teacher.text.tokenizers import load_tokenizer
 
 WINDOW_TOKENS = 24
@@ -35,7 +35,7 @@ def commit_annotated(
     out: str, teacher: str, scheme: Scheme, split: Split, windows: Windows, *, num_ids: int | None = None
 ) -> UnitRecord:
     """Scores windows with a teacher, as `logitcask annotate` would, and writes the shard under the split's name."""
-    scorer = scorer_of(load_model(teacher, "float32", "cpu"), scheme, num_ids=num_ids)
+    scorer = load_scorer(ScorerSpec(reference=teacher, device="cpu", dtype="float32", scheme=scheme, num_ids=num_ids))
     metadata = ShardMetadata(
         kind="targets", split=split, window_tokens=WINDOW_TOKENS, tokenizer=load_tokenizer(teacher).info,
         teacher=describe_teacher(teacher, "float32"), scheme=scheme,

@@ -1,12 +1,18 @@
-"""A GGUF file made on the spot: a random Llama of one layer with a byte-level tokenizer."""
+"""Teachers on disk: a copy of the tiny one, a random Llama with its own head, and a GGUF file.
 
+The GGUF file is a random Llama of one layer with a byte-level tokenizer.
+"""
+
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
+import torch
 from tokenizers import pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM
 
 WIDTH, HIDDEN, HEADS = 32, 64, 4
 
@@ -14,6 +20,24 @@ WIDTH, HIDDEN, HEADS = 32, 64, 4
 def gguf_pieces() -> list[str]:
     """Two control tokens, the byte alphabet, and two spaces."""
     return ["<|endoftext|>", "<|im_start|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "ĠĠ"]
+
+
+@pytest.fixture
+def teacher_copy(tiny_teacher: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_teacher, tmp_path / "teacher")
+
+
+@pytest.fixture(scope="session")
+def untied_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama whose head is a separate matrix."""
+    directory = tmp_path_factory.mktemp("untied")
+    config = LlamaConfig(
+        vocab_size=200, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import pytest
-from scorers import scorer_of
 from transformers import TrainingArguments
 
 from logitcask.schemas.errors import UsageError, VocabularyError
@@ -14,7 +13,8 @@ from logitcask.student.model.load import load_student
 from logitcask.student.online.teacher import LiveTeacher
 from logitcask.student.online.trainer import FullDistillationTrainer, LiveTargetsTrainer
 from logitcask.student.training.trainer import SoftTargetTrainer
-from logitcask.teacher.model.loading import load_model
+from logitcask.teacher.scoring.protocol import ScorerSpec
+from logitcask.teacher.scoring.registry import load_scorer
 from logitcask.teacher.text.tokenizers import load_tokenizer
 
 
@@ -44,8 +44,8 @@ def train(dataset_url, pruned_student, tiny_teacher, tmp_path):
 
 def test_a_live_teacher_with_the_shards_scheme_gives_their_losses(train, tiny_teacher, scheme):
     _, cached = train()
-    scorer = scorer_of(load_model(tiny_teacher, "float32", "cpu"), scheme)
-    _, live = train(LiveTargetsTrainer, scorer=scorer)
+    spec = ScorerSpec(reference=str(tiny_teacher), device="cpu", dtype="float32", scheme=scheme)
+    _, live = train(LiveTargetsTrainer, scorer=load_scorer(spec))
     # Slightly: the stored targets were quantized.
     assert live[0]["kl_nats"] != cached[0]["kl_nats"]
     # A quantized target differs by 1e-4 nats of KL on average (FORMAT.md).

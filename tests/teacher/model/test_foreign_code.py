@@ -1,9 +1,8 @@
-"""Code and pickles that come along with a model are never run, whatever its files ask for."""
+"""Code and pickles that come with a model are never run, whatever its files request."""
 
 import ast
 import json
 import pickle
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,8 @@ from logitcask.teacher.model.loading import load_model
 from logitcask.teacher.text.tokenizers import load_tokenizer
 
 
-@pytest.fixture
-def teacher_copy(tiny_teacher: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_teacher, tmp_path / "teacher"))
-
-
 class Payload:
-    """Unpickled, it leaves a file behind."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, flag: Path) -> None:
         self._flag = flag
@@ -31,7 +25,7 @@ class Payload:
         return Path.touch, (self._flag,)
 
 
-def test_code_that_a_model_brings_along_is_never_imported(teacher_copy: Path, tmp_path: Path) -> None:
+def test_code_that_comes_with_a_model_is_never_imported(teacher_copy: Path, tmp_path: Path) -> None:
     flag = tmp_path / "ran"
     (teacher_copy / "mine.py").write_text(f"import pathlib; pathlib.Path({str(flag)!r}).touch()\n")
     config = json.loads((teacher_copy / "config.json").read_text())
@@ -61,8 +55,8 @@ def test_a_pickled_checkpoint_is_refused_unread(teacher_copy: Path, tmp_path: Pa
     assert not flag.exists()
 
 
-def test_nothing_asks_transformers_to_trust_remote_code_and_nothing_unpickles() -> None:
-    """What a type checker cannot tell: every call in the four packages."""
+def test_no_call_trusts_remote_code_or_unpickles() -> None:
+    """Checks every call in the four packages, which a type checker cannot do."""
     packages = [ROOT / name for name in ("pipeline", "teacher", "student", "schemas")]
     for file in (file for package in packages for file in package.rglob("*.py")):
         for call in (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scorers import scorer_of
+from random_teachers import scorer_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
