@@ -1,1 +1,1 @@
-"""What one shard is: targets, their encoding, and the Parquet file that holds them. FORMAT.md is the specification."""
+"""One shard: targets, their encoding, and the Parquet file that holds them. FORMAT.md is the specification."""

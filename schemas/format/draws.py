@@ -1,7 +1,7 @@
-"""The random numbers behind sampled tails: a counter-based generator that anyone can repeat.
+"""The random numbers of sampled tails, from a counter-based generator, so that anyone can repeat every draw.
 
-Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). A draw depends on the window's
-content, the scheme, the replica and the position alone: not on the batch, the worker, or what was drawn before.
+Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). A draw depends only on the
+window's content, the scheme, the replica and the position, not on the batch, the worker or earlier draws.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ def window_key(content_hash: str, scheme: Scheme, replica: int) -> tuple[int, in
 
     Args:
         content_hash: Of the window, 32 hex digits.
-        scheme: The canonical JSON of what a draw depends on enters the key.
+        scheme: The canonical JSON of the parameters that a draw depends on is part of the key.
         replica: From 0; replicas are independent.
     """
     text = f"{content_hash}\n{canonical_json(scheme.draw_parameters())}\n{replica}"
@@ -39,7 +39,7 @@ def uniforms(key: tuple[int, int], positions: np.ndarray, num_draws: int) -> np.
     Args:
         key: From `window_key`.
         positions: Positions in the window, from 0, integers [T].
-        num_draws: Draws for each.
+        num_draws: Draws for each position.
 
     Returns:
         float64 [T, num_draws].
@@ -74,7 +74,15 @@ def window_uniforms(windows: Windows, scheme: Scheme) -> np.ndarray:
 def philox4x32(
     counter: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], key: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Philox4x32-10 of counters (four arrays of uint32 of one shape) under one key; the same shapes back."""
+    """Philox4x32-10 of counters under one key.
+
+    Args:
+        counter: Four arrays of uint32 with one shape.
+        key: Two 32-bit words.
+
+    Returns:
+        Four arrays of uint32 with that shape.
+    """
     c0, c1, c2, c3 = counter
     k0, k1 = np.array([key[0]], np.uint32), np.array([key[1]], np.uint32)
     for _ in range(_ROUNDS):

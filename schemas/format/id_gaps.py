@@ -1,23 +1,22 @@
-"""Head ids as gaps between ranks: the layout "compact", a fifth fewer bytes for ids, and slower to read.
+"""Head ids as gaps between ranks: the layout "compact", which saves a fifth of the bytes of ids and is slower to read.
 
-A rank is a number for an id such that ids which are often in heads have low ones: the frequent ids of a shard, listed
-in its footer, come first in their order; all others follow in the order of their ids. The entries of a row are sorted
-by rank; stored is the first rank, and then what each is larger than the one before. Most gaps fit into one or two
-bytes.
+Ids that are often in heads have low ranks: the frequent ids of a shard, listed in its footer, come first in their
+order; all other ids follow in ascending order. The entries of a row are sorted by rank. A row stores its lowest rank,
+and then the difference of each rank to the previous one. Most gaps fit into one or two bytes.
 
 Shapes: N entries of T rows, V ids.
 """
 
 import numpy as np
 
-# More of them cost more in the footer than they save in the gaps of a shard of 32,768 positions.
+# A longer list costs more in the footer than it saves in the gaps of a shard of 32,768 positions.
 NUM_FREQUENT = 4096
-# A row, an id or rank, and a byte, packed into 64 bits, so that one sort orders all three.
+# A row, an id or rank, and a byte are packed into 64 bits, so that one sort orders all three.
 _VALUE_BITS, _KEY_BITS = 8, 31
 
 
 def frequent_ids(head_ids: np.ndarray) -> np.ndarray:
-    """The ids that occur most often, by falling count and then rising id, int32 [at most 4,096]."""
+    """The most frequent ids, by descending count and then ascending id, int32 [at most 4,096]."""
     ids, counts = np.unique(head_ids, return_counts=True)
     return ids[np.argsort(-counts, kind="stable")][:NUM_FREQUENT].astype(np.int32)
 
@@ -41,7 +40,14 @@ def ids_by_rank(frequent: np.ndarray, vocab_size: int) -> np.ndarray:
 def to_gaps(
     head_ids: np.ndarray, head_q: np.ndarray, offsets: np.ndarray, by_rank: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gaps int32 [N] and the quantised values in their order, uint8 [N]."""
+    """Gaps, int32 [N], and the quantized values in their order, uint8 [N].
+
+    Args:
+        head_ids: int32 [N].
+        head_q: Quantized values, uint8 [N].
+        offsets: int64 [T + 1].
+        by_rank: From `ids_by_rank`.
+    """
     rank = np.empty(len(by_rank), np.int32)
     rank[by_rank] = np.arange(len(by_rank), dtype=np.int32)
     ranks, q = _sorted_rows(rank[head_ids], head_q, offsets)
@@ -54,10 +60,10 @@ def to_gaps(
 def from_gaps(
     gaps: np.ndarray, q: np.ndarray, offsets: np.ndarray, by_rank: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ids, ascending in each row, int32 [N], and their quantised values, uint8 [N].
+    """Ids, ascending in each row, int32 [N], and their quantized values, uint8 [N]: the inverse of `to_gaps`.
 
     Raises:
-        ValueError: There is no such rank.
+        ValueError: A rank is outside the vocabulary.
     """
     sums = np.cumsum(gaps, dtype=np.int64)
     widths = np.diff(offsets)
@@ -69,7 +75,7 @@ def from_gaps(
 
 
 def _sorted_rows(keys: np.ndarray, values: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keys ascending in each row, int32, with the value of each, uint8."""
+    """Keys sorted in each row, int32, and their values, uint8."""
     rows = np.repeat(np.arange(len(offsets) - 1, dtype=np.uint64), np.diff(offsets))
     packed = rows << np.uint64(_KEY_BITS + _VALUE_BITS)
     packed |= keys.astype(np.uint64) << np.uint64(_VALUE_BITS)

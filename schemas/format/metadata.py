@@ -1,33 +1,30 @@
-"""What a shard is: the versions of format and algorithm, and the metadata in its footer."""
+"""Format and algorithm versions, and the metadata in a shard's footer."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from logitcask.schemas.format.scheme import Layout, Scheme
+from logitcask.schemas.errors import UnknownFormatVersionError
+from logitcask.schemas.format import quantizer
+from logitcask.schemas.format.scheme import LAYOUTS, Layout, Scheme
 
 FORMAT_VERSION = 1
-
-
-# Raised whenever the same teacher, tokens and scheme would give other targets.
+# Incremented whenever the same teacher, tokens and scheme would give different targets.
 ALGORITHM_VERSION = 1
 
-
 Split = Literal["train", "held-out"]
-
-
-SPLITS: tuple[Split, ...] = ("train", "held-out")
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizerInfo:
-    """Which tokenizer made the ids.
+    """The tokenizer that made the ids.
 
     Attributes:
-        name: For people.
-        fingerprint: Covers all that changes which ids a text becomes.
+        name: Human-readable name.
+        fingerprint: Covers everything that changes which ids a text becomes.
         vocabulary_fingerprint: Covers what ids mean (`fingerprints.vocabulary_fingerprint`).
         vocab_size: Largest id + 1.
-        bos_id, eos_id: None where the tokenizer defines none.
+        bos_id, eos_id: None if the tokenizer defines none.
         chat_template: The template's text, if there is one.
     """
 
@@ -42,17 +39,17 @@ class TokenizerInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherInfo:
-    """Which model gave the distributions.
+    """The model that gave the distributions.
 
     Attributes:
-        name: For people: a hub id or the last component of a path.
+        name: Human-readable name: a hub id or the last component of a path.
         fingerprint: Covers weights and configuration.
         vocab_size: Width of the distribution; stored ids are below it.
-        dtype: Of the forward pass. The projection accumulates in float32 whatever it is.
+        dtype: Of the forward pass. The projection always accumulates in float32.
         architecture: Class name in `transformers`.
         num_parameters: Of the whole model.
-        licence: As its files state it, None where they do not.
-        final_logit_softcap: The cap c of c·tanh(z/c) before the softmax, None where there is none.
+        licence: As the model's files state it; None if they do not.
+        final_logit_softcap: The cap c of c·tanh(z/c) before the softmax; None if there is none.
     """
 
     name: str
@@ -67,14 +64,14 @@ class TeacherInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardMetadata:
-    """What a shard is: all that changes its meaning, and no time, host or package version.
+    """Everything that changes the meaning of a shard. Times, hosts and package versions are in its record instead.
 
     Attributes:
         kind: "tokens" or "targets".
         split: "train" or "held-out".
-        window_tokens: The most positions a window may have.
-        tokenizer: Where the ids come from.
-        teacher: Where the targets come from; None for a token shard.
+        window_tokens: Maximum number of positions in a window.
+        tokenizer: The tokenizer of the ids.
+        teacher: The teacher of the targets; None for a token shard.
         scheme: How heads were chosen; None for a token shard.
         has_entropy: Whether there is a column `entropy`.
         corpus_licence: Terms of the text, as the user stated them.
@@ -97,12 +94,9 @@ class ShardMetadata:
         return self.teacher.vocab_size if self.teacher else self.tokenizer.vocab_size
 
     def to_json(self) -> dict[str, Any]:
-        # Not at the top: numpy, which snapshots are read without.
-        from logitcask.schemas.format import quantizer
-
         fields = asdict(self)
         if self.layout == "plain":
-            # Shards had no other when they had no such field: equal shards keep equal bytes.
+            # The first shards had no such field: equal shards must keep equal bytes.
             del fields["layout"]
         return {
             **fields,
@@ -113,8 +107,20 @@ class ShardMetadata:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "ShardMetadata":
+        """The metadata that `to_json` wrote.
+
+        Raises:
+            UnknownFormatVersionError: This release does not know the scheme or the layout.
+            CorruptShardError: The scheme's parameters are invalid.
+            KeyError, TypeError: A field is missing.
+        """
         known = {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}
         known["tokenizer"] = TokenizerInfo(**known["tokenizer"])
         known["teacher"] = TeacherInfo(**known["teacher"]) if known.get("teacher") else None
         known["scheme"] = Scheme.from_json(known["scheme"]) if known.get("scheme") else None
+        layout = known.get("layout", "plain")
+        if layout not in LAYOUTS:
+            raise UnknownFormatVersionError(
+                f"layout {layout!r}; this release reads {', '.join(LAYOUTS)}; install a newer logitcask"
+            )
         return cls(**known)

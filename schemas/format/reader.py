@@ -1,46 +1,41 @@
-"""Reading a shard: windows start..stop as arrays, and nothing that was not written.
+"""Reads windows of a shard as arrays. Damaged bytes raise an error and never become values.
 
-The footer is checked against its digest before anything in it is believed (where the digest is known: it stands in
-the record beside the shard and in the snapshot), pages against their checksums when they are read, and the tokens of
-every window against its content hash.
+The footer is checked against its digest before it is parsed, if the digest is known (the shard's record and the
+snapshot hold it). Pages are checked against their checksums when they are read, and the tokens of every window against
+its content hash.
 """
 
-import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from logitcask.schemas import storage
-from logitcask.schemas.errors import CorruptShardError, LogitcaskError, MissingShardError
+from logitcask.schemas.errors import (
+    CorruptShardError,
+    LogitcaskError,
+    MissingShardError,
+    UnknownFormatVersionError,
+)
 from logitcask.schemas.fingerprints import digest
 from logitcask.schemas.format import id_gaps
 from logitcask.schemas.format.columns.family import StoredColumns
 from logitcask.schemas.format.columns.heads import ID_COLUMNS, ID_GAPS
 from logitcask.schemas.format.columns.registry import decode_targets, is_optional, required_columns
 from logitcask.schemas.format.columns.tokens import decode_windows, to_numpy
-from logitcask.schemas.format.footer import (
-    METADATA_KEY,
-    PARTS_KEY,
-    VERSION_KEY,
-    WINDOWS_KEY,
-    check_layout,
-    check_version,
-    footer_of,
-    parse_frequent_ids,
-    parse_parts,
-)
-from logitcask.schemas.format.metadata import ShardMetadata
+from logitcask.schemas.format.footer import footer_of, parse_footer
 from logitcask.schemas.format.parquet.row_groups import RowGroups
 from logitcask.schemas.format.ragged import Lists, offsets_from_lengths
 from logitcask.schemas.format.targets import StoredTargets, Targets, Windows
 
-# Enough for the footer of nearly every shard: one request.
+T = TypeVar("T")
+
+# One request of this size fetches the footer of nearly every shard.
 _TAIL_BYTES = 1 << 18
 
 
@@ -50,7 +45,7 @@ class Block:
 
     Attributes:
         windows: W windows of T rows.
-        targets: Decoded and renormalised: every target sums to one. None for a token shard.
+        targets: Decoded and renormalized: every target sums to one. None for a token shard.
     """
 
     windows: Windows
@@ -65,7 +60,7 @@ class StoredBlock:
     targets: StoredTargets | None
 
     def decode(self) -> Block:
-        """The same, with targets that sum to one."""
+        """The windows with decoded targets, each of which sums to one."""
         return Block(windows=self.windows, targets=None if self.targets is None else self.targets.decode())
 
 
@@ -74,12 +69,16 @@ class ShardReader:
 
     Args:
         url: Any fsspec URL.
-        footer_digest: From the shard's record or a snapshot. With it a damaged footer is found on opening.
+        footer_digest: From the shard's record or a snapshot; finds a damaged footer when the shard is opened.
+
+    Attributes:
+        url: As given.
+        metadata, parts, window_lengths, window_hashes, frequent_ids: See `schemas.format.footer.Footer`.
 
     Raises:
-        MissingShardError: There is no such file.
+        MissingShardError: The file does not exist.
         UnknownFormatVersionError: Another format version wrote it.
-        CorruptShardError: It is not a shard, or not as it was written. `read` raises it too.
+        CorruptShardError: It is not a shard, or is damaged. `read` raises it too.
     """
 
     def __init__(self, url: str, *, footer_digest: str | None = None) -> None:
@@ -87,27 +86,22 @@ class ShardReader:
         footer = _read_footer(url)
         if footer_digest is not None and digest(footer) != footer_digest:
             raise CorruptShardError(
-                f"{storage.redact(url)}: the footer is not the one that was written "
-                f"(expected {footer_digest}, found {digest(footer)}); restore the file, or remove it and annotate again"
+                f"{storage.redact(url)}: the footer has digest {digest(footer)}, expected {footer_digest}; the file is "
+                "damaged or replaced: restore it, or remove it and annotate again"
             )
         parquet_metadata = self._parse(lambda: pq.read_metadata(pa.BufferReader(b"PAR1" + footer)))
-        self._interpret(parquet_metadata)
+        self._read_metadata(parquet_metadata)
         self._source = _open_source(url)
         self._file = self._parse(
             lambda: pq.ParquetFile(self._source, metadata=parquet_metadata, page_checksum_verification=True)
         )
         self._groups = RowGroups(self._file, self._source)
 
-    def _interpret(self, parquet_metadata: pq.FileMetaData) -> None:
-        pairs: dict[bytes, bytes] = parquet_metadata.metadata or {}
-        check_version(pairs.get(VERSION_KEY), self.url)
-        self.metadata = self._parse(lambda: ShardMetadata.from_json(json.loads(pairs[METADATA_KEY])))
-        self.parts = self._parse(lambda: parse_parts(pairs[PARTS_KEY]))
-        windows = self._parse(lambda: json.loads(pairs[WINDOWS_KEY]))
-        self.window_lengths = np.array(windows["lengths"], dtype=np.int64)
-        self.window_hashes: list[str] = windows["hashes"]
-        check_layout(self.metadata.layout, self.url)
-        self.frequent_ids = self._parse(lambda: parse_frequent_ids(pairs, self.metadata))
+    def _read_metadata(self, parquet_metadata: pq.FileMetaData) -> None:
+        footer = self._parse(lambda: parse_footer(parquet_metadata.metadata or {}))
+        self.metadata, self.parts = footer.metadata, footer.parts
+        self.window_lengths, self.window_hashes = footer.window_lengths, footer.window_hashes
+        self.frequent_ids = footer.frequent_ids
         self._window_offsets = offsets_from_lengths(self.window_lengths)
         group_rows = [parquet_metadata.row_group(i).num_rows for i in range(parquet_metadata.num_row_groups)]
         self._group_offsets = offsets_from_lengths(group_rows)
@@ -115,7 +109,7 @@ class ShardReader:
             self._group_offsets[-1] != self._window_offsets[-1]
             or not np.isin(self._group_offsets, self._window_offsets).all()
         ):
-            raise self._corrupt("row groups are not made of whole windows")
+            raise self._corrupt("row groups do not consist of whole windows")
 
     @property
     def num_windows(self) -> int:
@@ -127,11 +121,11 @@ class ShardReader:
 
     @cached_property
     def options(self) -> tuple[str, ...]:
-        """The optional columns there are that this version knows."""
+        """The shard's optional columns that this version knows."""
         return tuple(filter(is_optional, self._groups.columns))
 
     def block_of(self, window: int) -> tuple[int, int]:
-        """Windows (start, stop) of the row group that holds `window`: what one read costs anyway."""
+        """Windows (start, stop) of the row group that holds `window`; reading one of them costs as much as all."""
         group = np.searchsorted(self._group_offsets, self._window_offsets[window], side="right") - 1
         bounds = np.searchsorted(self._window_offsets, self._group_offsets[group : group + 2])
         return int(bounds[0]), int(bounds[1])
@@ -140,12 +134,12 @@ class ShardReader:
         """Windows start..stop (default: all), read by whole row groups.
 
         Args:
-            start, stop: Numbers of windows.
-            options: Which optional columns to read (`entropy`, `tail_sample@1`, `tail@2`, ...), of those there are;
-                None: all. What is not read is absent from the targets.
+            start, stop: Window indices.
+            options: Optional columns to read (`entropy`, `tail_sample@1`, `tail@2`, ...); None: all. Names that the
+                shard lacks are ignored. Columns that are not read are absent from the targets.
 
         Raises:
-            CorruptShardError: A page, a token or a target is not as it was written.
+            CorruptShardError: A page, a token or a target is damaged.
             IndexError: There are no such windows.
         """
         return self.read_stored(start, stop, options=options).decode()
@@ -153,9 +147,11 @@ class ShardReader:
     def read_stored(
         self, start: int = 0, stop: int | None = None, *, options: Collection[str] | None = None, ids: bool = True
     ) -> StoredBlock:
-        """As `read`, for whoever decodes where the computing is done: a third of the work of reading is left to it.
+        """As `read`, without decoding, which is a third of the work of `read`.
 
-        Without `ids`, those of heads are not read, which is most of the bytes: `head_ids` is then empty.
+        Args:
+            start, stop, options: As `read`.
+            ids: Whether to read the ids of heads, which are most of the bytes; if not, `head_ids` is empty.
         """
         start, stop = check_windows(start, stop, self.num_windows)
         first_row, last_row = self._window_offsets[start], self._window_offsets[stop]
@@ -173,30 +169,30 @@ class ShardReader:
         return StoredBlock(windows=windows, targets=self._parse(lambda: self._targets(table, lists, rows)))
 
     def _targets(self, table: pa.Table, lists: dict[str, Lists], rows: range) -> StoredTargets:
-        """Targets of some rows of row groups, whose single values are in `table` and whose lists are whole."""
+        """Targets of some rows of row groups, given the single values of these rows and the lists of all rows."""
         chosen = {name: column.select(rows.start, rows.stop) for name, column in lists.items()}
         ids_by_rank = self._ids_by_rank if ID_GAPS in chosen else None
         return decode_targets(StoredColumns(single=table, lists=chosen, ids_by_rank=ids_by_rank))
 
     @cached_property
     def _ids_by_rank(self) -> np.ndarray:
-        """Of a compact shard, int32 [V]."""
-        assert self.frequent_ids is not None, "compact shards have a list"
+        """The id of each rank in a compact shard, int32 [V]."""
+        assert self.frequent_ids is not None, "compact shards list frequent ids"
         return id_gaps.ids_by_rank(self.frequent_ids, self.metadata.vocab_size)
 
     def read_parts(self) -> np.ndarray:
-        """The part of every row of the shard, int32 [T]: one small column.
+        """The part of every row of the shard, int32 [T], from one small column.
 
         Raises:
-            CorruptShardError: A page is not as it was written.
+            CorruptShardError: A page is damaged.
         """
         return self._read_column("document")
 
     def read_tokens(self) -> np.ndarray:
-        """The token of every row of the shard, int32 [T]: one column, without the windows' content hashes checked.
+        """The token of every row of the shard, int32 [T], from one column; content hashes are not checked.
 
         Raises:
-            CorruptShardError: A page is not as it was written.
+            CorruptShardError: A page is damaged.
         """
         return self._read_column("token")
 
@@ -204,7 +200,7 @@ class ShardReader:
         return to_numpy(self._parse(lambda: self._file.read(columns=[name], use_threads=False))[name])
 
     def _known_columns(self, options: Collection[str] | None) -> list[str]:
-        """The columns to read: those this version knows. Unknown ones are optional by definition and skipped."""
+        """The columns to read. Columns that this version does not know are optional by definition and skipped."""
         required = required_columns(self.metadata)
         missing = [name for name in required if name not in self._groups.columns]
         if missing:
@@ -219,7 +215,7 @@ class ShardReader:
         windows = self._parse(lambda: decode_windows(table, start, offsets, self.parts))
         for index, found in enumerate(windows.content_hashes(), start=start):
             if found != self.window_hashes[index]:
-                raise self._corrupt(f"the tokens of window {index} do not have the content hash they were written with")
+                raise self._corrupt(f"the tokens of window {index} do not match its content hash")
         return windows
 
     def close(self) -> None:
@@ -234,12 +230,14 @@ class ShardReader:
     ) -> None:
         self.close()
 
-    def _parse(self, parse: Any) -> Any:
-        """Runs a step of reading; what any parser raises on damaged bytes becomes the one named error."""
+    def _parse(self, parse: Callable[[], T]) -> T:
+        """Runs one step of reading; an error that a parser raises on damaged bytes becomes CorruptShardError."""
         try:
             return parse()
+        except UnknownFormatVersionError as error:
+            raise type(error)(f"{storage.redact(self.url)}: {error}") from error
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, MemoryError) as error:
-            if isinstance(error, LogitcaskError):
+            if isinstance(error, LogitcaskError) and not isinstance(error, CorruptShardError):
                 raise
             raise self._corrupt(str(error) or type(error).__name__) from error
 
@@ -250,14 +248,14 @@ class ShardReader:
 
 
 def check_windows(start: int, stop: int | None, num_windows: int) -> tuple[int, int]:
-    """Numbers of the first window and of the one after the last; of all windows where no end is given.
+    """Window indices (start, stop), where None stands for `num_windows`.
 
     Raises:
         IndexError: There are no such windows.
     """
     stop = num_windows if stop is None else stop
     if not 0 <= start <= stop <= num_windows:
-        raise IndexError(f"windows {start}..{stop} where there are {num_windows}")
+        raise IndexError(f"windows {start}..{stop} do not exist: there are {num_windows}")
     return start, stop
 
 
@@ -280,6 +278,6 @@ def _read_footer(url: str) -> bytes:
         return footer_of(tail)
     except ValueError as error:
         raise CorruptShardError(
-            f"{storage.redact(url)}: not a whole Parquet file ({error}; {size} bytes); restore it, or remove it and "
+            f"{storage.redact(url)}: not a complete Parquet file ({error}; {size} bytes); restore it, or remove it and "
             "annotate again"
         ) from error

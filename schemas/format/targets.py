@@ -2,7 +2,8 @@
 
 Shapes: W windows, T positions of all of them in order, N head entries of all positions in order. Ragged lists are
 stored flat with offsets ([T + 1], first 0): row t owns entries offsets[t]:offsets[t + 1]. Log-probabilities are
-natural logs. A structure of arrays, because one Python object per position would cost more than the teacher.
+natural logs. Targets are a structure of arrays, because one Python object per position would cost more than the
+teacher.
 """
 
 import hashlib
@@ -19,12 +20,12 @@ from logitcask.schemas.format.ragged import filter_lists, offsets_from_lengths
 
 
 class Kind(IntEnum):
-    """What a row's target is for.
+    """The purpose of a row's target.
 
-    A row is `PROMPT` when the token it predicts is prompt text: in chat data exactly the rows that predict an
-    assistant token are `TRAIN`, so the last row of a prompt (it predicts the first assistant token) is one of them.
-    `CONTEXT` rows repeat the end of the previous window so that later rows can attend to it. Rows of kind `CONTEXT`
-    and `PROMPT` carry no target.
+    A row is `PROMPT` if the token it predicts is prompt text. In chat data exactly the rows that predict an assistant
+    token are `TRAIN`, including the last row of a prompt, which predicts the first assistant token. `CONTEXT` rows
+    repeat the end of the previous window so that later rows can attend to it. Rows of kind `CONTEXT` and `PROMPT` have
+    no target.
     """
 
     TRAIN = 0
@@ -34,7 +35,7 @@ class Kind(IntEnum):
 
 
 def kinds_with_target(kind: np.ndarray) -> np.ndarray:
-    """Whether rows of these kinds carry a target, bool, same shape."""
+    """Whether rows of these kinds have a target, bool, same shape."""
     return (kind == Kind.TRAIN) | (kind == Kind.GENERATED)
 
 
@@ -45,8 +46,8 @@ class Part:
     Attributes:
         id: The document's id.
         source: Where the document came from: file URL without credentials, and row.
-        offset: Index of the part's first token in the document's tokens, BOS not counted; for a part that begins
-            with context rows, of its first context row.
+        offset: Index of the part's first token (which may be a context row) in the document's tokens, BOS not
+            counted.
     """
 
     id: str
@@ -101,11 +102,11 @@ class Windows:
         return index - np.maximum.accumulate(np.where(self.part_starts(), index, 0))
 
     def has_target(self) -> np.ndarray:
-        """Whether a row carries a target, bool [T]."""
+        """Whether a row has a target, bool [T]."""
         return kinds_with_target(self.kind)
 
     def has_label(self) -> np.ndarray:
-        """Whether a row carries a target whose next token is in the part, bool [T]."""
+        """Whether a row has a target and its next token is in the part, bool [T]."""
         return self.has_target() & ~self.part_ends()
 
     def next_token(self) -> np.ndarray:
@@ -114,11 +115,11 @@ class Windows:
         return np.where(self.part_ends(), np.int32(-1), following)
 
     def num_documents(self) -> int:
-        """Documents that begin here, each counted once over all shards of a dataset."""
+        """Documents that begin in these windows; over all shards of a dataset, each document is counted once."""
         return sum(part.offset == 0 for part in self.parts)
 
     def select(self, start: int, stop: int) -> "Windows":
-        """Windows start..stop; part indices keep their meaning."""
+        """Windows start..stop, with the same `parts`."""
         rows = slice(self.window_offsets[start], self.window_offsets[stop])
         return Windows(
             token=self.token[rows],
@@ -130,7 +131,7 @@ class Windows:
 
     @classmethod
     def concatenate(cls, pieces: Sequence["Windows"]) -> "Windows":
-        """All windows of `pieces` in order; their tables of parts are appended."""
+        """All windows of `pieces` in order, with all their parts."""
         part_shifts = offsets_from_lengths([len(piece.parts) for piece in pieces])
         row_shifts = offsets_from_lengths([piece.num_positions for piece in pieces])
         offsets = [p.window_offsets[1:] + s for p, s in zip(pieces, row_shifts, strict=False)]
@@ -143,7 +144,7 @@ class Windows:
         )
 
     def content_hashes(self) -> list[str]:
-        """32 hex digits a window, over its tokens, kinds and part starts: what a target's truth depends on."""
+        """32 hex digits per window, over its tokens, kinds and part starts: all inputs that a target depends on."""
         rows = np.empty(self.num_positions, dtype=np.dtype([("token", "<i4"), ("kind", "u1"), ("part_start", "u1")]))
         rows["token"], rows["kind"], rows["part_start"] = self.token, self.kind, self.part_starts()
         return [

@@ -1,12 +1,12 @@
-"""Lists taken straight from their pages, where these are laid out as our writer lays them out.
+"""Reads lists directly from their pages, if the pages have the layout that our writer produces.
 
-A Parquet decoder walks through one level for every entry to find where lists begin, and makes four bytes of one on the
-way. Both can be spared: lists that are all equally long need no walk, and two columns whose lists are as long as each
-other's need it once, for the one that the library decoded. Their values are then the bytes that they are.
+To find where lists begin, a Parquet decoder visits one level for every entry, and it expands one-byte values to four
+bytes. Both can be avoided: lists of equal length need no visit, and of two columns with the same list lengths only one
+needs it, the one that the library decoded. Values are then taken as stored.
 
-Nothing is believed that is not checked. A page header must be, byte for byte, the one that follows from the footer and
-from the page's own checksum; levels and values must be as many as it says. Any other layout, or a damaged file, is left
-to the Parquet library, which reads or reports it.
+Everything is checked. A page header must equal, byte for byte, the header that follows from the footer and the page's
+checksum; the numbers of levels and values must be those of the header. The Parquet library reads any other layout, and
+reports damage.
 
 Thrift's compact protocol and page version 1: https://github.com/apache/parquet-format
 """
@@ -24,33 +24,18 @@ from logitcask.schemas.format.ragged import Lists
 ReadAt = Callable[[int, int], bytes]
 """(offset, length) → bytes of the file."""
 
-
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-
-
-_LONGEST_HEADER = 128
-
-
-# Zstandard decodes in blocks of so many bytes, which never take more when compressed.
+_MAX_HEADER_BYTES = 128
+# Zstandard decodes in blocks of this many bytes; a compressed block is never larger.
 _ZSTD_BLOCK = 1 << 17
-
-
-# Numbers of Thrift's enumerations: of page types, and of encodings.
+# Thrift enumeration values of page types and of encodings.
 _DATA_PAGE, _DICTIONARY_PAGE = 0, 2
-
-
 _PLAIN, _RUN_LENGTH, _DICTIONARY = 0, 3, 8
-
-
+# End of a data page header: with an empty statistics struct, and without one.
 _NO_STATISTICS = (b"\x1c\x00\x00\x00", b"\x00\x00")
-"""How a data page header ends, with an empty statistics struct and without."""
-
-
+# End of a dictionary page header.
 _NOT_SORTED = b"\x12\x00\x00"
-"""How a dictionary page header ends."""
-
-
-_MOST_DICTIONARY_BYTES = 4 * 256
+_MAX_DICTIONARY_BYTES = 4 * 256
 
 
 class ListPages:
@@ -63,15 +48,15 @@ class ListPages:
     def __init__(self, read_at: ReadAt) -> None:
         self._read_at = read_at
         self._zstd = zstandard.ZstdDecompressor()
-        # Of the last lists: those of the next column are mostly as long.
+        # Of the last lists that were read; the next column mostly has the same list lengths.
         self._num_values, self._levels, self._offsets = 0, b"", np.zeros(1, np.int64)
 
     def read(self, chunk: pq.ColumnChunkMetaData, schema: pq.ColumnSchema, num_rows: int) -> Lists | None:
         """The lists of one column in one row group.
 
         Returns:
-            int32 lists, or uint8 ones of the logical type. None where they are neither equally long nor as long as the
-            last ones, or the chunk is laid out otherwise, or is not as it was written.
+            Lists of int32, or of uint8 if that is the logical type. None if the lists neither have one length nor the
+            lengths of the last lists, or if the chunk has another layout or is damaged.
         """
         if not _is_ours(chunk, schema) or not self._may_be_known(chunk.num_values, num_rows):
             return None
@@ -81,17 +66,17 @@ class ListPages:
             return None
 
     def remember(self, chunk: pq.ColumnChunkMetaData, schema: pq.ColumnSchema, offsets: np.ndarray) -> None:
-        """Takes the levels of a column chunk that the library decoded, its checksums verified.
+        """Keeps the levels of a column chunk that the library decoded and whose checksums it verified.
 
         Args:
             chunk: The chunk.
             schema: Of its column.
-            offsets: What the library made of its lists, int64 [T + 1].
+            offsets: Offsets of the decoded lists, int64 [T + 1].
         """
         if not _is_ours(chunk, schema):
             return
         page_bytes = _first_byte(chunk) + chunk.total_compressed_size - chunk.data_page_offset
-        # Two levels of one bit take a quarter of a byte; what comes after them need not be looked at.
+        # Two levels of one bit take a quarter of a byte; the values after them are not needed.
         num_blocks = chunk.num_values // 4 // _ZSTD_BLOCK + 2
         data = self._read_at(chunk.data_page_offset, min(page_bytes, num_blocks * (_ZSTD_BLOCK + 3)))
         try:
@@ -131,11 +116,11 @@ class ListPages:
         return Lists(values=dictionary.take(whole_bytes(page[start + 1 :], int(offsets[-1]))), offsets=offsets)
 
     def _dictionary(self, data: memoryview) -> tuple[np.ndarray, int]:
-        """Values of a dictionary page, uint8, and how many bytes header and page take uncompressed."""
+        """Values of a dictionary page, uint8, and the uncompressed bytes of its header and page."""
         header, payload = _split(data)
         size = zstandard.frame_content_size(payload)
         expected = _page_start(_DICTIONARY_PAGE, size, payload) + b"\x3c" + _numbers(size // 4, _PLAIN) + _NOT_SORTED
-        if header != expected or size > _MOST_DICTIONARY_BYTES:
+        if header != expected or size > _MAX_DICTIONARY_BYTES:
             raise ValueError("not a dictionary page of bytes")
         values = np.frombuffer(self._zstd.decompress(payload), "<i4")
         if ((values < 0) | (values > 255)).any():
@@ -143,7 +128,7 @@ class ListPages:
         return values.astype(np.uint8), len(header) + size
 
     def _data_page(self, data: memoryview, uncompressed_bytes: int, num_values: int, encoding: int) -> np.ndarray:
-        """Levels and values of a chunk's only page, uint8; its header must say what the footer and the bytes say."""
+        """Levels and values of a chunk's only page, uint8; its header must agree with the footer and the bytes."""
         header, payload = _split(data)
         size = uncompressed_bytes - len(header)
         begin = _page_start(_DATA_PAGE, size, payload) + b"\x1c"
@@ -153,16 +138,16 @@ class ListPages:
         return self._decompressed(payload, size)
 
     def _decompressed(self, payload: memoryview, size: int) -> np.ndarray:
-        # Values follow the levels: they are aligned if these are as many bytes as those before.
+        # Values follow the levels. They are aligned if these levels have as many bytes as the last ones.
         gap = -len(self._levels) % 4
         page = np.empty(gap + size, np.uint8)[gap:]
         with self._zstd.stream_reader(payload) as source:
             if source.readinto(page.data) != size or source.read(1):
-                raise ValueError("a page of another size than its header says")
+                raise ValueError("a page of another size than its header states")
         return page
 
     def _row_offsets(self, page: np.ndarray, num_values: int, num_rows: int) -> tuple[np.ndarray, int]:
-        """Offsets of the lists whose levels a page begins with, and where its values begin."""
+        """Offsets of the lists whose levels begin a page, and the index at which its values begin."""
         end_of_first = 4 + int.from_bytes(page[:4], "little")
         start = end_of_first + 4 + int.from_bytes(page[end_of_first : end_of_first + 4], "little")
         levels = page[:start].tobytes()
@@ -170,7 +155,7 @@ class ListPages:
             repetition, definition = levels[4:end_of_first], levels[end_of_first + 4 :]
             length, rest = divmod(num_values, num_rows)
             if rest or not all_ones(definition, num_values) or not begins_at_every(repetition, length, num_rows):
-                raise ValueError("lists of lengths that are not known")
+                raise ValueError("lists of unknown lengths")
             self._num_values, self._levels, self._offsets = num_values, levels, np.arange(num_rows + 1) * length
         return self._offsets, start
 
@@ -188,25 +173,25 @@ def _first_byte(chunk: pq.ColumnChunkMetaData) -> int:
 
 def _split(page: memoryview) -> tuple[bytes, memoryview]:
     """Header and compressed bytes."""
-    start = bytes(page[:_LONGEST_HEADER]).find(_ZSTD_MAGIC)
+    start = bytes(page[:_MAX_HEADER_BYTES]).find(_ZSTD_MAGIC)
     if start < 0:
         raise ValueError("no Zstandard frame")
     return bytes(page[:start]), page[start:]
 
 
 def _page_start(page_type: int, size: int, payload: memoryview) -> bytes:
-    """How a page header begins: its type, both sizes, and the checksum."""
+    """The beginning of a page header: its type, both sizes, and the checksum."""
     checksum = zlib.crc32(payload)
     return _numbers(page_type, size, len(payload), checksum - (checksum >> 31 << 32))
 
 
 def _numbers(*numbers: int) -> bytes:
-    """Integer fields of neighbouring numbers: each its type (5, with 16 for the step to the next number), its value."""
+    """Consecutive integer fields: each is its type (5, plus 16 for a field number one higher) and its value."""
     return b"".join(b"\x15" + _varint(number) for number in numbers)
 
 
 def _varint(number: int) -> bytes:
-    """A 32-bit integer in zigzag order, seven bits a byte, the low ones first."""
+    """A 32-bit integer in zigzag order, seven bits per byte, low bits first."""
     rest = (number << 1) ^ (number >> 31)
     digits = bytearray()
     while rest > 127:

@@ -1,7 +1,7 @@
-"""Columns of whole row groups of one Parquet file, each list checked for its length.
+"""Columns of whole row groups of one Parquet file, with the number of list entries checked.
 
-Page checksums cover pages but not their headers: one flipped bit there ends a list early, and nothing else tells. So
-the entries of every list are counted against the footer.
+Page checksums do not cover page headers, where one flipped bit can end a list early without any other sign. So the
+entries of every list column are counted and compared with the footer.
 """
 
 from collections.abc import Sequence
@@ -30,15 +30,16 @@ class RowGroups:
         self._leaf = {_column_of(schema): index for index, schema in enumerate(self._schemas)}
 
     def read(self, groups: Sequence[int], columns: Sequence[str]) -> tuple[pa.Table, dict[str, Lists]]:
-        """All rows of some row groups: the columns of single values as a table, and the lists by name.
+        """All rows of some row groups: the columns with one value per row as a table, and the lists by name.
 
         Raises:
-            ValueError, pyarrow.ArrowException, OSError: They are not as they were written.
+            ValueError, pyarrow.ArrowException, OSError: The bytes are damaged.
         """
         is_list = {name: self._schema(name).max_repetition_level > 0 for name in columns}
         single = [name for name in columns if not is_list[name]]
         table: pa.Table = self._file.read_row_groups(list(groups), columns=single, use_threads=False)
-        # Where the library has to decode lists, bytes are less work for it than integers, whose levels are then known.
+        # Bytes come first: if the library must decode lists, they are less work than integers, whose levels are then
+        # known.
         names = [name for name in columns if is_list[name]]
         names.sort(key=lambda name: self._schema(name).converted_type != "UINT_8")
         if not groups:
@@ -55,7 +56,7 @@ class RowGroups:
         return found
 
     def _decode_lists(self, groups: list[int], column: str) -> Lists:
-        """Lists as the library decodes them."""
+        """Lists that the library decodes."""
         array = self._file.read_row_groups(groups, columns=[column], use_threads=False)[column].combine_chunks()
         offsets = array.offsets.to_numpy().astype("int64")
         lists = Lists(values=array.flatten().to_numpy(), offsets=offsets - offsets[0])
@@ -63,7 +64,7 @@ class RowGroups:
         found = int(lists.offsets[-1]) + int((lists.offsets[1:] == lists.offsets[:-1]).sum())
         expected = sum(self._chunk(group, column).num_values for group in groups)
         if found != expected:
-            raise ValueError(f"column {column!r} holds {found} values, the footer says {expected}")
+            raise ValueError(f"column {column!r} holds {found} values, the footer states {expected}")
         return lists
 
     def _schema(self, column: str) -> pq.ColumnSchema:
@@ -74,5 +75,5 @@ class RowGroups:
 
 
 def _column_of(schema: pq.ColumnSchema) -> str:
-    """Name of the column that a leaf belongs to. `tail@0.5` is one; `ids.list.element` lies in another."""
+    """Name of the column of a leaf: "ids" for `ids.list.element`, "tail@0.5" for `tail@0.5`."""
     return schema.path.partition(".")[0] if schema.max_repetition_level else schema.path

@@ -1,24 +1,24 @@
-"""Parquet's hybrid of run lengths and bit packing, as far as our reader decodes it itself.
+"""The part of Parquet's hybrid of run lengths and bit packing that our reader decodes itself.
 
-A stream is a sequence of runs. Each begins with a number, seven bits a byte, the low ones first: of an odd one the
-upper bits count groups of eight packed values that follow; of an even one they count how often the one value that
-follows is repeated. Where a run begins is only known from the one before, so a loop over runs is too slow for most
-streams. Two are quick: bytes, whose runs are long; and bits that repeat themselves.
+A stream is a sequence of runs. Each begins with a number, seven bits per byte, low bits first. If it is odd, its upper
+bits count the groups of eight packed values that follow; if it is even, they count the repetitions of the single value
+that follows. The start of a run is known only from the previous run, so a loop over runs is too slow for most streams.
+Two kinds are fast: bytes, which have long runs, and bits with a short period.
 
 https://parquet.apache.org/docs/file-format/data-pages/encodings/#RLE
 """
 
 import numpy as np
 
-# Parquet's C++ writer packs at most 63 groups into a run: a header byte and 504 values.
+# Parquet's C++ writer packs at most 63 groups into a run: one header byte and 504 values.
 _LONG_HEADER, _LONG_RUN = 0x7F, 504
 _LONG_RUNS_AT_ONCE = 256
-# How many runs may pass before bits begin to repeat themselves.
+# Maximum number of runs in one period of repeating bits.
 _PERIOD_RUNS = 64
 
 
 def whole_bytes(encoded: np.ndarray, num_values: int) -> np.ndarray:
-    """So many values of eight bits, uint8.
+    """The first `num_values` values of eight bits, uint8.
 
     Raises:
         ValueError: The stream holds fewer values.
@@ -36,22 +36,22 @@ def whole_bytes(encoded: np.ndarray, num_values: int) -> np.ndarray:
         num = min(8 * count if is_packed else count, num_values - done)
         run = encoded[at : at + num] if is_packed else encoded[at : at + 1]
         if num == 0 or len(run) < (num if is_packed else 1):
-            raise ValueError(f"{num_values - done} values less than there should be")
+            raise ValueError(f"{num_values - done} of {num_values} values are missing")
         values[done : done + num] = run
         at, done = at + (8 * count if is_packed else 1), done + num
     return values
 
 
 def _num_long_runs(encoded: np.ndarray, at: int) -> int:
-    """How many whole packed runs of the writer's greatest length follow one another from here."""
+    """Number of complete packed runs of the writer's maximum length that follow in sequence from `at`."""
     stride = _LONG_RUN + 1
-    most = min((len(encoded) - at) // stride, _LONG_RUNS_AT_ONCE)
-    other = np.flatnonzero(encoded[at : at + most * stride : stride] != _LONG_HEADER)
-    return int(other[0]) if len(other) else most
+    limit = min((len(encoded) - at) // stride, _LONG_RUNS_AT_ONCE)
+    other = np.flatnonzero(encoded[at : at + limit * stride : stride] != _LONG_HEADER)
+    return int(other[0]) if len(other) else limit
 
 
 def all_ones(encoded: bytes, num_values: int) -> bool:
-    """Whether a stream is so many bits, all 1, in one run."""
+    """Whether a stream is one run of `num_values` bits, all 1."""
     try:
         count, is_packed, at = _header(encoded, 0)
     except IndexError:
@@ -60,9 +60,9 @@ def all_ones(encoded: bytes, num_values: int) -> bool:
 
 
 def begins_at_every(encoded: bytes, length: int, num_lists: int) -> bool:
-    """Whether a stream is so many lists' levels: a 0 and `length` − 1 times 1, over and over.
+    """Whether a stream holds the levels of `num_lists` lists: for each a 0, then `length` − 1 times 1.
 
-    False also where that would take long to find out.
+    Also False if that would take long to determine.
     """
     one_list = b"\x00" + b"\x01" * (length - 1)
     bits, at = bytearray(), 0
@@ -89,7 +89,7 @@ def begins_at_every(encoded: bytes, length: int, num_lists: int) -> bool:
 
 
 def _bits(encoded: bytes, at: int) -> tuple[bytes, int]:
-    """The values of the run that begins at a byte, a byte each, and where it ends."""
+    """The values of the run that begins at byte `at`, one byte each, and where the run ends."""
     count, is_packed, at = _header(encoded, at)
     if not is_packed:
         return encoded[at : at + 1] * count, at + 1
@@ -98,10 +98,10 @@ def _bits(encoded: bytes, at: int) -> tuple[bytes, int]:
 
 
 def _header(encoded: bytes | np.ndarray, at: int) -> tuple[int, bool, int]:
-    """How many values or groups a run has, whether it is of groups, and where its header ends.
+    """Number of values or groups in a run, whether they are groups, and where the run's header ends.
 
     Raises:
-        IndexError: The stream ends before.
+        IndexError: The stream ends inside the header.
     """
     header = shift = 0
     while True:
