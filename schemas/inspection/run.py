@@ -2,17 +2,15 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.snapshot import Snapshot, load_snapshot
 from logitcask.schemas.errors import IncompleteDatasetError, UsageError
-
-if TYPE_CHECKING:
-    from logitcask.schemas.inspection.command import Inspect
+from logitcask.schemas.inspection.settings import InspectSettings
 
 
-def run(settings: "Inspect") -> int:
+def run(settings: InspectSettings) -> int:
     """Prints the view; returns the exit status: 1 if nothing was found or a check failed.
 
     Raises:
@@ -26,7 +24,7 @@ def run(settings: "Inspect") -> int:
     return show(settings, *snapshots)
 
 
-def _check(settings: "Inspect") -> None:
+def _check(settings: InspectSettings) -> None:
     views = {
         "--deep": settings.deep,
         "--window": settings.window is not None,
@@ -45,7 +43,7 @@ def _check(settings: "Inspect") -> None:
         raise UsageError(f"--top and --limit must be positive, got {settings.top} and {settings.limit}")
 
 
-def _chosen(settings: "Inspect") -> Callable[..., int]:
+def _chosen(settings: InspectSettings) -> Callable[..., int]:
     if settings.other is not None:
         return _show_comparison
     if settings.window is not None:
@@ -55,7 +53,7 @@ def _chosen(settings: "Inspect") -> Callable[..., int]:
     return _show_document if settings.document is not None else _show_summary
 
 
-def _show_summary(settings: "Inspect", snapshot: Snapshot) -> int:
+def _show_summary(settings: InspectSettings, snapshot: Snapshot) -> int:
     from logitcask.schemas.inspection.summary import describe
 
     description = describe(snapshot)
@@ -79,7 +77,7 @@ def _show_summary(settings: "Inspect", snapshot: Snapshot) -> int:
     return 0 if all(check["holds"] for check in description.get("deep", {}).get("checks", ())) else 1
 
 
-def _show_window(settings: "Inspect", snapshot: Snapshot) -> int:
+def _show_window(settings: InspectSettings, snapshot: Snapshot) -> int:
     from logitcask.schemas.inspection.window import describe_window, vocabulary_if_any
 
     assert settings.window is not None
@@ -95,7 +93,7 @@ def _show_window(settings: "Inspect", snapshot: Snapshot) -> int:
     return 0
 
 
-def _show_hits(settings: "Inspect", snapshot: Snapshot) -> int:
+def _show_hits(settings: InspectSettings, snapshot: Snapshot) -> int:
     from logitcask.schemas.inspection.search import find_text
     from logitcask.schemas.inspection.window import dataset_vocabulary
 
@@ -111,7 +109,7 @@ def _show_hits(settings: "Inspect", snapshot: Snapshot) -> int:
     return 0 if found["hits"] else 1
 
 
-def _show_document(settings: "Inspect", snapshot: Snapshot) -> int:
+def _show_document(settings: InspectSettings, snapshot: Snapshot) -> int:
     from logitcask.schemas.inspection.search import locate_document
 
     assert settings.document is not None
@@ -130,7 +128,7 @@ def _show_document(settings: "Inspect", snapshot: Snapshot) -> int:
     return 0
 
 
-def _show_comparison(settings: "Inspect", a: Snapshot, b: Snapshot) -> int:
+def _show_comparison(settings: InspectSettings, a: Snapshot, b: Snapshot) -> int:
     from logitcask.schemas.inspection.comparison import compare
 
     comparison = compare(a, b)
