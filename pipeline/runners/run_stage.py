@@ -3,15 +3,12 @@
 `DirectRunner` is never used: it first tries to download another runner.
 """
 
-import logging
-import re
 import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,19 +21,17 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from logitcask.pipeline.runners.beam_options import beam_options, require_known
 from logitcask.pipeline.runners.local_workers import worker_command
+from logitcask.pipeline.runners.quiet_beam import quiet_beam
+from logitcask.pipeline.runners.quoted_errors import quoted_error
 from logitcask.pipeline.runners.release import release
 from logitcask.pipeline.runners.settings import RunnerSettings
 from logitcask.pipeline.units.heartbeats import STOP_FILE
-from logitcask.schemas import errors
 from logitcask.schemas.errors import ClusterError, LogitcaskError, UsageError
 
 _CONNECT_SECONDS = 10.0
 # Workers that see the driver's directory stop on request; those of other machines end only with the job.
 _DRAIN_SECONDS = 10.0
 _STOP_POLL_SECONDS = 0.5
-
-_OUR_ERROR = re.compile(r"schemas\.errors\.(\w+): (.+?)(?: \[while running .*)?$", re.MULTILINE)
-_NO_MODULE = re.compile(r"No module named 'logitcask\b")
 
 
 def run_stage(
@@ -58,7 +53,7 @@ def run_stage(
         LogitcaskError: A worker raised it, or the cluster is unreachable or unsuitable.
         Exception: Any other error that the runner raises after a worker's error or death.
     """
-    with _quiet_beam(on_worker_death):
+    with quiet_beam(on_worker_death):
         if not settings.is_cluster:
             _run_locally(units, transform, settings)
             return
@@ -68,25 +63,10 @@ def run_stage(
         except LogitcaskError:
             raise
         except Exception as error:
-            named = named_error(str(error))
+            named = quoted_error(str(error))
             if named is None:
                 raise
             raise named from error
-
-
-def named_error(text: str) -> LogitcaskError | None:
-    """The error of `schemas.errors` that a runner quotes in its text, or None."""
-    found = _OUR_ERROR.findall(text)
-    kind = getattr(errors, found[-1][0], None) if found else None
-    if isinstance(kind, type) and issubclass(kind, LogitcaskError):
-        return kind(found[-1][1])
-    missing = _NO_MODULE.search(text)
-    if missing:
-        return ClusterError(
-            f"a worker cannot import logitcask ({missing[0]}); install the same wheel on all workers, or send it "
-            "with --runner-option extra_package=dist/logitcask-….whl if the runner supports that"
-        )
-    return None
 
 
 def _run_locally(units: Sequence[Any], transform: Any, settings: RunnerSettings) -> None:
@@ -204,46 +184,3 @@ def _cancel_on_stop(result: Any, directory: str, finished: threading.Event) -> N
             if not finished.wait(_DRAIN_SECONDS):
                 result.cancel()
             return
-
-
-@contextmanager
-def _quiet_beam(on_worker_death: Callable[[str], None]) -> Iterator[None]:
-    """Keeps Beam's stack traces and notes on long bundles off the terminal; the job reports the errors."""
-    logger = logging.getLogger("apache_beam")
-    level = logger.level
-    if not isinstance(threading.excepthook, _ThreadHook):
-        threading.excepthook = _ThreadHook(threading.excepthook)
-    hook = threading.excepthook
-    hook.on_worker_death = on_worker_death
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        hook.on_worker_death = lambda _: None
-
-
-class _ThreadHook:
-    """Handles the errors that end Beam's threads when a worker process dies; passes on all others.
-
-    It stays installed after a stage, because such threads may outlive the stage.
-    """
-
-    def __init__(self, otherwise: Callable[[threading.ExceptHookArgs], object]) -> None:
-        self.on_worker_death: Callable[[str], None] = lambda _: None
-        self._otherwise = otherwise
-
-    def __call__(self, arguments: threading.ExceptHookArgs) -> None:
-        # Beam waits for a worker process in a thread of this name, which dies with it.
-        if arguments.thread is not None and arguments.thread.name == "run_worker":
-            self.on_worker_death(str(arguments.exc_value))
-        elif not _passes_through_beam(arguments.exc_traceback):
-            self._otherwise(arguments)
-
-
-def _passes_through_beam(trace: TracebackType | None) -> bool:
-    while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__", "").startswith("apache_beam."):
-            return True
-        trace = trace.tb_next
-    return False

@@ -40,27 +40,6 @@ def test_flags_set_the_fields_of_the_configuration() -> None:
     )
 
 
-@pytest.mark.parametrize(("word", "expected"), [("2,4.5", (2.0, 4.5)), ("2", (2.0,)), ("1,", (1.0,))])
-def test_temperatures_are_numbers_with_commas_between(word: str, expected: tuple[float, ...]) -> None:
-    parsed = parse_command(Annotate, "annotate", ["--temperatures", word, *WORDS])
-    assert isinstance(parsed, AnnotateConfig)
-    assert parsed.temperatures == expected
-
-
-def test_temperatures_of_a_file_of_settings_are_a_list(tmp_path: Path) -> None:
-    (tmp_path / "run.toml").write_text("temperatures = [2, 4.5]\n")
-    parsed = parse_command(Annotate, "annotate", [*WORDS, "--config", str(tmp_path / "run.toml")])
-    assert isinstance(parsed, AnnotateConfig)
-    assert parsed.temperatures == (2.0, 4.5)
-
-
-def test_a_file_of_settings_gives_what_flags_give(tmp_path: Path) -> None:
-    file = tmp_path / "run.toml"
-    file.write_text('corpus = ["a", "b"]\nteacher = "t"\nout = "o"\ntau = 0.01\nbatch_tokens = 512\nentropy = false\n')
-    parsed = parse_command(Annotate, "annotate", ["--config", str(file), "--tau", "0.02"])
-    assert parsed == Annotate(corpus=("a", "b"), teacher="t", out="o", tau=0.02, batch_tokens=512, entropy=False)
-
-
 def test_help_explains_every_option_and_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exited:
         parse_command(Annotate, "annotate", ["--help"])
@@ -127,9 +106,3 @@ def test_the_summary_notes_an_empty_held_out_split() -> None:
 
 def test_the_summary_of_a_finished_job_says_nothing_was_to_do() -> None:
     assert "nothing to do: the dataset is already finished" in summary(result(num_units=0))
-
-
-def test_old_option_names_still_work() -> None:
-    words = ["--corpus-licence", "CC0-1.0", "--retry-set-aside", *WORDS]
-    parsed = parse_command(Annotate, "annotate", words)
-    assert parsed == Annotate(corpus=("texts",), teacher="t", out="o", corpus_license="CC0-1.0", retry_quarantined=True)

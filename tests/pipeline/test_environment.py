@@ -1,14 +1,12 @@
 """The resolution of `auto` from the settings and the corpus."""
 
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from logitcask.pipeline.config import AnnotateConfig
 from logitcask.pipeline.environment import resolve_projection
-from logitcask.schemas.errors import UsageError
 from logitcask.schemas.format.metadata import TeacherInfo
 
 CONFIG = AnnotateConfig(corpus=("texts",), teacher="teacher", out="out")
@@ -59,9 +57,3 @@ def test_large_corpora_with_large_vocabularies_are_compiled() -> None:
 def test_a_resumed_dataset_keeps_its_kernel() -> None:
     assert kernel(262_144, 10_000, kernel="compiled") == "compiled"
     assert kernel(262_144, LARGE_BYTES, kernel="plain") == "plain"
-
-
-def test_a_spread_teacher_and_several_workers_exclude_each_other(tmp_path: Path) -> None:
-    config = AnnotateConfig(corpus=("texts",), teacher="teacher", out=str(tmp_path), device_map="auto", workers=2)
-    with pytest.raises(UsageError, match="--workers 1"):
-        config.check()
