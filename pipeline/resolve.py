@@ -37,7 +37,6 @@ class ResolvedJob:
         out: The dataset's directory.
         files: The corpus.
         identity: Settings that change the shards' bytes.
-        environment: Settings that change only low bits.
         tokens: Settings of the first stage.
         targets: Settings of the second stage.
     """
@@ -45,7 +44,6 @@ class ResolvedJob:
     out: str
     files: tuple[CorpusFile, ...]
     identity: Identity
-    environment: dict[str, Any]
     tokens: TokenSpec
     targets: AnnotationSpec
 
@@ -87,7 +85,6 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
         out=out,
         files=files,
         identity=identity,
-        environment=environment,
         tokens=_token_spec(config, out, tokenizer, teacher, shard_tokens),
         targets=AnnotationSpec(
             out=out,
