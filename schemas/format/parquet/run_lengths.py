@@ -21,7 +21,7 @@ def whole_bytes(encoded: np.ndarray, num_values: int) -> np.ndarray:
     """The first `num_values` values of eight bits, uint8.
 
     Raises:
-        ValueError: The stream holds fewer values.
+        ValueError, IndexError: The stream holds fewer values.
     """
     values = np.empty(num_values, np.uint8)
     at = done = 0

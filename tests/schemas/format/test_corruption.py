@@ -1,8 +1,8 @@
-"""Every way one bit can flip and every way a file can be cut short: nothing wrong is ever returned.
+"""Every flipped bit and every truncation of a shard: a wrong value is never returned.
 
-On golden shards: one that has every optional column, and a compact one. `verify` compares the digest of the whole file
-and so finds each; the reader, which reads only what it needs, reports what matters and returns the rest exactly as it
-was written.
+The shards are golden ones: one with every optional column, and a compact one. `verify` compares the digest of the whole
+file and so finds all damage. The reader reads only the bytes that it needs: it reports damage to them, and returns the
+rest exactly as it was written.
 """
 
 import io
@@ -25,7 +25,7 @@ SHARDS = GOLDEN / "v1"
 
 
 class Shard:
-    """A whole shard, and copies of it that are damaged."""
+    """A whole shard, and damaged copies of it."""
 
     def __init__(self, name: str, path: Path) -> None:
         self.data, self.path = (SHARDS / f"{name}.parquet").read_bytes(), path
@@ -33,7 +33,7 @@ class Shard:
         self.digest, self.footer_digest = digest(self.data), digest(footer_of(self.data))
 
     def read(self, data: bytes) -> list:
-        """All that a reader tells about a shard, as arrays and plain values."""
+        """Everything that a reader returns for a shard, as arrays and plain values."""
         self.path.write_bytes(data)
         with ShardReader(str(self.path), footer_digest=self.footer_digest) as reader:
             about = [reader.metadata, reader.parts, reader.window_lengths, reader.window_hashes]
@@ -45,7 +45,7 @@ class Shard:
         return bytes(damaged)
 
     def check_reader(self, bits: Iterable[int]) -> int:
-        """Reads the shard with each bit flipped; returns how often that was harmless."""
+        """Reads the shard with each bit flipped in turn; returns how many flips were harmless."""
         truth, num_harmless = self.read(self.data), 0
         for bit in bits:
             try:
@@ -60,7 +60,7 @@ class Shard:
     def check_verify(self, damaged: Iterable[bytes]) -> None:
         for data in damaged:
             self.path.write_bytes(data)
-            # With the size unknown, so that the digest alone has to tell.
+            # Without a size, only the digest can find the damage.
             with pytest.raises(CorruptShardError, match="digest"):
                 _check_file(str(self.path), None, self.digest)
 
@@ -104,7 +104,7 @@ def test_a_sample_of_flipped_bits_gives_no_wrong_value(shard):
 
 
 def test_a_list_cut_short_by_its_page_header_is_reported(with_options):
-    """Some bit there lowers the number of values that the page claims, and every checksum agrees."""
+    """Some bit in the header lowers the number of values that the page claims, and every checksum still agrees."""
     header = 8 * with_options.column_chunk("tail_sample.list.element").data_page_offset
     reports = [with_options.report_of(bit) for bit in range(header, header + 8 * 32)]
     assert any("column 'tail_sample' holds" in report for report in reports)
@@ -129,7 +129,7 @@ def test_verify_reports_a_sample_of_flipped_bits(shard):
 
 @pytest.mark.slow
 def test_no_flipped_bit_gives_a_wrong_value_or_wrong_metadata(shard):
-    # Page headers, which no checksum covers, hold bytes that no reader looks at.
+    # Page headers, which no checksum covers, hold bytes that no reader uses.
     assert shard.check_reader(range(shard.num_bits)) < 0.05 * shard.num_bits
 
 

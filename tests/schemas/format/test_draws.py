@@ -24,13 +24,13 @@ def test_the_generator_gives_the_published_known_answers(counter, key, expected)
     assert tuple(int(word[0]) for word in words) == expected
 
 
-def test_draws_do_not_depend_on_how_many_are_asked_for_or_of_which_positions():
+def test_a_draw_does_not_depend_on_other_draws_or_positions():
     key = window_key(HASH, ThresholdScheme(), 0)
-    all_of_them = uniforms(key, np.arange(100), 11)
-    np.testing.assert_array_equal(uniforms(key, np.array([7, 93]), 5), all_of_them[[7, 93], :5])
+    every_draw = uniforms(key, np.arange(100), 11)
+    np.testing.assert_array_equal(uniforms(key, np.array([7, 93]), 5), every_draw[[7, 93], :5])
 
 
-def test_windows_schemes_and_replicas_have_draws_of_their_own():
+def test_windows_schemes_and_replicas_have_their_own_draws():
     keys = {
         window_key(HASH, ThresholdScheme(), 0),
         window_key(HASH[::-1], ThresholdScheme(), 0),
@@ -50,7 +50,7 @@ def test_draws_are_uniform():
     assert abs(np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1]) < 5 / np.sqrt(20_000)
 
 
-def test_every_row_of_every_window_has_the_numbers_of_its_position_in_the_window(windows):
+def test_a_row_has_the_numbers_of_its_position_in_its_window(windows):
     scheme = RandomSamplingScheme(draws=5, replicas=2)
     drawn = window_uniforms(windows, scheme)
     assert drawn.shape == (windows.num_positions, 2, 5)
@@ -59,7 +59,7 @@ def test_every_row_of_every_window_has_the_numbers_of_its_position_in_the_window
     np.testing.assert_array_equal(drawn[start + 7, 1], uniforms(key, np.array([7]), 5)[0])
 
 
-def test_windows_have_the_same_numbers_in_whatever_company(windows):
+def test_the_numbers_of_a_window_do_not_depend_on_other_windows(windows):
     scheme = ThresholdSamplingScheme(replicas=2)
     rows = slice(windows.window_offsets[1], windows.window_offsets[3])
     np.testing.assert_array_equal(window_uniforms(windows.select(1, 3), scheme), window_uniforms(windows, scheme)[rows])

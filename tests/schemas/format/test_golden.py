@@ -1,4 +1,4 @@
-"""Shards of every past format version stay readable: tests/golden/<version>/ holds them and what they mean."""
+"""Shards of every past format version stay readable; tests/golden/<version>/ holds them and their decoded values."""
 
 import importlib.util
 import json
@@ -55,7 +55,7 @@ def written_with(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "written_with.json").read_text())
 
 
-def test_a_golden_shard_is_as_it_was_committed(shard):
+def test_the_bytes_of_a_golden_shard_are_those_of_its_digest(shard):
     assert digest(shard.read_bytes()) == written_with(shard.parent)["shards"][shard.stem]["digest"]
 
 
@@ -88,7 +88,7 @@ def test_a_golden_shard_breaks_no_rule(reader):
     assert found == []
 
 
-def test_one_window_of_a_golden_shard_is_read_like_the_whole(reader):
+def test_one_window_of_a_golden_shard_is_read_alone(reader):
     whole, start = reader.read(), int(reader.window_lengths[0])
     one, stop = reader.read(1, 2), int(reader.window_lengths[:2].sum())
     np.testing.assert_array_equal(one.windows.token, whole.windows.token[start:stop])
@@ -97,7 +97,7 @@ def test_one_window_of_a_golden_shard_is_read_like_the_whole(reader):
 
 
 def check_targets(targets: Targets, truth: dict[str, Any]) -> None:
-    """Integers and stored steps exactly, renormalised values to a rounding of the float32 they are returned in."""
+    """Integers and stored steps must be equal; renormalized values may differ by the rounding of float32."""
     check_lists(targets.head_ids, targets.head_offsets, truth["ids"])
     np.testing.assert_allclose(targets.head_log_probs, floats([*chain(*truth["log_probs"])]), rtol=2e-7, atol=1e-8)
     np.testing.assert_allclose(targets.log_tail, floats(truth["log_tail"]), rtol=2e-7, atol=1e-8)
@@ -119,7 +119,7 @@ def check_lists(flat: np.ndarray, offsets: np.ndarray, truth: list[list[int]]) -
 
 
 def floats(values: list[float | str | None]) -> np.ndarray:
-    """Null is NaN (no value), "-inf" a zero tail."""
+    """null becomes NaN (no value), "-inf" a zero tail."""
     return np.array([np.nan if value is None else float(value) for value in values])
 
 

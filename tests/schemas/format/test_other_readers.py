@@ -1,6 +1,6 @@
-"""A shard is plain Parquet: DuckDB, polars, pandas and `datasets` get from it what `schemas.format.reader` gets.
+"""A shard is plain Parquet: DuckDB, polars, pandas and `datasets` decode the same values as our reader.
 
-Each reader works from the plain columns alone, by FORMAT.md §3.
+Each of them decodes the plain columns by FORMAT.md §3.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class Sums(NamedTuple):
 
 @pytest.fixture
 def path(tmp_path, windows, targets, metadata, monkeypatch) -> str:
-    """A shard under the name that FORMAT.md uses, a few of its tails zero, in the working directory."""
+    """A shard in the working directory, under the name that FORMAT.md uses, with a few zero tails."""
     log_tail = np.where(np.arange(windows.num_positions) % 7 == 0, targets.log_tail - np.inf, targets.log_tail)
     targets = dataclasses.replace(targets, log_tail=log_tail)
     (tmp_path / "shard.parquet").write_bytes(encode_shard(windows, targets, metadata).data)
@@ -53,12 +53,12 @@ def truth(path) -> Sums:
 
 def check(found: Sums, truth: Sums) -> None:
     assert (found.num_rows, found.ids) == (truth.num_rows, truth.ids)
-    # float32 is what schemas.reader returns.
+    # Our reader returns float32.
     assert found[2:] == pytest.approx(truth[2:], rel=1e-6)
 
 
 def sums_of_columns(ids: list, q: list, tail: Any, next_q: Any) -> Sums:
-    """From one list a row of ids and q, and float arrays of tail and next_q with NaN for null."""
+    """Sums from one list of ids and of q per row, and from float arrays of tail and next_q with NaN for null."""
     head = [np.exp(-(np.float64(row) / 64) * (1 + np.float64(row) / 64)) for row in q]
     rest = np.where(tail == 65535, 0, np.exp(-tail / 2048))
     mass = np.array([row.sum() for row in head]) + rest

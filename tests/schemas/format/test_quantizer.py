@@ -21,13 +21,13 @@ def test_every_table_value_is_its_own_code():
 
 
 @given(log_probs)
-def test_a_value_goes_to_the_nearest_entry(values):
+def test_a_value_becomes_the_nearest_entry(values):
     error = np.abs(quantizer.dequantize_head(quantizer.quantize_head(values)).astype(np.float64) - values)
     best = np.abs(quantizer.HEAD_LOG_PROBS.astype(np.float64)[None] - values[:, None]).min(1)
     np.testing.assert_array_equal(error, best)
 
 
-def test_a_midpoint_goes_to_the_smaller_code():
+def test_a_midpoint_becomes_the_smaller_code():
     midpoints = (quantizer.HEAD_LOG_PROBS[1:].astype(np.float64) + quantizer.HEAD_LOG_PROBS[:-1]) / 2
     np.testing.assert_array_equal(quantizer.quantize_head(midpoints), np.arange(255))
 
@@ -69,7 +69,7 @@ def test_the_divergence_of_decoded_targets_is_below_1e_4_nats(k, exponent):
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=20), st.integers(0, 2**31))
-def test_a_renormalised_row_sums_to_one(widths, seed):
+def test_a_renormalized_row_sums_to_one(widths, seed):
     rng = np.random.default_rng(seed)
     offsets = np.cumsum([0, *widths])
     log_tail = np.where(rng.random(len(widths)) < 0.3, -np.inf, -5 * rng.random(len(widths))).astype(np.float32)
@@ -81,14 +81,14 @@ def test_a_renormalised_row_sums_to_one(widths, seed):
         assert total == pytest.approx(1, abs=1e-6)
 
 
-def test_a_row_without_target_stays_without():
+def test_a_row_without_a_target_decodes_to_no_target():
     no_head = np.zeros(0, np.uint8)
     head, tail = quantizer.decode_targets(no_head, np.zeros(2, np.int64), np.array([np.nan], np.float32))
     assert len(head) == 0
     assert np.isnan(tail).all()
 
 
-def test_stored_targets_decode_to_what_sums_to_one():
+def test_decoded_targets_sum_to_one():
     stored = StoredTargets(
         head_ids=np.arange(3, dtype=np.int32),
         head_q=np.array([0, 64, 255], np.uint8),

@@ -1,4 +1,4 @@
-"""Lists taken straight from their pages: only from pages laid out like ours, and only where their lengths are known."""
+"""Lists read directly from their pages: only from pages in our layout, and only if their lengths are known."""
 
 import io
 
@@ -17,7 +17,7 @@ OPTIONS = {"compression": "zstd", "use_dictionary": ["q.list.element"], "write_p
 
 
 class File:
-    """A file of one row group with the lists `ids` and `q`, and what is taken from its pages."""
+    """A file of one row group with the lists `ids` and `q`, read from its pages."""
 
     def __init__(self, widths_of_ids: list[int], widths_of_q: list[int], *, is_nullable: bool = False, **changes):
         columns = {"ids": lists(IDS, widths_of_ids, is_nullable), "q": lists(BYTES, widths_of_q, is_nullable)}
@@ -27,8 +27,8 @@ class File:
         pq.write_table(pa.table(list(columns.values()), schema=schema), sink, **options)
         self.data, self.num_rows = sink.getvalue(), len(widths_of_ids)
 
-    def take(self, column: str, *, after: str | None = None) -> Lists | None:
-        """A column's lists; after those of another one were decoded by the library, if so asked."""
+    def read(self, column: str, *, after: str | None = None) -> Lists | None:
+        """A column's lists, optionally after the library decoded those of another column."""
         file = pq.ParquetFile(io.BytesIO(self.data))
         pages = ListPages(lambda offset, length: self.data[offset : offset + length])
         chunks = {name: (self.chunk(name), file.schema.column(index)) for index, name in enumerate(("ids", "q"))}
@@ -40,8 +40,8 @@ class File:
     def chunk(self, column: str) -> pq.ColumnChunkMetaData:
         return pq.read_metadata(io.BytesIO(self.data)).row_group(0).column(0 if column == "ids" else 1)
 
-    def is_taken(self, column: str, *, after: str | None = None) -> bool:
-        return self.take(column, after=after) is not None
+    def is_read(self, column: str, *, after: str | None = None) -> bool:
+        return self.read(column, after=after) is not None
 
 
 def lists(values: np.ndarray, widths: list[int], is_nullable: bool) -> pa.ListArray:
@@ -58,27 +58,27 @@ def check(found: Lists | None, values: np.ndarray, widths: list[int]) -> None:
 
 
 @pytest.mark.parametrize("width", [1, 3, 9])
-def test_lists_of_one_length_are_taken(width):
+def test_lists_of_one_length_are_read(width):
     widths = [width] * (9 // width)
     file = File(widths, widths)
-    check(file.take("ids"), IDS, widths)
+    check(file.read("ids"), IDS, widths)
 
 
-def test_bytes_whose_indices_are_narrower_are_left_to_the_library():
-    assert not File([3, 3, 3], [3, 3, 3]).is_taken("q")
+def test_bytes_with_narrower_indices_are_left_to_the_library():
+    assert not File([3, 3, 3], [3, 3, 3]).is_read("q")
 
 
-def test_lists_as_long_as_those_the_library_decoded_are_taken():
-    check(File(WIDTHS, WIDTHS).take("ids", after="q"), IDS, WIDTHS)
+def test_lists_with_the_lengths_of_decoded_ones_are_read():
+    check(File(WIDTHS, WIDTHS).read("ids", after="q"), IDS, WIDTHS)
 
 
-def test_lists_of_lengths_that_nothing_tells_are_left_to_the_library():
-    assert not File(WIDTHS, WIDTHS).is_taken("ids")
+def test_lists_of_unknown_lengths_are_left_to_the_library():
+    assert not File(WIDTHS, WIDTHS).is_read("ids")
 
 
-def test_lists_longer_or_shorter_than_those_decoded_before_are_left_to_the_library():
-    assert not File(WIDTHS, [2, 1, 5, 1]).is_taken("ids", after="q")
-    assert not File([4, 0, 4, 1], WIDTHS).is_taken("ids", after="q")
+def test_lists_with_other_lengths_are_left_to_the_library():
+    assert not File(WIDTHS, [2, 1, 5, 1]).is_read("ids", after="q")
+    assert not File([4, 0, 4, 1], WIDTHS).is_read("ids", after="q")
 
 
 @pytest.mark.parametrize(
@@ -93,28 +93,28 @@ def test_lists_longer_or_shorter_than_those_decoded_before_are_left_to_the_libra
         {"is_nullable": True},
     ],
 )
-def test_pages_laid_out_otherwise_are_left_to_the_library(change):
-    assert not File(WIDTHS, WIDTHS, **change).is_taken("ids", after="q")
+def test_pages_with_another_layout_are_left_to_the_library(change):
+    assert not File(WIDTHS, WIDTHS, **change).is_read("ids", after="q")
 
 
-def check_no_flipped_bit_is_taken(file: File, column: str, first_byte: int, step: int = 1) -> None:
+def check_no_flipped_bit_is_read(file: File, column: str, first_byte: int, step: int = 1) -> None:
     chunk, data = file.chunk(column), file.data
     for bit in range(8 * first_byte, 8 * (first_byte + chunk.total_compressed_size), step):
         damaged = bytearray(data)
         damaged[bit // 8] ^= 1 << bit % 8
         file.data = bytes(damaged)
-        assert not file.is_taken(column), bit
+        assert not file.is_read(column), bit
     file.data = data
 
 
-def test_no_flipped_bit_of_a_plain_page_is_taken():
+def test_no_flipped_bit_of_a_plain_page_is_read():
     file = File([3, 3, 3], [3, 3, 3])
-    assert file.is_taken("ids")
-    check_no_flipped_bit_is_taken(file, "ids", file.chunk("ids").data_page_offset)
+    assert file.is_read("ids")
+    check_no_flipped_bit_is_read(file, "ids", file.chunk("ids").data_page_offset)
 
 
 def many_bytes() -> File:
-    """Lists of enough different bytes that their indices take eight bits."""
+    """Lists of so many distinct bytes that their indices take eight bits."""
     file = object.__new__(File)
     values = np.tile(np.random.default_rng(0).permutation(256), 24).astype(np.uint8)
     values[1000:1100] = 7  # a run of equal ones
@@ -127,15 +127,15 @@ def many_bytes() -> File:
     return file
 
 
-def test_bytes_are_taken_from_their_dictionary():
+def test_bytes_are_read_from_their_dictionary():
     file = many_bytes()
-    found, expected = file.take("q"), file.take("ids")
+    found, expected = file.read("q"), file.read("ids")
     assert expected is not None
     check(found, expected.values.astype(np.uint8), [64] * 96)
 
 
-def test_no_flipped_bit_in_a_dozen_of_a_dictionary_or_its_indices_is_taken():
+def test_no_flipped_bit_of_a_dictionary_or_its_indices_is_read():
     file = many_bytes()
     first_byte = file.chunk("q").dictionary_page_offset
     assert first_byte is not None
-    check_no_flipped_bit_is_taken(file, "q", first_byte, step=11)
+    check_no_flipped_bit_is_read(file, "q", first_byte, step=11)
