@@ -1,10 +1,10 @@
-"""Writes the golden shards of format version 1, and what a reader must make of each.
+"""Writes the golden shards of format version 1, and the values that a reader must return for each.
 
     python tests/golden/v1/generate.py
 
-The files beside this script stay for ever: every later reader must read them. The shards are written by today's
-writer from inputs built of integers; the expected values are worked out from the stored columns by FORMAT.md's
-rules in plain Python, so that they check the reader instead of repeating it.
+The files next to this script are permanent: every later reader must read them. The current writer wrote the shards from
+inputs computed from integers. Plain Python computes the expected values from the stored columns by the rules of
+FORMAT.md, independently of the reader.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from logitcask.schemas.format.scheme import (
 from logitcask.schemas.format.targets import Kind, Part, TailSample, Targets, Windows
 from logitcask.schemas.format.writer import encode_shard
 
-# A changed format gets a directory, a generator and files of its own; these are never written again by it.
+# Another format version needs its own directory, generator and files; it never overwrites these.
 assert FORMAT_VERSION == 1, f"this generator writes version 1, the library writes {FORMAT_VERSION}"
 
 HERE = Path(__file__).resolve().parent
@@ -45,7 +45,7 @@ Inputs = tuple[Windows, Targets | None, ShardMetadata]
 
 
 def shards() -> dict[str, Inputs]:
-    """Name to what is written under it."""
+    """File name to the inputs of the shard."""
     plain = make_windows([TRAIN] * 20)
     mixed = make_windows([CONTEXT, CONTEXT, TRAIN] + [PROMPT, PROMPT, TRAIN, TRAIN, PROMPT] + [GENERATED] * 12)
     every_option = ThresholdSamplingScheme(theta=1 / 8, replicas=2)
@@ -76,7 +76,7 @@ def shards() -> dict[str, Inputs]:
 
 
 def make_windows(kinds: list[int]) -> Windows:
-    """Four windows of five parts: one starts inside a document, one has a single row."""
+    """Four windows with five parts: one part starts inside a document, one has a single row."""
     index = np.arange(sum(WINDOW_LENGTHS))
     return Windows(
         token=(index * 37 % VOCAB_SIZE).astype(np.int32),
@@ -126,7 +126,7 @@ def make_metadata(
 
 
 def make_targets(windows: Windows, width: int) -> Targets:
-    """Heads of 1 to `width` entries (0: always 4), each mass a small integer over the sum of the row's integers."""
+    """Heads of 1 to `width` entries (0: always 4); each mass is a small integer over the sum of the row's integers."""
     ids, log_probs, widths, log_tail = [], [], [], []
     for row, has_target in enumerate(windows.has_target().tolist()):
         num_entries = (1 + row % width if width else 4) if has_target else 0
@@ -149,14 +149,14 @@ def make_targets(windows: Windows, width: int) -> Targets:
 
 
 def with_tempered_tails(targets: Targets) -> Targets:
-    """With tails at two other temperatures; the values are not those of a softmax, but any are stored alike."""
+    """Targets with tails at two other temperatures. The values are not those of a softmax, which the format allows."""
     return replaced(
         targets, tempered_log_tails={2.0: targets.log_tail / np.float32(2), 0.5: targets.log_tail * np.float32(2)}
     )
 
 
 def with_options(windows: Windows) -> Targets:
-    """With every optional column: entropy, two replicas of a tail sample, tails at two other temperatures."""
+    """Targets with every optional column: entropy, two replicas of a tail sample, tails at two other temperatures."""
     targets = with_tempered_tails(make_targets(windows, width=6))
     has_target = targets.has_target()
     entropy = np.where(has_target, np.arange(len(has_target)) * 0.3, np.nan).astype(np.float32)
@@ -164,7 +164,7 @@ def with_options(windows: Windows) -> Targets:
 
 
 def drawn_targets(windows: Windows) -> Targets:
-    """No head: the whole distribution is the tail, and three draws a row stand for it."""
+    """Targets without heads: the whole distribution is the tail, represented by three draws per row."""
     targets = make_targets(windows, width=1)
     headless = replaced(
         targets,
@@ -177,7 +177,7 @@ def drawn_targets(windows: Windows) -> Targets:
 
 
 def make_sample(targets: Targets, num_draws: int) -> TailSample:
-    """As many draws from outside the head in each row with a target, ascending; the first is drawn twice."""
+    """`num_draws` ids from outside the head in each row with a target, ascending; the first is drawn twice."""
     ids: list[int] = []
     for row in np.flatnonzero(targets.has_target()).tolist():
         head = targets.head_ids[targets.head_offsets[row] : targets.head_offsets[row + 1]]
@@ -188,16 +188,16 @@ def make_sample(targets: Targets, num_draws: int) -> TailSample:
 
 
 def extreme_targets(windows: Windows) -> Targets:
-    """Values at the edges of what is stored: see the comments."""
+    """Values at the limits of the stored ranges; the comments name them."""
     targets = make_targets(windows, width=1)
     log_probs, log_tail = np.zeros(20), np.full(20, -10.0)
     log_next, entropy = targets.log_next.copy(), np.full(20, 1.0)
     log_tail[0] = -np.inf  # no mass outside the head
-    log_tail[1] = -80.0  # some mass, less than can be stored: not the zero tail
+    log_tail[1] = -80.0  # less mass than can be stored, but not the zero tail
     log_tail[2], log_probs[2] = 0.0, -30.0  # all mass outside the head; the head saturates at q = 255
-    log_tail[3], log_probs[3] = -1 / 4096, -8.5  # half a step of the tail: to even
+    log_tail[3], log_probs[3] = -1 / 4096, -8.5  # half a step of the tail: rounds to even
     log_tail[4], log_probs[4] = -3 / 4096, -7.5
-    log_probs[5] = -(65 / 64) / 128  # exactly between q = 0 and q = 1: the smaller
+    log_probs[5] = -(65 / 64) / 128  # the midpoint of q = 0 and q = 1: rounds to the smaller
     log_next[0], log_next[1], log_next[3] = 0.0, -500.0, -32.0
     entropy[0], entropy[1], entropy[2] = 0.0, 12.5, 40.0
     whole = np.arange(256)  # the last row's head: 256 entries whose masses fall by a factor of e^(1/8)
@@ -218,7 +218,7 @@ def replaced(targets: Targets, **changes: Any) -> Targets:
 
 
 def expected(data: bytes) -> dict[str, Any]:
-    """What FORMAT.md says that a shard holds: plain Python on the plain columns. Absent is null, a zero tail "-inf"."""
+    """The content of a shard by FORMAT.md, from its plain columns. An absent value is null, a zero tail "-inf"."""
     file = pq.ParquetFile(pa.BufferReader(data))
     columns = file.read().to_pydict()
     footer = {key.decode(): value for key, value in file.metadata.metadata.items()}
@@ -249,7 +249,7 @@ def content_hashes(columns: dict[str, list], lengths: list[int]) -> list[str]:
 
 
 def without_gaps(columns: dict[str, list], frequent: list[int]) -> tuple[list[list[int]], list[list[int]]]:
-    """Ids and quantised values of a compact shard, by rising id."""
+    """Ids and quantized values of a compact shard, by ascending id."""
     by_rank = frequent + [token for token in range(VOCAB_SIZE) if token not in frequent]
     rows = [
         sorted(zip((by_rank[rank] for rank in accumulate(gaps)), q, strict=True))
