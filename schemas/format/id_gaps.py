@@ -29,7 +29,7 @@ def ids_by_rank(frequent: np.ndarray, vocab_size: int) -> np.ndarray:
     """
     is_other = np.ones(vocab_size, dtype=bool)
     if len(frequent) and not 0 <= frequent.min() <= frequent.max() < vocab_size:
-        raise ValueError("a frequent id lies outside the vocabulary")
+        raise ValueError("a frequent id is outside the vocabulary")
     is_other[frequent] = False
     found = np.concatenate([frequent, np.flatnonzero(is_other)]).astype(np.int32)
     if len(found) != vocab_size:
@@ -70,7 +70,7 @@ def from_gaps(
     starts = offsets[:-1][widths > 0]
     ranks = sums - np.repeat(sums[starts] - gaps[starts], widths[widths > 0])
     if len(ranks) and not 0 <= ranks.min() <= ranks.max() < len(by_rank):
-        raise ValueError(f"a rank lies outside 0..{len(by_rank) - 1}")
+        raise ValueError(f"a rank is outside 0..{len(by_rank) - 1}")
     return _sorted_rows(by_rank[ranks], q, offsets)
 
 

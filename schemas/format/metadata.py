@@ -4,12 +4,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from logitcask.schemas.errors import UnknownFormatVersionError
-from logitcask.schemas.format import quantizer
 from logitcask.schemas.format.scheme import LAYOUTS, Layout, Scheme
 
 FORMAT_VERSION = 1
 # Incremented whenever the same teacher, tokens and scheme would give different targets.
 ALGORITHM_VERSION = 1
+# The name of `schemas.format.quantizer` in the metadata; here, so that reading an identity does not import numpy.
+QUANTIZER = "u(1+u)/64 + 1/2048"
 
 Split = Literal["train", "held-out"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -101,7 +102,7 @@ class ShardMetadata:
         return {
             **fields,
             "scheme": self.scheme.to_json() if self.scheme else None,
-            "quantizer": quantizer.NAME if self.kind == "targets" else None,
+            "quantizer": QUANTIZER if self.kind == "targets" else None,
             "algorithm_version": ALGORITHM_VERSION,
         }
 

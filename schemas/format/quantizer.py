@@ -8,8 +8,6 @@ Tail, next-token log-probability and entropy: sixteen bits at a step of 1/2048 n
 
 import numpy as np
 
-NAME = "u(1+u)/64 + 1/2048"
-
 STEPS_PER_NAT = 2048
 # A tail without mass; its term is omitted from sums.
 ZERO_TAIL = 65535

@@ -85,8 +85,8 @@ def check_ids(name: str, ids: np.ndarray, vocab_size: int) -> None:
     outside = np.flatnonzero(outside_vocabulary(ids, vocab_size))
     if len(outside):
         raise VocabularyError(
-            f"{name} id {ids[outside[0]]} at entry {outside[0]} lies outside the vocabulary of {vocab_size} ids "
-            f"({len(outside)} such ids); the tokenizer and the teacher do not belong together"
+            f"{name} id {ids[outside[0]]} at entry {outside[0]} is outside the vocabulary of {vocab_size} ids "
+            f"({len(outside)} such ids); the tokenizer and the teacher do not match"
         )
 
 

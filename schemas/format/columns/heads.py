@@ -67,7 +67,7 @@ class HeadColumns(TargetColumns):
         row_of_entry = np.repeat(np.arange(targets.num_positions), widths)
         is_drawn = [np.diff(sample.offsets) > 0 for sample in targets.tail_samples]
         is_sampled = np.all(is_drawn, axis=0) if is_drawn else np.zeros(targets.num_positions, dtype=bool)
-        yield "a head id lies outside the vocabulary", row_of_entry[outside_vocabulary(targets.head_ids, vocab_size)]
+        yield "a head id is outside the vocabulary", row_of_entry[outside_vocabulary(targets.head_ids, vocab_size)]
         yield "head ids do not ascend", row_of_entry[~ascends]
         yield "a row without a target has a head", np.flatnonzero((widths > 0) & ~has_target)
         empty = (widths == 0) & has_target & ~is_sampled

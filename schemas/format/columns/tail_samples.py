@@ -67,7 +67,7 @@ def _broken_rules(targets: Targets, sample: TailSample, vocab_size: int) -> Iter
     falls = (np.diff(sample.ids) < 0) & (np.diff(drawn_row) == 0)
     in_head = np.isin(_keys(drawn_row, sample.ids), _keys(head_row, targets.head_ids))
     has_tail = targets.has_target() & ~np.isneginf(targets.log_tail)
-    yield "a drawn id lies outside the vocabulary", drawn_row[outside_vocabulary(sample.ids, vocab_size)]
+    yield "a drawn id is outside the vocabulary", drawn_row[outside_vocabulary(sample.ids, vocab_size)]
     yield "drawn ids do not ascend", drawn_row[1:][falls]
     yield "an id of the head was drawn from the tail", drawn_row[in_head]
     yield "a row without a tail has a tail sample", np.flatnonzero((widths > 0) & ~has_tail)

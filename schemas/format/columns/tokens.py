@@ -55,7 +55,7 @@ def decode_windows(table: pa.Table, first_window: int, window_offsets: np.ndarra
 
 def broken_token_rules(windows: Windows, vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:
     """The rules for token columns, each with the rows that break it."""
-    yield "a token lies outside the vocabulary", np.flatnonzero(outside_vocabulary(windows.token, vocab_size))
+    yield "a token is outside the vocabulary", np.flatnonzero(outside_vocabulary(windows.token, vocab_size))
 
 
 def to_numpy(column: pa.ChunkedArray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -41,3 +43,8 @@ def test_fields_of_a_later_release_are_ignored(metadata):
 def test_an_unknown_layout_is_refused(metadata):
     with pytest.raises(UnknownFormatVersionError, match="layout 'crystal'; this release reads plain, compact"):
         ShardMetadata.from_json(metadata.to_json() | {"layout": "crystal"})
+
+
+def test_metadata_are_imported_without_numpy():
+    program = "import sys, logitcask.schemas.format.metadata; print('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout == b"False\n"

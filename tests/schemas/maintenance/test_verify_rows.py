@@ -106,7 +106,7 @@ def test_a_drawn_id_beyond_the_vocabulary_is_named(tmp_path, windows, targets, m
     (tmp_path / "x.parquet").write_bytes(encode_shard(windows, sampled(targets, [350]), wide).data)
     with ShardReader(str(tmp_path / "x.parquet")) as reader:
         reader.metadata = metadata
-        assert any("tail_sample: a drawn id lies outside the vocabulary" in what for what in check_rows(reader)[0])
+        assert any("tail_sample: a drawn id is outside the vocabulary" in what for what in check_rows(reader)[0])
 
 
 def test_sampled_rows_without_a_head_break_nothing(tmp_path, windows, targets, metadata):

@@ -89,4 +89,4 @@ def test_a_broken_rule_names_its_first_row(windows, targets):
     token = windows.token.copy()
     token[[5, 9]] = 300
     bad = dataclasses.replace(windows, token=token)
-    assert list(broken_rules(bad, targets, 300)) == [("a token lies outside the vocabulary", 5)]
+    assert list(broken_rules(bad, targets, 300)) == [("a token is outside the vocabulary", 5)]

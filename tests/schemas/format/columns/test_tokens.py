@@ -23,5 +23,5 @@ def test_rows_of_other_windows_are_refused(windows):
 @pytest.mark.parametrize("token", [-1, 300])
 def test_a_token_outside_the_vocabulary_is_refused(windows, token):
     windows.token[11] = token
-    with pytest.raises(VocabularyError, match=f"token id {token} at entry 11 lies outside the vocabulary of 300 ids"):
+    with pytest.raises(VocabularyError, match=f"token id {token} at entry 11 is outside the vocabulary of 300 ids"):
         encode_windows(windows, 300)
