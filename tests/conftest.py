@@ -1,4 +1,4 @@
-"""Fixtures shared by all packages: a tokenizer and a teacher, both made on the spot."""
+"""Fixtures shared by all packages: a tokenizer and a teacher, created for each session."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# How long an example takes says something of the machine, nothing of the code.
+# The time of an example depends on the machine, not on the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 # Tiny models gain nothing from threads, and lose much where cores are shared; processes of the tests inherit this.
@@ -20,7 +20,7 @@ if not Path("/dev/nvidiactl").exists():
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is kept from run to run must not come from another one."""
+    """Keeps files of earlier runs out of this one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -28,7 +28,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_messages() -> Iterator[None]:
-    """A command that a test runs in this process sets up where messages go: for that test alone."""
+    """Restores the log handlers that a command sets when a test runs it in this process."""
     logger = logging.getLogger("logitcask")
     handlers, propagate = logger.handlers[:], logger.propagate
     yield

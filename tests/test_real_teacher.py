@@ -1,4 +1,4 @@
-"""A real teacher (SmolLM2-135M from PyPI) on real English: what is stored is what a plain forward pass says."""
+"""A real teacher (SmolLM2-135M from PyPI) on real English: stored targets equal those of a plain forward pass."""
 
 import json
 import subprocess
@@ -99,11 +99,11 @@ def test_in_a_conversation_exactly_what_the_assistant_says_is_learned(smollm: st
         {"role": "user", "content": "What is a cask?"},
         {"role": "assistant", "content": "A barrel."},
         {"role": "user", "content": "And a logit?"},
-        {"role": "assistant", "content": "An unnormalised log-probability."},
+        {"role": "assistant", "content": "An unnormalized log-probability."},
     ]
     ids, is_assistant = tokenizer.apply_chat(messages)
     spoken = tokenizer.decode([i for i, mine in zip(ids, is_assistant, strict=True) if mine])
     assert "A barrel.<|im_end|>" in spoken
-    assert "An unnormalised log-probability.<|im_end|>" in spoken
+    assert "An unnormalized log-probability.<|im_end|>" in spoken
     assert "cask" not in spoken
     assert "assistant" not in spoken

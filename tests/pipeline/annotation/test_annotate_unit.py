@@ -1,19 +1,79 @@
-"""Batches of windows that fit into a forward pass."""
+"""One unit: from its token shard to its target shard and record."""
 
-import itertools
+import json
+from pathlib import Path
 
-from hypothesis import given
-from hypothesis import strategies as st
+import numpy as np
+import pytest
+from echo_scorer import EchoScorer
+from echo_unit import WINDOWS, write_unit
 
-from logitcask.schemas.format.ragged import offsets_from_lengths
-from logitcask.teacher.text.packing import batches
+from logitcask.pipeline.annotation.annotate_unit import AnnotationSpec, annotate_unit
+from logitcask.pipeline.units.annotation_units import AnnotationUnit
+from logitcask.pipeline.units.heartbeats import Heartbeats
+from logitcask.schemas.dataset.layout import shard_path
+from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.errors import CorruptShardError, NonFiniteError
+from logitcask.schemas.format.reader import ShardReader
+from logitcask.schemas.format.targets import Windows
+from logitcask.teacher.scoring.protocol import ScorerSpec
+from logitcask.teacher.scoring.registry import SCORERS
 
 
-@given(st.lists(st.integers(1, 64), max_size=40), st.integers(1, 200))
-def test_every_window_is_in_one_batch_and_padded_batches_fit(lengths: list[int], batch_tokens: int) -> None:
-    found = list(batches(offsets_from_lengths(lengths), batch_tokens))
-    assert [index for start, stop in found for index in range(start, stop)] == list(range(len(lengths)))
-    for start, stop in found:
-        assert stop - start == 1 or max(lengths[start:stop]) * (stop - start) <= batch_tokens
-    for (start, stop), _ in itertools.pairwise(found):
-        assert max(lengths[start : stop + 1]) * (stop + 1 - start) > batch_tokens
+class NanScorer(EchoScorer):
+    def score_and_measure(self, windows: Windows, measured_T: np.ndarray) -> tuple:
+        raise NonFiniteError("NaN at row 3")
+
+
+@pytest.fixture
+def unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[AnnotationUnit, AnnotationSpec]:
+    monkeypatch.setitem(SCORERS, "fake", EchoScorer)
+    return write_unit(tmp_path, "fake")
+
+
+def test_a_unit_becomes_a_target_shard_and_a_record(unit: tuple[AnnotationUnit, AnnotationSpec]) -> None:
+    done: list[UnitRecord] = []
+    record = annotate_unit(*unit, Heartbeats(), done.append)
+    assert done == [record]
+    assert (record.num_positions, record.num_documents) == (WINDOWS.num_positions, WINDOWS.num_documents())
+    assert record.environment == {"device": "cpu", "num_threads": 1}
+    assert record.timings.keys() >= {"read_seconds", "load_seconds", "score_seconds", "finish_seconds", "ended_at"}
+    out = Path(unit[1].out)
+    with ShardReader(str(out / shard_path("targets", "train", "target"))) as reader:
+        assert (reader.metadata.corpus_licence, reader.metadata.has_entropy) == ("CC0", True)
+        block = reader.read()
+    assert block.windows.content_hashes() == WINDOWS.content_hashes()
+    assert block.targets.head_ids.tolist() == WINDOWS.token.tolist()
+
+
+def test_a_finished_unit_is_not_annotated_again(
+    unit: tuple[AnnotationUnit, AnnotationSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = annotate_unit(*unit, Heartbeats())
+
+    def load(spec: ScorerSpec) -> EchoScorer:
+        raise AssertionError("a teacher is loaded")
+
+    monkeypatch.setitem(SCORERS, "fake", load)
+    done: list[UnitRecord] = []
+    assert annotate_unit(*unit, Heartbeats(), done.append) == first
+    assert not done
+
+
+def test_a_unit_whose_teacher_gives_nan_is_rejected_with_its_documents(
+    unit: tuple[AnnotationUnit, AnnotationSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SCORERS, "fake", NanScorer)
+    record = annotate_unit(*unit, Heartbeats())
+    assert (record.status, record.rejected) == ("rejected", {"non_finite": WINDOWS.num_documents()})
+    lines = [json.loads(line) for line in (Path(unit[1].out) / "rejected/target.jsonl").read_text().splitlines()]
+    assert {line["reason"] for line in lines} == {"non_finite"}
+    assert lines[3]["detail"] == "document '3' from token 0 on: NaN at row 3"
+    assert not (Path(unit[1].out) / shard_path("targets", "train", "target")).exists()
+
+
+def test_a_damaged_token_shard_is_refused(unit: tuple[AnnotationUnit, AnnotationSpec]) -> None:
+    shard = Path(unit[1].out) / shard_path("tokens", "train", "tokens")
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(CorruptShardError, match=r"tokens\.parquet"):
+        annotate_unit(*unit, Heartbeats())

@@ -1,4 +1,4 @@
-"""`verify --recompute`: what is stored against what the teacher says again."""
+"""`verify --recompute`: stored targets against those that the teacher gives again."""
 
 import dataclasses
 import json
@@ -51,7 +51,7 @@ def out(make: Any) -> str:
     return make(held_out=0.0, temperatures=(2.0,))
 
 
-def test_what_was_stored_is_found_again(out: str, tiny_teacher: Path) -> None:
+def test_the_teacher_gives_the_stored_targets_again(out: str, tiny_teacher: Path) -> None:
     result = recompute(out, str(tiny_teacher), 1000)
     total = load_snapshot(out).total()
     assert (result.num_windows, result.num_positions) == (total.num_windows, total.num_positions)
@@ -70,7 +70,7 @@ def test_a_seed_chooses_the_windows(out: str, tiny_teacher: Path) -> None:
 
 
 def altered(out: str, directory: Path, change: Any) -> str:
-    """A copy of a dataset, sound in every byte, of which some targets are not the teacher's."""
+    """A copy of a dataset, undamaged, in which some targets are not the teacher's."""
     copy = str(shutil.copytree(out, directory / "altered"))
     snapshot = load_snapshot(copy)
     records = []
@@ -100,19 +100,19 @@ def altered(out: str, directory: Path, change: Any) -> str:
 
 
 def shifted(targets: Targets) -> Targets:
-    """Every head a twentieth of a nat too sure."""
+    """Raises every head log-probability by a twentieth of a nat."""
     return dataclasses.replace(targets, head_log_probs=np.minimum(targets.head_log_probs + 0.05, 0))
 
 
 def other_label(targets: Targets) -> Targets:
-    """One label's log-probability is a tenth of a nat off."""
+    """Lowers one label's log-probability by a tenth of a nat."""
     log_next = targets.log_next.copy()
     log_next[np.flatnonzero(targets.has_label())[0]] -= 0.1
     return dataclasses.replace(targets, log_next=log_next)
 
 
 def other_ids(targets: Targets) -> Targets:
-    """Every head's last id is the one after it."""
+    """Increases the last id of every head by one."""
     ids = targets.head_ids.copy()
     last = targets.head_offsets[1:][np.diff(targets.head_offsets) > 0] - 1
     ids[last] = np.minimum(ids[last] + 1, 999)
@@ -120,7 +120,7 @@ def other_ids(targets: Targets) -> Targets:
 
 
 @pytest.mark.parametrize("change", [shifted, other_label, other_ids])
-def test_targets_that_are_not_the_teacher_s_are_reported(
+def test_targets_that_are_not_the_teachers_are_reported(
     out: str, tiny_teacher: Path, tmp_path: Path, change: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = altered(out, tmp_path, change)
@@ -142,7 +142,7 @@ def test_other_weights_are_refused_by_their_fingerprint(out: str, tiny_teacher: 
         recompute(out, str(other), 1)
 
 
-def test_what_rules_leave_out_does_not_hinder(out: str, tiny_teacher: Path, tmp_path: Path) -> None:
+def test_a_snapshot_with_rules_is_recomputed(out: str, tiny_teacher: Path, tmp_path: Path) -> None:
     copy = str(shutil.copytree(out, tmp_path / "copy"))
     select_rows(copy, Rule(min_entropy=1.0))
     forget_documents(copy, ["a.jsonl#2"])
@@ -155,7 +155,7 @@ def test_what_rules_leave_out_does_not_hinder(out: str, tiny_teacher: Path, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"head": "random-sampling", "draws": 12}, {"head": "threshold-sampling"}])
-def test_draws_are_found_again_unless_their_window_was_rewritten(
+def test_draws_are_equal_unless_their_window_was_rewritten(
     make: Any, tiny_teacher: Path, changes: dict[str, Any]
 ) -> None:
     out = make(**changes, replicas=2)

@@ -1,56 +1,25 @@
-"""Scoring and encoding a unit side by side: the bytes, errors and threads of doing one after the other."""
+"""Scoring and encoding at the same time: the bytes, errors and threads of one after the other; and memory."""
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from echo_unit import METADATA, NUM_WINDOWS, WINDOW_TOKENS, WINDOWS
 
 from logitcask.pipeline.annotation.encoder import UnitEncoder
 from logitcask.pipeline.annotation.score_windows import score_windows
 from logitcask.pipeline.units.heartbeats import Heartbeats
 from logitcask.schemas.errors import MemoryExhaustedError, NonFiniteError, VocabularyError
-from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
-from logitcask.schemas.format.scheme import ThresholdScheme
-from logitcask.schemas.format.targets import Part, Targets, Windows
+from logitcask.schemas.format.targets import Targets, Windows
 from logitcask.schemas.format.writer import encode_shard
 from logitcask.schemas.stats.target_statistics import Statistics
 from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
 
-NUM_WINDOWS, WINDOW = 70, 10
-WINDOWS = Windows(
-    token=np.arange(NUM_WINDOWS * WINDOW, dtype=np.int32),
-    kind=np.zeros(NUM_WINDOWS * WINDOW, np.uint8),
-    part=np.repeat(np.arange(NUM_WINDOWS, dtype=np.int32), WINDOW),
-    window_offsets=np.arange(0, NUM_WINDOWS * WINDOW + 1, WINDOW),
-    parts=tuple(Part(id=str(n), source=str(n), offset=0) for n in range(NUM_WINDOWS)),
-)
-TOKENIZER = TokenizerInfo(
-    name="t", fingerprint="f", vocabulary_fingerprint="v", vocab_size=1000, bos_id=None, eos_id=None, chat_template=None
-)
-TEACHER = TeacherInfo(
-    name="t",
-    fingerprint="f",
-    vocab_size=1000,
-    dtype="float32",
-    architecture="a",
-    num_parameters=1,
-    licence=None,
-    final_logit_softcap=None,
-)
-METADATA = ShardMetadata(
-    kind="targets",
-    split="train",
-    window_tokens=WINDOW,
-    tokenizer=TOKENIZER,
-    teacher=TEACHER,
-    scheme=ThresholdScheme(),
-    has_entropy=True,
-)
-
 
 class CertainScorer:
-    """An exact fake: a row's only target entry is its own token, certain. Batches over `memory_tokens` do not fit."""
+    """An exact fake: a row's head is its own token, with probability 1. Batches over `memory_tokens` do not fit."""
 
     vocab_size = 1000
     batch_tokens = 0
@@ -84,36 +53,36 @@ class CertainScorer:
         return self.score(windows), VocabularyStatistics(rows=int(measured_T.sum()))
 
 
-def test_bytes_and_statistics_are_those_of_scoring_first_and_encoding_then() -> None:
+def test_bytes_and_statistics_equal_those_of_encoding_after_scoring() -> None:
     whole = CertainScorer().score(WINDOWS)
     with UnitEncoder(WINDOWS, METADATA) as encoder:
         score_windows(WINDOWS, CertainScorer(), 20, Heartbeats(), encoder)
         shard, targets, statistics = encoder.finish()
     assert shard == encode_shard(WINDOWS, whole, METADATA)
     assert targets.head_ids.tolist() == whole.head_ids.tolist()
-    assert statistics == Statistics.of(WINDOWS, whole, vocabulary=VocabularyStatistics(rows=2 * WINDOW))
+    assert statistics == Statistics.of(WINDOWS, whole, vocabulary=VocabularyStatistics(rows=2 * WINDOW_TOKENS))
 
 
 @pytest.mark.parametrize(("memory_tokens", "sizes"), [(50, [50] * 14), (12, [10] * 70), (30, [20] * 35)])
-def test_out_of_memory_halves_the_batches_of_the_unit_and_says_so(memory_tokens: int, sizes: list[int]) -> None:
+def test_out_of_memory_halves_the_batches_of_the_unit_and_is_recorded(memory_tokens: int, sizes: list[int]) -> None:
     scorer = CertainScorer(memory_tokens)
     with UnitEncoder(WINDOWS, METADATA) as encoder:
         scoring = score_windows(WINDOWS, scorer, 100, Heartbeats(), encoder)
-        assert encoder.finish()[0].num_positions == NUM_WINDOWS * WINDOW
+        assert encoder.finish()[0].num_positions == NUM_WINDOWS * WINDOW_TOKENS
     assert scorer.batch_sizes == sizes
-    assert scoring.environment()["batch_tokens"] <= memory_tokens + WINDOW
+    assert scoring.environment()["batch_tokens"] <= memory_tokens + WINDOW_TOKENS
     assert scoring.environment()["num_out_of_memory"] > 0
 
 
-def test_a_single_window_without_memory_is_scored_in_smaller_pieces_and_says_so() -> None:
+def test_a_window_that_does_not_fit_is_scored_in_pieces_and_recorded() -> None:
     scorer = CertainScorer(3)
     with UnitEncoder(WINDOWS, METADATA) as encoder:
         scoring = score_windows(WINDOWS, scorer, 10, Heartbeats(), encoder)
-    assert scorer.batch_sizes == [WINDOW] * NUM_WINDOWS
+    assert scorer.batch_sizes == [WINDOW_TOKENS] * NUM_WINDOWS
     assert scoring.environment() == {"batch_tokens": 10, "num_out_of_memory": 2, "num_halvings": 2}
 
 
-def test_the_next_unit_begins_with_whole_windows_again() -> None:
+def test_the_next_unit_begins_with_whole_windows() -> None:
     scorer = CertainScorer()
     scorer.num_halvings = 3
     with UnitEncoder(WINDOWS, METADATA) as encoder:
@@ -121,18 +90,18 @@ def test_the_next_unit_begins_with_whole_windows_again() -> None:
     assert scorer.num_halvings == 0
 
 
-def test_a_window_that_fits_in_no_way_is_an_error_that_says_what_to_do() -> None:
+def test_a_window_that_does_not_fit_in_pieces_is_an_error_with_advice() -> None:
     message = r"window of 10 tokens does not fit into memory.*smaller --window"
     with UnitEncoder(WINDOWS, METADATA) as encoder, pytest.raises(MemoryExhaustedError, match=message):
         score_windows(WINDOWS, CertainScorer(-1), 100, Heartbeats(), encoder)
 
 
-def test_enough_memory_leaves_the_environment_as_it_is() -> None:
+def test_enough_memory_adds_nothing_to_the_environment() -> None:
     with UnitEncoder(WINDOWS, METADATA) as encoder:
         assert score_windows(WINDOWS, CertainScorer(), 100, Heartbeats(), encoder).environment() == {}
 
 
-def test_no_thread_is_left_behind_by_an_error_of_the_teacher() -> None:
+def test_an_error_of_the_teacher_ends_the_encoders_thread() -> None:
     def fail(windows: Windows) -> None:
         if windows.token[-1] > 300:
             raise NonFiniteError("NaN")
@@ -147,13 +116,7 @@ def test_an_error_of_the_encoder_ends_the_unit_and_its_thread() -> None:
     def fail(windows: Windows) -> None:
         windows.token[windows.token == 400] = 1000  # an id that is not in the vocabulary
 
-    windows = Windows(
-        token=WINDOWS.token.copy(),
-        kind=WINDOWS.kind,
-        part=WINDOWS.part,
-        window_offsets=WINDOWS.window_offsets,
-        parts=WINDOWS.parts,
-    )
+    windows = replace(WINDOWS, token=WINDOWS.token.copy())
 
     def encode() -> None:
         with UnitEncoder(windows, METADATA) as encoder:

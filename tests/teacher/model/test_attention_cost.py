@@ -1,15 +1,15 @@
-"""What a long window costs is said, and is right in its order of magnitude."""
+"""The warning about a long window, and the cost in it."""
 
 import pytest
 
 from logitcask.teacher.model.attention_cost import AttentionShape, attention_shape, describe_long_window, token_cost
 
 
-def test_short_windows_are_no_news(tiny_teacher) -> None:
+def test_short_windows_give_no_warning(tiny_teacher) -> None:
     assert describe_long_window(tiny_teacher, 1000, 4096) is None
 
 
-def test_a_long_window_names_its_cost_and_its_mask(tiny_teacher) -> None:
+def test_the_warning_states_the_cost_and_the_mask(tiny_teacher) -> None:
     # Four layers of 64: weights 100,000; attention 4·64·S, so (100,000 + 256·32,768) / (100,000 + 256·1,024).
     line = describe_long_window(tiny_teacher, 100_000, 32_768)
     assert line is not None
@@ -24,7 +24,7 @@ def test_without_sliding_layers_there_is_no_mask(write_gguf) -> None:
     assert "mask" not in line
 
 
-def test_attention_costs_nothing_where_parts_are_short() -> None:
+def test_the_cost_grows_with_half_of_the_part() -> None:
     shape = AttentionShape(num_layers=2, width=8, slides=False)
     assert token_cost(shape, 1000, 0) == 1000
     assert token_cost(shape, 1000, 100) == pytest.approx(1000 + 2 * 2 * 8 * 50)

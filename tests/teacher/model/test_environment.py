@@ -9,7 +9,7 @@ from logitcask.teacher.model.environment import numeric_environment
 SETTINGS = {"device": "cpu", "dtype": "float32", "attention": "sdpa", "batch_tokens": 4096, "row_chunk": 256}
 
 
-def test_it_is_json_and_the_same_twice():
+def test_it_is_json_and_repeatable():
     first = numeric_environment(**SETTINGS)
     assert json.loads(json.dumps(first)) == first == numeric_environment(**SETTINGS)
 

@@ -1,4 +1,4 @@
-"""GGUF teachers kept as safetensors: the same teacher, converted once, by whoever comes first."""
+"""GGUF teachers kept as safetensors: the same teacher, converted once, by the first process."""
 
 import subprocess
 import sys
@@ -25,12 +25,12 @@ def directories(cache: Path) -> list[Path]:
     return [path for path in cache.iterdir() if path.is_dir()]
 
 
-def test_without_an_own_cache_home_it_lies_below_the_user_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_below_the_users_home_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_directory() == Path.home() / ".cache" / "logitcask" / "teachers"
 
 
-def test_a_second_load_reads_what_the_first_converted(cache, write_gguf, monkeypatch, caplog) -> None:
+def test_a_second_load_reads_what_the_first_load_converted(cache, write_gguf, monkeypatch, caplog) -> None:
     path = write_gguf()
     first = load_model(path, device="cpu")
     assert f"converting teacher 'tiny' to safetensors, once: {cache}" in caplog.text
@@ -41,7 +41,7 @@ def test_a_second_load_reads_what_the_first_converted(cache, write_gguf, monkeyp
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_conversion_leaves_weights_and_fingerprint_as_they_are(cache, write_gguf, dtype) -> None:
+def test_conversion_changes_neither_weights_nor_fingerprint(cache, write_gguf, dtype) -> None:
     path = write_gguf()
     before = describe_teacher(path, dtype)
     direct = loading._from_pretrained(resolve(path), dtype, "auto", None).state_dict()
@@ -57,7 +57,7 @@ def test_another_file_of_the_same_name_is_another_teacher(cache, write_gguf) -> 
     assert len(directories(cache)) == 2
 
 
-def test_a_conversion_that_fails_leaves_nothing_behind(cache, write_gguf) -> None:
+def test_a_conversion_that_fails_leaves_no_file(cache, write_gguf) -> None:
     def fail(directory: Path) -> None:
         (directory / "model.safetensors").write_bytes(b"half")
         raise TeacherError("no")
@@ -67,7 +67,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(cache, write_gguf) -> Non
     assert directories(cache) == []
 
 
-def test_a_cache_that_cannot_be_written_is_no_fault(cache, write_gguf, caplog) -> None:
+def test_a_cache_that_cannot_be_written_is_only_a_warning(cache, write_gguf, caplog) -> None:
     cache.parent.parent.mkdir()
     cache.parent.write_text("a file where the directory should be")
     path = write_gguf()
@@ -76,7 +76,7 @@ def test_a_cache_that_cannot_be_written_is_no_fault(cache, write_gguf, caplog) -
     assert load_model(path, device="cpu").dtype == torch.float32
 
 
-def test_processes_that_come_together_convert_once(cache, write_gguf) -> None:
+def test_concurrent_processes_convert_once(cache, write_gguf) -> None:
     code = (
         "import sys, pathlib\n"
         "from logitcask.teacher.model.gguf_cache import converted\n"

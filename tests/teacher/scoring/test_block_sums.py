@@ -43,13 +43,13 @@ def test_auto_compiles_for_large_vocabularies_only() -> None:
 
 
 def test_without_a_compiler_auto_is_plain(monkeypatch) -> None:
-    # Torch reads CXX when it is asked for its configuration first, which must not happen below.
+    # Torch reads CXX when its configuration is first read, which must not happen below.
     monkeypatch.setenv("CXX", "/no/such/compiler")
     with torch._inductor.config.patch({"cpp.cxx": (None, "/no/such/compiler")}):
         assert choose_kernel("auto", 262_144, "cpu") == "plain"
 
 
-def test_where_compiling_fails_plain_torch_takes_over_and_says_so(monkeypatch, caplog) -> None:
+def test_where_compiling_fails_plain_torch_replaces_it_with_a_warning(monkeypatch, caplog) -> None:
     def fail(_device_type: str) -> None:
         raise RuntimeError("no compiler\nmore")
 

@@ -18,7 +18,7 @@ VOCAB_SIZE = 507
 
 
 def reference(logits: np.ndarray, scheme: Scheme) -> dict:
-    """One row, in float64: ids by falling logit (stable), then the scheme's definition word by word."""
+    """One row, in float64: ids by falling logit (stable), then the scheme's definition."""
     z = logits.astype(np.float64)
     log_probs = z - z.max() - np.log(np.exp(z - z.max()).sum())
     order = np.argsort(-z, kind="stable")
@@ -143,7 +143,7 @@ def test_a_row_that_is_not_finite_is_flagged_alone(bad):
     assert heads.is_finite.tolist() == [True, False, True]
 
 
-def test_a_row_of_nothing_but_impossible_ids_is_flagged():
+def test_a_row_of_only_impossible_ids_is_flagged():
     heads = select_heads(torch.full((1, 300), -math.inf), ThresholdScheme(), torch.zeros(1, dtype=torch.long))
     assert not heads.is_finite[0]
 

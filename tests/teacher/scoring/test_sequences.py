@@ -23,7 +23,7 @@ def window_of(lengths: list[int]) -> Windows:
     )
 
 
-def test_windows_up_to_4096_rows_stay_whole() -> None:
+def test_windows_up_to_4096_rows_are_not_cut() -> None:
     assert sequence_offsets(window_of([4000, 96])).tolist() == [0, 4096]
 
 
@@ -35,7 +35,7 @@ def test_a_model_that_does_not_pack_gets_each_part_alone() -> None:
     assert sequence_offsets(window_of([5, 6, 7]), packs=False).tolist() == [0, 5, 11, 18]
 
 
-def test_rows_find_their_places_in_the_rectangle() -> None:
+def test_rows_are_found_in_the_rectangle() -> None:
     windows = window_of([2, 3, 1])
     run = Sequences(windows, np.array([2, 5, 6]))
     assert run.token_BS.shape == (2, 3)
@@ -77,5 +77,5 @@ def test_a_long_window_of_small_parts_needs_no_mask_of_its_size(
     with LargestTensor() as largest:
         targets = scorer.score(window_of([part] * (window // part)))
     assert targets.num_positions == window
-    # A mask in bool would be S² bytes; what there is are masks of the sequences in float32.
+    # A mask of the window in bool would be S² bytes; the masks of the sequences are in float32.
     assert largest.num_bytes <= 4 * sequence**2 < window**2 / 8

@@ -1,4 +1,4 @@
-"""Sampled tails: unbiased, of exact mass, repeatable. The random numbers are the real ones, with fixed content hashes.
+"""Sampled tails: unbiased, of exact mass, repeatable. Random numbers are those of the product, for fixed hashes.
 
 Confidence: normal bounds of five standard deviations hold for one comparison with probability 1 - 6e-7.
 """
@@ -26,7 +26,7 @@ SIGMAS = 5
 
 
 def numbers(num_rows: int, scheme: Scheme, seed: int = 0) -> torch.Tensor:
-    """As `window_uniforms` makes them for one window, whose hash is the seed."""
+    """The numbers of `window_uniforms` for one window whose hash is the seed."""
     keys = [window_key(f"{seed:032x}", scheme, replica) for replica in range(scheme.num_tail_samples)]
     drawn = [uniforms(key, np.arange(num_rows), scheme.num_uniforms) for key in keys]
     return torch.from_numpy(np.stack(drawn, axis=1))
@@ -49,7 +49,7 @@ def counts(heads: DeviceTargets, num_replicas: int, vocab_size: int) -> np.ndarr
 
 
 def decode(heads: DeviceTargets, num_replicas: int, vocab_size: int) -> np.ndarray:
-    """The target that each replica stands for: exact head, and an equal share of the tail for each draw, [R, T, V]."""
+    """Each replica's target: the exact head, and an equal share of the tail for each draw, [R, T, V]."""
     share = heads.log_tail.double().exp().numpy() / heads.sample_widths.clamp(min=1).numpy()
     target = counts(heads, num_replicas, vocab_size) * share[:, None]
     row = torch.repeat_interleave(heads.widths).numpy()
@@ -139,7 +139,7 @@ def test_systematic_draws_differ_from_their_expectation_by_less_than_one(seed, t
 
 @pytest.mark.parametrize("theta", [1 / 12, 1 / 36, 1 / 100])
 @pytest.mark.slow
-def test_threshold_sampling_has_a_smaller_variance_than_random_sampling_of_no_fewer_entries(theta):
+def test_threshold_sampling_has_less_variance_than_as_many_random_draws(theta):
     """Entries are distinct stored ids. Zipf-like rows; the measured ratio of summed variances is 2 and more."""
     logits = zipf_logits(24, 2000, seed=9)
     threshold = ThresholdSamplingScheme(theta=theta, replicas=40)
@@ -183,7 +183,7 @@ def test_only_possible_ids_outside_the_head_are_drawn_and_they_ascend(scheme, se
 
 @pytest.mark.parametrize("number", [2**-33, 1 - 2**-33])
 @pytest.mark.parametrize("peak", [0, VOCAB_SIZE - 1])
-def test_the_outermost_points_stay_inside_the_vocabulary(number, peak):
+def test_the_outermost_points_draw_ids_of_the_vocabulary(number, peak):
     logits = torch.full((1, VOCAB_SIZE), -80.0)
     logits[0, peak] = 0.0
     scheme = RandomSamplingScheme(draws=4)
@@ -192,7 +192,7 @@ def test_the_outermost_points_stay_inside_the_vocabulary(number, peak):
 
 
 @pytest.mark.parametrize("depth", [60.0, 150.0, 2000.0])
-def test_a_tail_of_next_to_nothing_is_drawn_from_fairly(depth):
+def test_a_tiny_tail_is_drawn_by_its_probabilities(depth):
     logits = torch.full((1, 100), -depth)
     logits[0, 7] = 0.0
     logits[0, 50:] -= math.log(3)
@@ -214,7 +214,7 @@ def test_nothing_is_drawn_where_the_head_holds_all_mass():
     assert heads.sample_ids.shape == (0, 1)
 
 
-def test_where_no_id_reaches_theta_the_head_is_empty_and_the_draws_are_one_over_theta():
+def test_where_no_id_reaches_theta_the_head_is_empty_and_draws_are_full():
     heads = sample(torch.zeros(2, 3000), THRESHOLD)
     assert heads.widths.tolist() == [0, 0]
     assert heads.log_tail.tolist() == [0, 0]
@@ -237,7 +237,7 @@ def test_threshold_heads_are_all_ids_of_at_least_theta():
 
 
 @BOTH
-def test_what_is_measured_of_a_distribution_does_not_depend_on_the_scheme(scheme):
+def test_entropy_label_and_top_id_do_not_depend_on_the_scheme(scheme):
     logits = torch.cat([random_logits(5), torch.zeros(2, VOCAB_SIZE)])
     heads, plain = (
         sample(logits, scheme),
@@ -249,7 +249,7 @@ def test_what_is_measured_of_a_distribution_does_not_depend_on_the_scheme(scheme
 
 
 @BOTH
-def test_replicas_differ_and_more_of_them_leave_the_first_as_it_is(scheme):
+def test_replicas_differ_and_more_of_them_do_not_change_the_first(scheme):
     logits = random_logits(6)
     one = sample(logits, scheme)
     three = sample(logits, Scheme.from_json(scheme.to_json() | {"replicas": 3}))
@@ -268,7 +268,7 @@ def test_pieces_of_logits_draw_the_same(scheme, monkeypatch):
 
 
 @BOTH
-def test_a_row_that_is_not_finite_is_flagged_and_disturbs_no_other(scheme):
+def test_a_row_that_is_not_finite_is_flagged_and_changes_no_other(scheme):
     logits = random_logits(3)
     logits[1, 17] = math.nan
     heads = sample(logits, scheme)

@@ -1,4 +1,4 @@
-"""Figures over the whole vocabulary, against their definitions in float64."""
+"""Vocabulary statistics, against their definitions in float64."""
 
 import math
 
@@ -15,7 +15,7 @@ def random_logits(vocab_size: int, scale: float) -> torch.Tensor:
 
 @pytest.mark.parametrize("vocab_size", [300, 50_000])
 @pytest.mark.parametrize("scale", [0.1, 3.0])
-def test_masses_and_different_ids_equal_their_definitions(vocab_size: int, scale: float) -> None:
+def test_masses_and_distinct_ids_equal_their_definitions(vocab_size: int, scale: float) -> None:
     logits = random_logits(vocab_size, scale)
     found = measure_vocabulary(logits, torch.arange(len(logits)))
     probs = logits.double().softmax(-1).sort(dim=-1, descending=True).values

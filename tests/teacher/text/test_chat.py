@@ -1,4 +1,4 @@
-"""Which tokens of a conversation are the assistant's, with templates that do not say so."""
+"""Which tokens of a conversation are the assistant's, with templates that do not mark them."""
 
 import numpy as np
 import pytest
@@ -20,11 +20,11 @@ def render(messages, add_generation_prompt):
 
 
 def characters(text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """One token a character."""
+    """One token per character."""
     return [ord(c) for c in text], [(i, i + 1) for i in range(len(text))]
 
 
-def test_spans_are_the_replies_with_what_ends_them():
+def test_spans_are_the_replies_with_the_text_that_ends_them():
     text, spans = assistant_spans(render, CONVERSATION)
     assert [text[start:stop] for start, stop in spans] == ["Hello</>\n", "Bye</>\n"]
 
@@ -48,7 +48,7 @@ def test_a_token_that_begins_in_the_prompt_is_the_prompts():
     np.testing.assert_array_equal(marked, [False, False, True])
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused_with_the_reason():
+def test_a_template_that_rewrites_earlier_turns_is_refused():
     def forgetful(messages, add_generation_prompt):
         return render(messages[-2:], add_generation_prompt)
 
@@ -65,11 +65,11 @@ def test_a_generation_prompt_that_differs_from_the_turn_is_refused():
 
 
 @pytest.mark.parametrize("messages", [[], ["Hi"], [{"content": "Hi"}]])
-def test_what_is_no_conversation_is_refused(messages):
+def test_messages_that_are_not_a_conversation_are_refused(messages):
     with pytest.raises(TokenizerError, match="message"):
         assistant_spans(render, messages)
 
 
-def test_what_the_template_refuses_is_an_error_of_the_conversation():
+def test_a_conversation_that_the_template_refuses_is_an_error():
     with pytest.raises(TokenizerError, match="cannot render"):
         assistant_spans(render, [{"role": "user"}])

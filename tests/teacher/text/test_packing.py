@@ -1,4 +1,6 @@
-"""Packing as properties: nothing lost, nothing twice, nothing out of place."""
+"""Packing as properties: no token is lost, repeated or misplaced; and batches of windows."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -6,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logitcask.schemas.errors import CorpusError, UsageError
+from logitcask.schemas.format.ragged import offsets_from_lengths
 from logitcask.schemas.format.targets import Kind, Windows
-from logitcask.teacher.text.packing import Document, kinds_of_chat, pack_documents
+from logitcask.teacher.text.packing import Document, batches, full_windows, kinds_of_chat, pack_documents
 
 BOS, EOS = 1000, 1001
 
 
 def documents_of(lengths: list[int]) -> list[Document]:
-    """Documents whose tokens are all different, so that a token tells where it came from."""
+    """Documents without a token in common, so that a token shows its document."""
     starts = np.cumsum([0, *lengths])
     return [
         Document(id=f"d{i}", source=f"corpus#{i}", ids=10_000 + np.arange(starts[i], starts[i + 1]))
@@ -43,7 +46,7 @@ document_lengths = st.lists(st.integers(1, 90), max_size=12)
 
 @settings(deadline=None)
 @given(lengths=document_lengths, packing=packings)
-def test_every_token_is_in_exactly_one_row_that_is_not_context_and_in_order(lengths, packing):
+def test_every_token_is_in_order_in_exactly_one_row_that_is_not_context(lengths, packing):
     documents = documents_of(lengths)
     found = {document.id: {} for document in documents}
     for windows in pack_documents(documents, **packing):
@@ -61,7 +64,7 @@ def test_every_token_is_in_exactly_one_row_that_is_not_context_and_in_order(leng
 
 @settings(deadline=None)
 @given(lengths=document_lengths, packing=packings)
-def test_every_part_is_bos_then_the_document_from_its_offset_on(lengths, packing):
+def test_every_part_is_bos_and_then_the_document_from_its_offset(lengths, packing):
     documents = {document.id: document for document in documents_of(lengths)}
     for windows in pack_documents(documents.values(), **packing):
         assert 0 < windows.num_positions <= packing["window_tokens"]
@@ -82,7 +85,7 @@ def test_every_part_is_bos_then_the_document_from_its_offset_on(lengths, packing
 
 @settings(deadline=None)
 @given(lengths=document_lengths, packing=packings)
-def test_overlap_rows_are_context_and_only_where_a_document_goes_on(lengths, packing):
+def test_overlap_rows_are_context_and_only_after_a_cut(lengths, packing):
     for windows in pack_documents(documents_of(lengths), **packing):
         for _, offset, _, kind in rows_by_part(windows):
             num_context = packing["overlap_tokens"] + (packing["bos_id"] is not None)
@@ -94,7 +97,7 @@ def test_overlap_rows_are_context_and_only_where_a_document_goes_on(lengths, pac
 
 @settings(deadline=None)
 @given(lengths=document_lengths, packing=packings)
-def test_documents_that_fit_are_whole(lengths, packing):
+def test_documents_that_fit_are_not_cut(lengths, packing):
     extra = (packing["bos_id"] is not None) + (packing["eos_id"] is not None)
     num_parts = {f"d{i}": 0 for i in range(len(lengths))}
     for windows in pack_documents(documents_of(lengths), **packing):
@@ -135,14 +138,14 @@ def test_packing_streams():
     assert taken <= 2 * (10 + 3)
 
 
-def test_an_enormous_document_is_cut_without_being_copied_whole():
+def test_a_huge_document_is_cut_without_a_copy_of_the_whole():
     ids = np.arange(1_000_000, dtype=np.int32)
     first = next(pack_documents([Document(id="d", source="s", ids=ids)], 512, bos_id=BOS))
     assert first.num_positions == 512
     assert Document(id="d", source="s", ids=ids).ids is ids
 
 
-def test_a_final_eos_of_the_document_itself_is_not_doubled():
+def test_an_eos_at_the_end_of_a_document_is_not_doubled():
     document = Document(id="d", source="s", ids=np.array([5, 6, EOS]))
     (windows,) = pack_documents([document], 8, bos_id=BOS, eos_id=EOS)
     assert windows.token.tolist() == [BOS, 5, 6, EOS]
@@ -158,7 +161,7 @@ def test_rows_of_a_chat_train_exactly_where_they_predict_the_assistant():
     assert windows.kind.tolist() == expected
 
 
-def test_where_a_chat_is_cut_bos_stands_in_for_the_row_before():
+def test_where_a_chat_is_cut_bos_replaces_the_row_before():
     is_assistant = np.zeros(10, dtype=bool)
     is_assistant[6:] = True
     document = Document(id="d", source="s", ids=np.arange(10), kinds=kinds_of_chat(is_assistant))
@@ -173,12 +176,30 @@ def test_a_document_without_tokens_is_refused_by_name():
         Document(id="d", source="corpus#3", ids=np.array([], dtype=np.int32))
 
 
-def test_kinds_must_be_as_many_as_tokens():
+def test_another_number_of_kinds_than_of_tokens_is_refused():
     with pytest.raises(CorpusError, match="2 tokens but 3 kinds"):
         Document(id="d", source="s", ids=np.array([1, 2]), kinds=np.zeros(3))
 
 
 @pytest.mark.parametrize(("window", "overlap", "max_open"), [(3, 1, 1), (2, 0, 1), (8, -1, 1), (8, 0, 0)])
-def test_settings_that_cannot_be_packed_are_bad_usage(window, overlap, max_open):
+def test_windows_that_cannot_hold_a_part_are_bad_usage(window, overlap, max_open):
     with pytest.raises(UsageError):
         list(pack_documents([], window, overlap_tokens=overlap, bos_id=BOS, max_open=max_open))
+
+
+@given(st.lists(st.integers(1, 64), max_size=40), st.integers(1, 200))
+def test_every_window_is_in_one_batch_and_padded_batches_fit(lengths, batch_tokens):
+    found = list(batches(offsets_from_lengths(lengths), batch_tokens))
+    assert [index for start, stop in found for index in range(start, stop)] == list(range(len(lengths)))
+    for start, stop in found:
+        assert stop - start == 1 or max(lengths[start:stop]) * (stop - start) <= batch_tokens
+    for (start, stop), _ in itertools.pairwise(found):
+        assert max(lengths[start : stop + 1]) * (stop + 1 - start) > batch_tokens
+
+
+def test_full_windows_are_one_part_each():
+    windows = full_windows(np.arange(12, dtype=np.int32), 4)
+    assert windows.window_offsets.tolist() == [0, 4, 8, 12]
+    assert windows.position_ids().tolist() == [0, 1, 2, 3] * 3
+    assert windows.has_target().all()
+    assert len({part.id for part in windows.parts}) == 3

@@ -1,4 +1,4 @@
-"""The pieces that a dataset carries spell the text that the tokenizer would decode."""
+"""The pieces in a dataset spell the text that the tokenizer decodes."""
 
 import pytest
 from tokenizers import Tokenizer as Backend

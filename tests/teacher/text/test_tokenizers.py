@@ -50,7 +50,7 @@ def chat_directory(byte_level, tmp_path):
     return tmp_path / "chat"
 
 
-def test_sentencepiece_reads_a_model_file_and_a_directory_with_nothing_else(sentencepiece_model):
+def test_sentencepiece_reads_a_model_file_or_a_directory_with_only_it(sentencepiece_model):
     by_directory = load_tokenizer(sentencepiece_model)
     by_file = load_tokenizer(sentencepiece_model / "tokenizer.model")
     assert isinstance(by_directory, SentencePieceTokenizer)
@@ -101,7 +101,7 @@ def test_half_a_surrogate_pair_is_refused(chat_directory, sentencepiece_model):
             load_tokenizer(directory).encode("a\ud83d")
 
 
-def test_fingerprints_survive_saving_beside_a_student_of_another_architecture(chat_directory, tmp_path):
+def test_fingerprints_are_kept_with_a_student_of_another_architecture(chat_directory, tmp_path):
     tokenizer = load_tokenizer(chat_directory)
     student = tmp_path / "student"
     student.mkdir()
@@ -127,7 +127,7 @@ def _llama_like(tokenizer_class: type, first: list[str]) -> PreTrainedTokenizerB
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "gemma"])
-def test_a_tokenizer_class_of_its_own_keeps_its_fingerprints(architecture, byte_level, tmp_path):
+def test_the_tokenizer_class_of_an_architecture_keeps_its_fingerprints(architecture, byte_level, tmp_path):
     made = {
         "gpt2": lambda: _gpt2(byte_level),
         "llama": lambda: _llama_like(LlamaTokenizer, ["<unk>", "<s>", "</s>"]),
@@ -144,7 +144,7 @@ def test_a_tokenizer_class_of_its_own_keeps_its_fingerprints(architecture, byte_
     assert AutoTokenizer.from_pretrained(tmp_path / "b")("ab")["input_ids"] == made("ab")["input_ids"]
 
 
-def test_padding_and_truncation_settings_change_neither_ids_nor_fingerprint(byte_level, chat_directory, tmp_path):
+def test_padding_and_truncation_change_neither_ids_nor_fingerprint(byte_level, chat_directory, tmp_path):
     settings = Tokenizer.from_str(byte_level.to_str())
     settings.enable_truncation(5)
     settings.enable_padding(length=7, pad_id=1, pad_token="<|end|>")
@@ -157,7 +157,7 @@ def test_padding_and_truncation_settings_change_neither_ids_nor_fingerprint(byte
 
 
 @pytest.mark.parametrize("change", ["an added token", "a chat template", "a rule"])
-def test_what_changes_ids_changes_the_fingerprint(byte_level, chat_directory, tmp_path, change):
+def test_a_change_of_ids_changes_the_fingerprint(byte_level, chat_directory, tmp_path, change):
     backend = Tokenizer.from_str(byte_level.to_str())
     template = TEMPLATE
     if change == "an added token":
@@ -175,7 +175,7 @@ def test_what_changes_ids_changes_the_fingerprint(byte_level, chat_directory, tm
     assert same_vocabulary == (change != "an added token")
 
 
-def test_chats_mark_the_assistants_tokens_and_never_double_bos(chat_directory):
+def test_chats_mark_the_assistants_tokens_and_have_no_second_bos(chat_directory):
     tokenizer = load_tokenizer(chat_directory)
     ids, is_assistant = tokenizer.apply_chat(
         [
@@ -190,7 +190,7 @@ def test_chats_mark_the_assistants_tokens_and_never_double_bos(chat_directory):
     assert tokenizer.decode(ids).startswith("<|turn|>user\nHi<|end|>\n<|turn|>assistant\n")
 
 
-def test_a_tokenizer_without_chat_template_says_so(byte_level, tmp_path):
+def test_a_chat_without_a_chat_template_is_refused(byte_level, tmp_path):
     PreTrainedTokenizerFast(tokenizer_object=byte_level).save_pretrained(tmp_path)
     with pytest.raises(TokenizerError, match="no chat template"):
         load_tokenizer(tmp_path).apply_chat([{"role": "user", "content": "Hi"}])
@@ -214,7 +214,7 @@ def test_a_damaged_tokenizer_is_refused(tmp_path):
         load_tokenizer(tmp_path)
 
 
-def test_a_file_that_is_no_sentencepiece_model_is_refused(tmp_path):
+def test_a_file_that_is_not_a_sentencepiece_model_is_refused(tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(b"nothing")
     with pytest.raises(TokenizerError, match="not a SentencePiece model"):
         load_tokenizer(tmp_path)
