@@ -24,7 +24,7 @@ from logitcask.schemas.dataset.layout import shard_path
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.shard_view import open_shard
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, load_snapshot
-from logitcask.schemas.dataset.snapshot_writer import write_snapshot
+from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
 from logitcask.schemas.format.targets import Targets, Windows
 from logitcask.schemas.format.writer import EncodedShard, encode_shard
 from logitcask.schemas.inspection.deep.shard_sums import sum_shards
@@ -61,14 +61,9 @@ def repeated(snapshot: Snapshot, num_tokens: int, out: str) -> Snapshot:
     first.write_bytes(shard.data)
     for other in others:
         other.hardlink_to(first)
-    return write_snapshot(
-        out,
-        complete=True,
-        identity=snapshot.identity,
-        records=[dataclasses.replace(record, name=name) for name in names],
-        num_documents_in=0,
-        rejected={},
-    )
+    records = [dataclasses.replace(record, name=name) for name in names]
+    fields = {"complete": True, "identity": snapshot.identity, "num_documents_in": 0, "rejected": {}}
+    return write_draft(out, Draft.of_records(records, **fields))
 
 
 def measure(snapshot: Snapshot) -> dict[str, Any]:

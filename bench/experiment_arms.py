@@ -1,23 +1,17 @@
 """The arms of the quality experiment: datasets from one recorded teacher, and the losses trained on them."""
 
-import shutil
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from experiment_teacher import CACHE, RecordedTeacher
 
-from logitcask.schemas import storage
+from logitcask.schemas import DatasetWriter
 from logitcask.schemas.dataset.identity import Identity
-from logitcask.schemas.dataset.layout import shard_path
-from logitcask.schemas.dataset.record import UnitRecord
-from logitcask.schemas.dataset.snapshot_writer import write_snapshot
 from logitcask.schemas.fingerprints import fingerprint
 from logitcask.schemas.format.draws import window_uniforms
-from logitcask.schemas.format.metadata import ShardMetadata
 from logitcask.schemas.format.ragged import offsets_from_lengths
 from logitcask.schemas.format.scheme import (
     RandomSamplingScheme,
@@ -132,7 +126,8 @@ def _entries(teacher: RecordedTeacher, windows: Windows, scheme: Scheme) -> floa
 
 def _bytes_a_token(teacher: RecordedTeacher, windows: Windows, scheme: Scheme) -> float:
     targets = targets_of(teacher, "train", windows, slice(0, windows.num_positions), scheme)
-    return len(encode_shard(windows, targets, _metadata(teacher, "train", scheme)).data) / windows.num_positions
+    metadata = _identity(teacher, scheme).shard_metadata("targets", "train")
+    return len(encode_shard(windows, targets, metadata).data) / windows.num_positions
 
 
 def targets_of(teacher: RecordedTeacher, split: str, windows: Windows, rows: slice, scheme: Scheme) -> Targets:
@@ -166,24 +161,15 @@ def write_dataset(teacher: RecordedTeacher, scheme: Scheme) -> str:
     out = CACHE / "datasets" / fingerprint([teacher.fingerprint(), scheme.to_json()])
     if (out / "snapshots").exists():
         return str(out)
-    shutil.rmtree(out, ignore_errors=True)  # of an interrupted experiment
-    records = []
-    for split, windows in teacher.windows.items():
-        metadata = _metadata(teacher, split, scheme)
-        for start in range(0, windows.num_windows, SHARD_WINDOWS):
-            part = windows.select(start, min(start + SHARD_WINDOWS, windows.num_windows))
-            first = int(windows.window_offsets[start])
-            rows = slice(first, first + part.num_positions)
-            shard = encode_shard(part, targets_of(teacher, split, part, rows, scheme), metadata)
-            name = f"{start:06d}-{split}"
-            storage.create(str(out / shard_path("targets", split, name)), shard.data)
-            records.append(UnitRecord(name=name, kind="targets", split=split).of_shard(shard))
-    write_snapshot(str(out), complete=True, identity=Identity(), records=records, num_documents_in=0, rejected={})
+    with DatasetWriter(str(out), _identity(teacher, scheme)) as writer:
+        for split, windows in teacher.windows.items():
+            for start in range(0, windows.num_windows, SHARD_WINDOWS):
+                part = windows.select(start, min(start + SHARD_WINDOWS, windows.num_windows))
+                first = int(windows.window_offsets[start])
+                rows = slice(first, first + part.num_positions)
+                writer.write(part, targets_of(teacher, split, part, rows, scheme), split=split)
     return str(out)
 
 
-def _metadata(teacher: RecordedTeacher, split: Any, scheme: Scheme) -> ShardMetadata:
-    return ShardMetadata(
-        kind="targets", split=split, window_tokens=256, tokenizer=teacher.tokenizer, teacher=teacher.teacher,
-        scheme=scheme,
-    )  # fmt: skip
+def _identity(teacher: RecordedTeacher, scheme: Scheme) -> Identity:
+    return Identity(tokenizer=teacher.tokenizer, teacher=teacher.teacher, scheme=scheme, window_tokens=256)

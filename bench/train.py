@@ -23,15 +23,11 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from logitcask.schemas import storage
+from logitcask.schemas import DatasetWriter
 from logitcask.schemas.dataset.identity import Identity
-from logitcask.schemas.dataset.layout import shard_path
-from logitcask.schemas.dataset.record import UnitRecord
-from logitcask.schemas.dataset.snapshot_writer import write_snapshot
-from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
+from logitcask.schemas.format.metadata import TeacherInfo, TokenizerInfo
 from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.schemas.format.targets import Kind, Part, Targets, Windows
-from logitcask.schemas.format.writer import encode_shard
 from logitcask.student.data.collator import Batch, collate
 from logitcask.student.data.dataset import EpochWindows, SoftTargetDataset
 from logitcask.student.data.global_batches import GlobalBatches, RankBatches
@@ -98,18 +94,9 @@ def write_shards(size: Size, out: Path, num_windows: int = 16) -> str:
         name="random", fingerprint="e" * 32, vocab_size=size.vocab_size, dtype=size.dtype, architecture="none",
         num_parameters=0, licence=None, final_logit_softcap=None,
     )  # fmt: skip
-    metadata = ShardMetadata(
-        kind="targets",
-        split="train",
-        window_tokens=length,
-        tokenizer=TOKENIZER,
-        teacher=teacher,
-        scheme=ThresholdScheme(),
-    )
-    shard = encode_shard(windows, _random_targets(generator, windows, size.vocab_size), metadata)
-    storage.create(str(out / shard_path("targets", "train", "0")), shard.data)
-    record = UnitRecord(name="0", kind="targets", split="train").of_shard(shard)
-    write_snapshot(str(out), complete=True, identity=Identity(), records=[record], num_documents_in=0, rejected={})
+    identity = Identity(tokenizer=TOKENIZER, teacher=teacher, scheme=ThresholdScheme(), window_tokens=length)
+    with DatasetWriter(str(out), identity) as writer:
+        writer.write(windows, _random_targets(generator, windows, size.vocab_size))
     return str(out)
 
 

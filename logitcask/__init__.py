@@ -11,6 +11,7 @@ Annotation
 Datasets
     Dataset              Reads a dataset: its snapshot, and the windows and targets of its shards.
     DatasetWriter        Writes a dataset from windows and targets.
+    Identity             The settings of a dataset: tokenizer, teacher, scheme, window size and the rest.
     Snapshot             A numbered, immutable view of a dataset, with totals and statistics.
     Windows, Part, Kind  Tokens of packed documents.
     Targets, TailSample  The teacher's distributions: head, tail, sampled ids.
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from logitcask.pipeline.config import AnnotateConfig as AnnotateConfig
     from logitcask.pipeline.job import JobResult as JobResult
     from logitcask.pipeline.job import annotate as annotate
+    from logitcask.schemas.dataset.dataset import Dataset as Dataset
+    from logitcask.schemas.dataset.dataset_writer import DatasetWriter as DatasetWriter
+    from logitcask.schemas.dataset.identity import Identity as Identity
     from logitcask.schemas.dataset.snapshot import Snapshot as Snapshot
     from logitcask.schemas.errors import LogitcaskError as LogitcaskError
     from logitcask.schemas.format.metadata import TeacherInfo as TeacherInfo
@@ -66,6 +70,9 @@ if TYPE_CHECKING:
 _MODULES = {
     "pipeline.config": ("AnnotateConfig",),
     "pipeline.job": ("JobResult", "annotate"),
+    "schemas.dataset.dataset": ("Dataset",),
+    "schemas.dataset.dataset_writer": ("DatasetWriter",),
+    "schemas.dataset.identity": ("Identity",),
     "schemas.dataset.snapshot": ("Snapshot",),
     "schemas.errors": ("LogitcaskError",),
     "schemas.format.metadata": ("TeacherInfo", "TokenizerInfo"),

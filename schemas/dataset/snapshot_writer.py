@@ -5,7 +5,7 @@ Both are created once. Whoever takes a number first has it; the other writes the
 
 import io
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -42,36 +42,11 @@ class Draft:
     base: int | None = None
     num_missing_units: int = 0
 
-
-def write_snapshot(
-    out: str,
-    *,
-    complete: bool,
-    identity: Identity,
-    records: Iterable[UnitRecord],
-    num_documents_in: int,
-    rejected: dict[str, int],
-) -> Snapshot:
-    """Writes the next snapshot over finished target shards, or returns the latest if it says the same.
-
-    Args:
-        out: The dataset's directory.
-        complete: Whether every planned unit is done or set aside.
-        identity: See `Snapshot`.
-        records: Of the target shards; those not "done" are passed over.
-        num_documents_in: Documents found in the corpus.
-        rejected: Reason to documents set aside.
-    """
-    done = sorted((r for r in records if r.status == "done"), key=lambda r: (r.split, r.name))
-    draft = Draft(
-        complete=complete,
-        identity=identity,
-        num_documents_in=num_documents_in,
-        rejected=rejected,
-        splits=sum_records(done),
-        shards=tuple(entry_of(record) for record in done),
-    )
-    return write_draft(out, draft)
+    @classmethod
+    def of_records(cls, records: Sequence[UnitRecord], **fields: Any) -> "Draft":
+        """A draft over whole target shards, from their records; `fields` are the others."""
+        shards = tuple(entry_of(record) for record in records)
+        return cls(splits=sum_records(records), shards=shards, **fields)
 
 
 def write_draft(out: str, draft: Draft) -> Snapshot:

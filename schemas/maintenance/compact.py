@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from logitcask.schemas import storage
-from logitcask.schemas.dataset import snapshot_writer, split_summary
+from logitcask.schemas.dataset import snapshot_writer
 from logitcask.schemas.dataset.appends import unfinished_appends
 from logitcask.schemas.dataset.shard_view import parts_of_shards, stored_record
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, complete_snapshot, load_snapshot, snapshot_numbers
-from logitcask.schemas.dataset.snapshot_writer import Draft, entry_of
+from logitcask.schemas.dataset.snapshot_writer import Draft
 from logitcask.schemas.errors import CorruptShardError, IncompleteDatasetError, MissingShardError
 from logitcask.schemas.fingerprints import digest
 from logitcask.schemas.format.reader import ShardReader
@@ -133,14 +133,13 @@ def _draft(base: Snapshot) -> tuple[Draft, tuple[str, ...]]:
         else stored_record(base, entry)
         for entry in base.shards()
     ]
-    draft = Draft(
+    draft = Draft.of_records(
+        records,
         complete=base.complete,
         identity=base.identity,
         num_documents_in=base.num_documents_in,
         rejected=base.rejected,
         removed=base.removed,
-        splits=split_summary.sum_records(records),
-        shards=tuple(entry_of(record) for record in records),
         made_by="compact",
         base=base.number,
     )

@@ -15,12 +15,12 @@ from itertools import combinations
 from typing import Any
 
 from logitcask.schemas import storage
-from logitcask.schemas.dataset import snapshot_writer, split_summary
+from logitcask.schemas.dataset import snapshot_writer
 from logitcask.schemas.dataset.identity import CorpusInfo, Identity, differences, joined_licenses
 from logitcask.schemas.dataset.layout import read_configuration, write_configuration
 from logitcask.schemas.dataset.shard_view import parts_of_shards
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, complete_snapshot, load_snapshot
-from logitcask.schemas.dataset.snapshot_writer import Draft, entry_of
+from logitcask.schemas.dataset.snapshot_writer import Draft
 from logitcask.schemas.dataset.vocabulary import VOCABULARY_PATH
 from logitcask.schemas.errors import ConfigurationMismatchError, UsageError
 from logitcask.schemas.fingerprints import digest, fingerprint
@@ -72,14 +72,13 @@ def merge(urls: Sequence[str], out: str) -> Merging:
     records = [copy_shard(one, entry, out, names[index, entry.path]) for index, one, entry in _shards(snapshots)]
     _copy_beside(snapshots, out)
     records.sort(key=lambda record: (record.split, record.name))
-    draft = Draft(
+    draft = Draft.of_records(
+        records,
         complete=True,
         identity=identity,
         num_documents_in=sum(one.num_documents_in for one in snapshots),
         rejected=dict(sum((Counter(one.rejected) for one in snapshots), Counter())),
         removed=dict(sum((Counter(one.removed) for one in snapshots), Counter())),
-        splits=split_summary.sum_records(records),
-        shards=tuple(entry_of(record) for record in records),
         made_by="merge",
     )
     snapshot = snapshot_writer.publish(out, draft, 1) or load_snapshot(out, 1)

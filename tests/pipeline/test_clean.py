@@ -4,10 +4,11 @@ import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from random_shards import IDENTITY, random_targets, random_windows
 
 from logitcask.pipeline import clean as clean_module
 from logitcask.pipeline.clean import RunIsActiveError
@@ -17,62 +18,20 @@ from logitcask.pipeline.units.annotation_units import AnnotationUnit, annotation
 from logitcask.pipeline.units.leases import this_process
 from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, token_unit_record_path
 from logitcask.schemas import storage
-from logitcask.schemas.dataset.commit import commit_shard
-from logitcask.schemas.dataset.identity import Identity
+from logitcask.schemas.dataset.dataset_writer import write_shard
 from logitcask.schemas.dataset.layout import write_configuration
 from logitcask.schemas.dataset.record import UnitRecord
-from logitcask.schemas.dataset.snapshot_writer import write_snapshot
+from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
 from logitcask.schemas.errors import ForeignOutputError, UsageError
-from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
-from logitcask.schemas.format.scheme import ThresholdScheme
-from logitcask.schemas.format.targets import Part, Targets, Windows
-from logitcask.schemas.format.writer import EncodedShard, encode_shard
 
-TOKENIZER = TokenizerInfo(
-    name="t", fingerprint="f", vocabulary_fingerprint="v", vocab_size=100, bos_id=None, eos_id=None
-)
-TEACHER = TeacherInfo(
-    name="t", fingerprint="f", vocab_size=100, dtype="float32", architecture="a", num_parameters=1, licence=None
-)
-IDENTITY = Identity(
-    tokenizer=TOKENIZER, teacher=TEACHER, scheme=ThresholdScheme(), window_tokens=8, entropy=True,
-    algorithm_version=1, format_version=1,
-)  # fmt: skip
 DAYS_AGO = 1_700_000_000
 
 
-def shard(kind: Any) -> EncodedShard:
-    windows = Windows(
-        token=np.arange(5, dtype=np.int32),
-        kind=np.zeros(5, np.uint8),
-        part=np.zeros(5, np.int32),
-        window_offsets=np.array([0, 5]),
-        parts=(Part(id="d", source="s", offset=0),),
-    )
-    has_targets = kind == "targets"
-    targets = Targets(
-        head_ids=np.zeros(5, np.int32),
-        head_log_probs=np.full(5, -0.1, np.float32),
-        head_offsets=np.arange(6),
-        log_tail=np.full(5, -2.35, np.float32),
-        log_next=np.where(windows.has_label(), -0.1, np.nan).astype(np.float32),
-        entropy=np.ones(5, np.float32),
-    )
-    metadata = ShardMetadata(
-        kind=kind,
-        split="train",
-        window_tokens=8,
-        tokenizer=TOKENIZER,
-        teacher=TEACHER if has_targets else None,
-        scheme=ThresholdScheme() if has_targets else None,
-        has_entropy=has_targets,
-    )
-    return encode_shard(windows, targets if has_targets else None, metadata)
-
-
-def commit(out: Path, kind: Any, name: str) -> UnitRecord:
-    record = UnitRecord(name=name, kind=kind, split="train", num_documents=1)
-    return commit_shard(str(out), shard(kind), record)
+def commit(out: Path, kind: Literal["tokens", "targets"], name: str) -> UnitRecord:
+    rng = np.random.default_rng(0)
+    windows = random_windows(rng, [5])
+    targets = random_targets(rng, windows) if kind == "targets" else None
+    return write_shard(str(out), IDENTITY.shard_metadata(kind, "train"), name, windows, targets)
 
 
 def tokenize(out: Path, number: int) -> AnnotationUnit:
@@ -89,7 +48,8 @@ def out(tmp_path: Path) -> Path:
     write_configuration(str(tmp_path), identity=IDENTITY, environment={})
     units = [tokenize(tmp_path, number) for number in range(3)]
     first = commit(tmp_path, "targets", units[0].name)
-    write_snapshot(str(tmp_path), complete=False, identity=IDENTITY, records=[first], num_documents_in=3, rejected={})
+    draft = Draft.of_records([first], complete=False, identity=IDENTITY, num_documents_in=3, rejected={})
+    write_draft(str(tmp_path), draft)
     commit(tmp_path, "targets", units[1].name)
     return tmp_path
 

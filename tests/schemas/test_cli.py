@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
@@ -169,29 +170,26 @@ def test_bad_data_exits_with_status_1_and_the_reason(tmp_path, capsys):
     assert "no snapshot here" in capsys.readouterr().err
 
 
-def test_inspect_shows_a_dataset(tmp_path, make_dataset, capsys):
-    make_dataset(str(tmp_path))
-    assert cli.main(["inspect", str(tmp_path)]) == 0
+def test_inspect_shows_a_dataset(small_dataset, capsys):
+    assert cli.main(["inspect", small_dataset.url]) == 0
     shown = capsys.readouterr().out
     for expected in ("test/teacher", "complete", "entropy, nats", "2 rejected (empty 2)", "312 in 6 windows"):
         assert expected in shown
 
 
-def test_inspect_prints_json(tmp_path, make_dataset, capsys):
-    snapshot = make_dataset(str(tmp_path))
-    assert cli.main(["inspect", str(tmp_path), "--json"]) == 0
+def test_inspect_prints_json(small_dataset, capsys):
+    assert cli.main(["inspect", small_dataset.url, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["schema"] == "logitcask.inspect/1"
     assert report["total"]["tokens"] == 312
     assert report["documents"]["rejected_by_reason"] == {"empty": 2}
-    assert report["total"]["bytes"] == sum(entry.size_bytes for entry in snapshot.shards())
+    assert report["total"]["bytes"] == sum(entry.size_bytes for entry in small_dataset.shards())
 
 
-def test_verify_exits_with_0_for_a_sound_dataset_and_1_otherwise(tmp_path, make_dataset, capsys):
-    make_dataset(str(tmp_path))
-    assert cli.main(["verify", str(tmp_path)]) == 0
-    next(tmp_path.glob("targets/*/*.parquet")).unlink()
-    assert cli.main(["verify", str(tmp_path), "--json"]) == 1
+def test_verify_exits_with_0_for_a_sound_dataset_and_1_otherwise(small_dataset, capsys):
+    assert cli.main(["verify", small_dataset.url]) == 0
+    next(Path(small_dataset.url).glob("targets/*/*.parquet")).unlink()
+    assert cli.main(["verify", small_dataset.url, "--json"]) == 1
     out = capsys.readouterr().out
     assert json.loads(out[out.index("{") :])["faults"][0]["error"] == "MissingShardError"
 
@@ -210,7 +208,6 @@ def test_help_imports_nothing_heavy():
     assert not imported_by("--help") & {"torch", "transformers", "apache_beam", "pyarrow", "numpy"}
 
 
-def test_inspect_imports_nothing_heavy(tmp_path, make_dataset):
-    make_dataset(str(tmp_path))
+def test_inspect_imports_nothing_heavy(small_dataset):
     slow = {"torch", "transformers", "apache_beam", "pyarrow", "numpy", "fsspec", "typeguard", "asyncio"}
-    assert not imported_by("inspect", str(tmp_path)) & slow
+    assert not imported_by("inspect", small_dataset.url) & slow

@@ -1,25 +1,20 @@
 """Random teachers with an exactly known truncation, the dense float64 loss, a small dataset, a tiny student."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from random_shards import IDENTITY, TEACHER, write_random_dataset
 from torch import Tensor
 from train_command import train_words
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 
-from logitcask.schemas import cli, storage
-from logitcask.schemas.dataset.identity import Identity
-from logitcask.schemas.dataset.layout import record_path, shard_path
-from logitcask.schemas.dataset.record import UnitRecord
-from logitcask.schemas.dataset.snapshot_writer import write_snapshot
-from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
+from logitcask.schemas import cli
+from logitcask.schemas.format.metadata import Split, TokenizerInfo
 from logitcask.schemas.format.scheme import TopKScheme
-from logitcask.schemas.format.targets import Kind, Part, TailSample, Targets, Windows
-from logitcask.schemas.format.writer import encode_shard
 from logitcask.student.init import make_student
 from logitcask.student.losses.targets import RaggedTargets
 from logitcask.student.model.student_card import StudentCard
@@ -116,103 +111,35 @@ def _tokenizer_info(fingerprint: str = "f" * 32, vocabulary: str = "a" * 32) -> 
     )
 
 
-def _random_window(generator: np.random.Generator, name: str, num_positions: int, vocab_size: int) -> Windows:
-    """One window of three parts; the first begins with two rows that have no target."""
-    cuts = np.sort(generator.choice(np.arange(3, num_positions - 2), 2, replace=False))
-    part = np.searchsorted(cuts, np.arange(num_positions), side="right").astype(np.int32)
-    kind = np.full(num_positions, Kind.TRAIN, np.uint8)
-    kind[:2] = Kind.PROMPT
-    return Windows(
-        token=generator.integers(3, vocab_size - 2, num_positions).astype(np.int32),
-        kind=kind,
-        part=part,
-        window_offsets=np.array([0, num_positions]),
-        parts=tuple(Part(id=f"{name}-{index}", source="made up", offset=0) for index in range(3)),
-    )
-
-
-def _random_targets(generator: np.random.Generator, windows: Windows, vocab_size: int, extras: bool = False) -> Targets:
-    """A random teacher's five largest probabilities and the rest.
-
-    With `extras` also the entropy, two replicas of three draws from the tail, and the tail at temperature 2.
-    """
-    num_positions = windows.num_positions
-    log_probs = torch.from_numpy(3 * generator.standard_normal((num_positions, vocab_size))).log_softmax(-1)
-    masked = (~windows.has_target()).tolist()
-    targets = _truncate(log_probs.exp(), [5] * num_positions, masked).targets
-    log_next = log_probs[torch.arange(num_positions), torch.from_numpy(windows.next_token()).long()]
-    return Targets(
-        head_ids=targets.head_ids.numpy().astype(np.int32),
-        head_log_probs=targets.head_log_probs.numpy().astype(np.float32),
-        head_offsets=targets.head_offsets.numpy(),
-        log_tail=targets.log_tail.numpy().astype(np.float32),
-        log_next=np.where(windows.has_label(), log_next.numpy(), np.nan).astype(np.float32),
-        entropy=_entropy(log_probs, windows) if extras else None,
-        tail_samples=tuple(_draws(generator, windows, targets, vocab_size) for _ in range(2)) if extras else (),
-        tempered_log_tails={2.0: _log_tail_at(2.0, log_probs, targets)} if extras else {},
-    )
-
-
-def _entropy(log_probs: Tensor, windows: Windows) -> np.ndarray:
-    entropy = -(log_probs.exp() * log_probs).sum(-1).numpy()
-    return np.where(windows.has_target(), entropy, np.nan).astype(np.float32)
-
-
-def _draws(generator: np.random.Generator, windows: Windows, targets: RaggedTargets, vocab_size: int) -> TailSample:
-    ids = []
-    for row in np.flatnonzero(windows.has_target()):
-        head = targets.head_ids[targets.head_offsets[row] : targets.head_offsets[row + 1]].numpy()
-        ids.append(np.sort(generator.choice(np.setdiff1d(np.arange(vocab_size), head), 3)))
-    offsets = np.concatenate([[0], np.cumsum(3 * windows.has_target())])
-    return TailSample(ids=np.concatenate(ids).astype(np.int32), offsets=offsets)
-
-
-def _log_tail_at(temperature: float, log_probs: Tensor, targets: RaggedTargets) -> np.ndarray:
-    tempered = (log_probs / temperature).log_softmax(-1)
-    tempered = tempered.index_put((targets.head_rows(), targets.head_ids), torch.tensor(-torch.inf).double())
-    log_tail = tempered.logsumexp(-1).where(targets.has_target, torch.nan)
-    return log_tail.numpy().astype(np.float32)
-
-
 def _write_dataset(
     out: Path,
-    shards: dict[str, list[int]],
+    shards: dict[Split, list[int]],
     seed: int = 0,
     tokenizer: TokenizerInfo | None = None,
     vocab_size: int = VOCAB_SIZE,
     extras: bool = False,
 ) -> str:
-    """A dataset with the given numbers of windows per shard and split, written by the library itself."""
-    generator = np.random.default_rng(seed)
-    records = []
-    for split, sizes in shards.items():
-        for number, size in enumerate(sizes):
-            windows = Windows.concatenate(
-                [
-                    _random_window(generator, f"{split}-{number}-{index}", WINDOW_TOKENS - index % 3, vocab_size)
-                    for index in range(size)
-                ]
-            )
-            metadata = ShardMetadata(
-                kind="targets",
-                split=split,  # type: ignore[arg-type]
-                window_tokens=WINDOW_TOKENS,
-                tokenizer=tokenizer or _tokenizer_info(),
-                teacher=TeacherInfo(
-                    name="random", fingerprint="e" * 32, vocab_size=vocab_size, dtype="float32",
-                    architecture="none", num_parameters=0, licence="apache-2.0",
-                ),
-                scheme=TopKScheme(k=5),
-                has_entropy=extras,
-                corpus_licence="PSF-2.0",
-            )  # fmt: skip
-            shard = encode_shard(windows, _random_targets(generator, windows, vocab_size, extras), metadata)
-            name = f"{number:06d}-{split}"
-            storage.create(str(out / shard_path("targets", split, name)), shard.data)
-            records.append(UnitRecord(name=name, kind="targets", split=split).of_shard(shard))  # type: ignore[arg-type]
-            storage.create_json(str(out / record_path("targets", split, name)), records[-1].to_json())
-    write_snapshot(str(out), complete=True, identity=Identity(), records=records, num_documents_in=0, rejected={})
-    return str(out)
+    """A dataset with shards of the given numbers of windows in each split; returns its URL.
+
+    With `extras` also the entropy, two replicas of three draws from the tail, and the tail at temperature 2.
+    """
+    identity = dataclasses.replace(
+        IDENTITY,
+        tokenizer=tokenizer or _tokenizer_info(),
+        teacher=dataclasses.replace(TEACHER, name="random", vocab_size=vocab_size, final_logit_softcap=None),
+        scheme=TopKScheme(k=5),
+        window_tokens=WINDOW_TOKENS,
+        entropy=extras,
+        corpus_licence="PSF-2.0",
+    )
+    lengths = {
+        split: [[WINDOW_TOKENS - index % 3 for index in range(size)] for size in sizes]
+        for split, sizes in shards.items()
+    }
+    further = {"num_samples": 2, "temperatures": (2.0,)} if extras else {}
+    return write_random_dataset(
+        str(out), lengths, seed=seed, identity=identity, longest_part=12, widths=range(5, 6), **further
+    ).url
 
 
 @pytest.fixture(scope="session")

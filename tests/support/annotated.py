@@ -1,12 +1,12 @@
-"""Made-up windows, and the shard that a teacher on disk makes of them."""
+"""Random windows of two parts, and the dataset that a teacher on disk makes of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from shards import commit
 
-from logitcask.schemas.dataset.record import UnitRecord
-from logitcask.schemas.format.metadata import ShardMetadata, Split
+from logitcask.schemas import DatasetWriter
+from logitcask.schemas.dataset.identity import Identity
+from logitcask.schemas.format.metadata import Split
 from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.format.targets import Kind, Part, Windows
 from logitcask.teacher.model.description import describe_teacher
@@ -27,17 +27,20 @@ def two_parts(number: int, *, second_at: int, prompts: Sequence[int] = ()) -> Wi
         kind=kind,
         part=(np.arange(WINDOW_TOKENS) >= second_at).astype(np.int32),
         window_offsets=np.array([0, WINDOW_TOKENS]),
-        parts=tuple(Part(id=f"{number}-{part}", source="made up", offset=0) for part in range(2)),
+        parts=tuple(Part(id=f"{number}-{part}", source="random", offset=0) for part in range(2)),
     )
 
 
-def commit_annotated(
-    out: str, teacher: str, scheme: Scheme, split: Split, windows: Windows, *, num_ids: int | None = None
-) -> UnitRecord:
-    """Scores windows with a teacher, as `logitcask annotate` would, and writes the shard under the split's name."""
+def write_scored_dataset(
+    out: str, teacher: str, scheme: Scheme, windows: Mapping[Split, Windows], *, num_ids: int | None = None
+) -> str:
+    """Scores the windows of each split with a teacher, as `logitcask annotate` would; returns the dataset's URL."""
     scorer = load_scorer(ScorerSpec(reference=teacher, device="cpu", dtype="float32", scheme=scheme, num_ids=num_ids))
-    metadata = ShardMetadata(
-        kind="targets", split=split, window_tokens=WINDOW_TOKENS, tokenizer=load_tokenizer(teacher).info,
-        teacher=describe_teacher(teacher, "float32"), scheme=scheme,
+    identity = Identity(
+        tokenizer=load_tokenizer(teacher).info, teacher=describe_teacher(teacher, "float32"), scheme=scheme,
+        num_ids=num_ids, window_tokens=WINDOW_TOKENS,
     )  # fmt: skip
-    return commit(out, metadata, split, windows, scorer.score(windows))
+    with DatasetWriter(out, identity) as writer:
+        for split, windows_of_split in windows.items():
+            writer.write(windows_of_split, scorer.score(windows_of_split), split=split)
+    return out

@@ -15,11 +15,11 @@ from logitcask.pipeline.annotation.recompute import recompute
 from logitcask.pipeline.config import AnnotateConfig
 from logitcask.pipeline.job import annotate
 from logitcask.schemas import cli, storage
-from logitcask.schemas.dataset import snapshot_writer
 from logitcask.schemas.dataset.layout import record_path
 from logitcask.schemas.dataset.rules import Rule
 from logitcask.schemas.dataset.shard_view import stored_record
 from logitcask.schemas.dataset.snapshot import load_snapshot
+from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
 from logitcask.schemas.errors import FingerprintMismatchError, UsageError
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.format.targets import Targets
@@ -88,14 +88,14 @@ def altered(out: str, directory: Path, change: Any) -> str:
         path.unlink()
         storage.create_json(str(path), record.to_json())
         records.append(record)
-    snapshot_writer.write_snapshot(
-        copy,
+    draft = Draft.of_records(
+        records,
         complete=True,
         identity=snapshot.identity,
-        records=records,
         num_documents_in=snapshot.num_documents_in,
         rejected=snapshot.rejected,
     )
+    write_draft(copy, draft)
     return copy
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from logitcask.schemas.dataset.identity import Identity
-from logitcask.schemas.dataset.layout import write_configuration
 from logitcask.schemas.dataset.record import UnitRecord
-from logitcask.schemas.dataset.snapshot_writer import write_snapshot
+from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
 from logitcask.schemas.stats.target_statistics import Statistics
 
 
@@ -15,7 +14,6 @@ from logitcask.schemas.stats.target_statistics import Statistics
 def finished_dataset(tmp_path: Path) -> str:
     """A snapshot of an annotation of 1,000 tokens in 10 s and 90,000 bytes."""
     out = str(tmp_path / "out")
-    write_configuration(out, identity=Identity(), environment={})
     record = UnitRecord(
         name="u",
         kind="targets",
@@ -27,5 +25,5 @@ def finished_dataset(tmp_path: Path) -> str:
         environment={"device": {"model": "a core"}},
         timings={"score_seconds": 10.0},
     )
-    write_snapshot(out, complete=True, identity=Identity(), records=[record], num_documents_in=1, rejected={})
+    write_draft(out, Draft.of_records([record], complete=True, identity=Identity(), num_documents_in=1, rejected={}))
     return out

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from random_shards import write_annotated_dataset
 
 from logitcask.schemas import cli
 from logitcask.schemas.dataset.snapshot import snapshot_numbers
@@ -15,21 +16,23 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out
 
 
-def test_select_then_forget_then_compact(whole_copy, capsys):
-    shown = run(capsys, "select", whole_copy, "--source", "*/a0.txt", "*/a1.txt", "--max-loss", "8", "--kind", "train")
+def test_select_then_forget_then_compact(annotated_copy, capsys):
+    shown = run(
+        capsys, "select", annotated_copy, "--source", "*/a0.txt", "*/a1.txt", "--max-loss", "8", "--kind", "train"
+    )
     assert "snapshot 2, made from snapshot 1, which stays as it is" in shown
-    report = json.loads(run(capsys, "forget", whole_copy, "a0-0", "a1-1", "--json"))
+    report = json.loads(run(capsys, "forget", annotated_copy, "a0-0", "a1-1", "--json"))
     assert (report["base"], report["snapshot"]) == (2, 3)
     assert report["before"]["documents"] - report["after"]["documents"] == report["removed"]["forgotten"] == 2
-    assert "nothing to do" in run(capsys, "forget", whole_copy, "a0-0")
-    assert "snapshots that can no longer be read: 1, 2, 3" in run(capsys, "compact", whole_copy)
-    assert json.loads(run(capsys, "compact", whole_copy, "--json"))["removed_files"] == []
-    assert snapshot_numbers(whole_copy) == [4]
+    assert "nothing to do" in run(capsys, "forget", annotated_copy, "a0-0")
+    assert "snapshots that can no longer be read: 1, 2, 3" in run(capsys, "compact", annotated_copy)
+    assert json.loads(run(capsys, "compact", annotated_copy, "--json"))["removed_files"] == []
+    assert snapshot_numbers(annotated_copy) == [4]
 
 
-def test_merge_says_what_it_made(whole_dataset, make_whole_dataset, tmp_path, capsys):
-    make_whole_dataset(str(tmp_path / "b"), prefix="b", seed=1)
-    words = ["merge", str(whole_dataset), str(tmp_path / "b"), "--out", str(tmp_path / "both")]
+def test_merge_says_what_it_made(annotated_dataset, tmp_path, capsys):
+    write_annotated_dataset(str(tmp_path / "b"), prefix="b", seed=1)
+    words = ["merge", annotated_dataset, str(tmp_path / "b"), "--out", str(tmp_path / "both")]
     assert f"{tmp_path / 'both'}: snapshot 1, 6 shards" in run(capsys, *words)
     assert json.loads(run(capsys, *words, "--json"))["num_shards"] == 6
 
@@ -45,10 +48,10 @@ def test_merge_says_what_it_made(whole_dataset, make_whole_dataset, tmp_path, ca
         (["compact", "OUT/nowhere"], 1, "no snapshot here"),
     ],
 )
-def test_what_cannot_be_done_is_said_with_its_status(whole_dataset, capsys, words, status, error):
-    assert cli.main([word.replace("OUT", str(whole_dataset)) for word in words]) == status
+def test_what_cannot_be_done_is_said_with_its_status(annotated_dataset, capsys, words, status, error):
+    assert cli.main([word.replace("OUT", annotated_dataset) for word in words]) == status
     assert error in capsys.readouterr().err
-    assert snapshot_numbers(str(whole_dataset)) == [1]
+    assert snapshot_numbers(annotated_dataset) == [1]
 
 
 def test_help_of_these_commands_imports_nothing_heavy():

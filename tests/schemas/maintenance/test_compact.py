@@ -16,18 +16,19 @@ from logitcask.schemas.dataset import snapshot_writer
 from logitcask.schemas.dataset.appends import claim_append
 from logitcask.schemas.dataset.identity import CorpusInfo, Identity
 from logitcask.schemas.dataset.rules import Rule
-from logitcask.schemas.dataset.shard_view import open_shard
-from logitcask.schemas.dataset.snapshot import Snapshot, load_snapshot, snapshot_numbers
+from logitcask.schemas.dataset.shard_view import open_shard, stored_record
+from logitcask.schemas.dataset.snapshot import load_snapshot, snapshot_numbers
+from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
 from logitcask.schemas.errors import CorruptShardError, IncompleteDatasetError, MissingShardError
-from logitcask.schemas.format.reader import Block, ShardReader
+from logitcask.schemas.format.reader import Block
 from logitcask.schemas.maintenance.compact import JOURNAL_NAME, compact
 from logitcask.schemas.maintenance.select_forget import forget_documents, select_rows
 from logitcask.schemas.maintenance.verify import verify
 
 
 @pytest.fixture
-def out(whole_copy) -> str:
-    return whole_copy
+def out(annotated_copy) -> str:
+    return annotated_copy
 
 
 def shown(out: str) -> list[Block]:
@@ -99,55 +100,19 @@ def test_what_the_snapshot_shows_stays_the_same(out, contents):
     assert compacted.num_documents_in == filtered.num_documents_in
 
 
-def test_targets_that_stay_are_the_same_bytes(out):
-    """Stored numbers are moved, never decoded and encoded again."""
-    base = load_snapshot(out)
-    entry = base.shards("train")[0]
-    stored = pq.read_table(base.shard_url(entry))
-    with ShardReader(base.shard_url(entry)) as reader:
-        stays = np.array([part.id != "a0-0" for part in reader.parts])[reader.read_parts()]
-    forget_documents(out, ["a0-0"])
-    compact(out)
-    snapshot = load_snapshot(out)
-    table = pq.read_table(snapshot.shard_url(snapshot.shards("train")[0]))
-    for name in ("token", "kind", "ids", "q", "tail", "next_q", "entropy"):
-        assert table[name].to_pylist() == stored.filter(stays)[name].to_pylist()
-
-
 def test_snapshots_that_show_what_is_erased_go_and_others_stay(out, tmp_path):
-    records = [
-        json.loads((Path(out) / "targets" / split / f"{name}.json").read_text())["name"]
-        for split, name in (("train", "a1"), ("held-out", "a2"))
-    ]
     first = load_snapshot(out)
-    part = snapshot_writer.write_snapshot(
-        out,
-        complete=True,
-        identity=first.identity,
-        records=[_record(first, name) for name in records],
-        num_documents_in=0,
-        rejected={},
-    )
-    whole = snapshot_writer.write_snapshot(
-        out,
-        complete=True,
-        identity=first.identity,
-        records=[_record(first, entry.name) for entry in first.shards()],
-        num_documents_in=first.num_documents_in,
-        rejected=first.rejected,
-    )
+    records = [stored_record(first, entry) for entry in first.shards()]
+    same = {"complete": True, "identity": first.identity, "rejected": first.rejected}
+    without = [record for record in records if record.name != "a0"]
+    part = write_draft(out, Draft.of_records(without, num_documents_in=0, **same))
+    whole = write_draft(out, Draft.of_records(records, num_documents_in=first.num_documents_in, **same))
     forget_documents(out, ["a0-0"])
     assert compact(out).removed_snapshots == (first.number, whole.number, 4)
     assert snapshot_numbers(out) == [part.number, 5]
     assert load_snapshot(out, part.number) == part
     for entry in part.shards():
         open_shard(part, entry).close()
-
-
-def _record(snapshot: Snapshot, name: str):
-    from logitcask.schemas.dataset.shard_view import stored_record
-
-    return stored_record(snapshot, next(entry for entry in snapshot.shards() if entry.name == name))
 
 
 def test_lines_on_other_documents_stay_in_the_rejected_ones(out):

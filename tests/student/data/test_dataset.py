@@ -2,13 +2,16 @@
 
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from logitcask.schemas.dataset.identity import Identity
+from logitcask.schemas.dataset.shard_view import stored_record
+from logitcask.schemas.dataset.snapshot import load_snapshot
+from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
 from logitcask.schemas.errors import (
     CorruptShardError,
     FingerprintMismatchError,
@@ -103,22 +106,15 @@ def test_a_shard_with_another_footer_is_refused(dataset_url, tmp_path):
 
 
 def test_shards_of_different_tokenizers_are_not_mixed(write_dataset, tokenizer_info, tmp_path):
-    from logitcask.schemas.dataset.record import UnitRecord
-    from logitcask.schemas.dataset.snapshot import load_snapshot
-    from logitcask.schemas.dataset.snapshot_writer import write_snapshot
-
     write_dataset(tmp_path, {"train": [1]})
     write_dataset(tmp_path / "other", {"train": [1]}, tokenizer=tokenizer_info(vocabulary="b" * 32))
     shutil.copyfile(shard_files(tmp_path / "other")[0], tmp_path / "targets/train/second.parquet")
-    entries = [load_snapshot(str(path)).shards()[0] for path in (tmp_path, tmp_path / "other")]
-    records = [
-        UnitRecord(
-            name=name, kind="targets", split="train", digest=entry.digest, footer_digest=entry.footer_digest,
-            num_windows=1, num_positions=entry.num_positions,
-        )
-        for name, entry in zip([entries[0].name, "second"], entries, strict=True)
-    ]  # fmt: skip
-    write_snapshot(str(tmp_path), complete=True, identity=Identity(), records=records, num_documents_in=0, rejected={})
+    records = []
+    for path, name in ((tmp_path, "000000"), (tmp_path / "other", "second")):
+        snapshot = load_snapshot(str(path))
+        records.append(replace(stored_record(snapshot, snapshot.shards()[0]), name=name))
+    fields = {"complete": True, "identity": snapshot.identity, "num_documents_in": 0, "rejected": {}}
+    write_draft(str(tmp_path), Draft.of_records(records, **fields))
     with pytest.raises(FingerprintMismatchError, match="other settings"):
         SoftTargetDataset(str(tmp_path))[1]
 

@@ -9,26 +9,29 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from logitcask.schemas.dataset import snapshot_writer
 from logitcask.schemas.dataset.identity import CorpusInfo, Identity
-from logitcask.schemas.dataset.layout import write_configuration
 from logitcask.schemas.dataset.rules import Rule
 from logitcask.schemas.dataset.snapshot import load_snapshot
+from logitcask.schemas.dataset.snapshot_writer import Draft, publish
 from logitcask.schemas.errors import FingerprintMismatchError
+from logitcask.schemas.format.targets import Windows
 from logitcask.schemas.maintenance.compact import compact
 from logitcask.schemas.maintenance.merge import merge
 from logitcask.schemas.maintenance.select_forget import forget_documents, select_rows
 from logitcask.student.data.collator import collate
 from logitcask.student.data.dataset import SoftTargetDataset
 
-DOCUMENTS = [
-    f"train-{shard}-{window}-{part}" for shard, size in ((0, 7), (1, 5)) for window in range(size) for part in range(3)
-]
+# Those that begin each shard; there are at least as many as windows.
+DOCUMENTS = [f"train-{shard}-{part}" for shard in (0, 1) for part in range(5)]
 
 
 @pytest.fixture
 def copy(dataset_url: str, tmp_path: Path) -> str:
     return str(shutil.copytree(dataset_url, tmp_path / "copy"))
+
+
+def documents_of(windows: Windows) -> set[str]:
+    return {windows.parts[part].id for part in windows.part}
 
 
 def learned(windows: SoftTargetDataset) -> list[tuple]:
@@ -63,11 +66,12 @@ def test_exactly_the_selected_rows_are_learned(dataset_url, tmp_path_factory, fo
     """Rows of other documents with a loss in the range, each with all tokens of its part before it."""
     out = str(shutil.copytree(dataset_url, tmp_path_factory.mktemp("property") / "copy"))
     low, high = (float(np.float32(bound)) for bound in loss_range)
-    before = learned(SoftTargetDataset(out))
+    whole = SoftTargetDataset(out)
+    before, documents = learned(whole), [documents_of(whole[index].windows) for index in range(len(whole))]
     select_rows(out, Rule(min_loss=low, max_loss=high))
     forget_documents(out, sorted(forgotten))
     expected = [tuple(row for row in window if row[0] not in forgotten and low <= -row[3] <= high) for window in before]
-    gone = [{row[0] for row in window} <= forgotten for window in before]
+    gone = [ids <= forgotten for ids in documents]
     assert learned(SoftTargetDataset(out)) == [w for w, is_gone in zip(expected, gone, strict=True) if not is_gone]
     assert learned(SoftTargetDataset(out, snapshot=1)) == before
 
@@ -98,20 +102,18 @@ def test_the_licenses_of_all_corpora_are_recorded(copy, write_dataset, tmp_path)
 
 
 def _identify(url: str, terms: str | None) -> None:
-    """Records a corpus as an annotation would."""
-    corpus = CorpusInfo(num_files=1, size_bytes=1, fingerprint=url)
-    identity = Identity(corpus=corpus, corpus_licence=terms)
-    write_configuration(url, identity=identity, environment={})
+    """Publishes a snapshot that states a corpus, as an annotation does."""
     snapshot = load_snapshot(url)
-    draft = snapshot_writer.Draft(
+    corpus = CorpusInfo(num_files=1, size_bytes=1, fingerprint=url)
+    draft = Draft(
         complete=True,
-        identity=identity,
-        num_documents_in=0,
+        identity=dataclasses.replace(snapshot.identity, corpus=corpus, corpus_licence=terms),
+        num_documents_in=snapshot.num_documents_in,
         rejected={},
         splits=snapshot.splits,
         shards=tuple(snapshot.shards()),
     )
-    assert snapshot_writer.publish(url, draft, snapshot.number + 1)
+    assert publish(url, draft, snapshot.number + 1)
 
 
 def test_shards_of_another_tokenizer_are_refused_naming_the_difference(write_dataset, tokenizer_info, tmp_path):
@@ -121,9 +123,9 @@ def test_shards_of_another_tokenizer_are_refused_naming_the_difference(write_dat
     (mine,), (foreign,) = (snapshot.shards() for snapshot in snapshots)
     shutil.copy(snapshots[1].shard_url(foreign), Path(one) / "targets/train/zzz.parquet")
     entries = (mine, dataclasses.replace(foreign, path="targets/train/zzz.parquet"))
-    draft = snapshot_writer.Draft(
+    draft = Draft(
         complete=True, identity=Identity(), num_documents_in=0, rejected={}, splits=snapshots[0].splits, shards=entries
     )
-    snapshot_writer.publish(one, draft, 2)
+    publish(one, draft, 2)
     with pytest.raises(FingerprintMismatchError, match=r"tokenizer\.fingerprint: 'f{32}' in the first shard"):
         SoftTargetDataset(one)[3]

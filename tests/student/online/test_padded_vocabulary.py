@@ -6,11 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from annotated import NUM_IDS, commit_annotated, two_parts
+from annotated import NUM_IDS, two_parts, write_scored_dataset
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from logitcask.schemas.dataset.identity import Identity
-from logitcask.schemas.dataset.snapshot_writer import write_snapshot
 from logitcask.schemas.errors import UsageError
 from logitcask.schemas.format.quantizer import STEPS_PER_NAT, quantize_head
 from logitcask.schemas.format.scheme import TopKScheme
@@ -54,10 +52,7 @@ def annotate(padded_teacher):
 
     def write(out: Path, num_ids: int | None) -> str:
         windows = Windows.concatenate([two_parts(number, second_at=8) for number in range(3)])
-        record = commit_annotated(str(out), padded_teacher, SCHEME, "train", windows, num_ids=num_ids)
-        identity = Identity(num_ids=num_ids)
-        write_snapshot(str(out), complete=True, identity=identity, records=[record], num_documents_in=0, rejected={})
-        return str(out)
+        return write_scored_dataset(str(out), padded_teacher, SCHEME, {"train": windows}, num_ids=num_ids)
 
     return write
 
