@@ -36,6 +36,8 @@ class Scheme(ABC):
     """
 
     kind: ClassVar[SchemeKind]
+    _description: ClassVar[str]
+    _label: ClassVar[str]
 
     def __post_init__(self) -> None:
         _check_parameters(asdict(self))
@@ -48,20 +50,21 @@ class Scheme(ABC):
     @property
     def num_tail_samples(self) -> int:
         """Tail samples per row: the number of replicas, or 0 if the kind does not sample."""
-        return 0
+        return getattr(self, "replicas", 0)
 
     @property
     def num_uniforms(self) -> int:
         """Uniform random numbers that one tail sample of a row uses."""
         return 0
 
-    @abstractmethod
     def describe(self) -> str:
         """What is stored, in one human-readable phrase."""
+        replicas = f", {self.num_tail_samples} replicas" if self.num_tail_samples > 1 else ""
+        return self._description.format(**asdict(self)) + replicas
 
-    @abstractmethod
     def label(self) -> str:
         """A short name for tables."""
+        return self._label.format(**asdict(self))
 
     def draw_parameters(self) -> dict[str, Any]:
         """The parameters that a draw depends on: all except `replicas`, so that more replicas keep the first ones."""
@@ -102,6 +105,8 @@ class ThresholdScheme(Scheme):
     """
 
     kind = "threshold"
+    _description = "adaptive: p ≥ {tau:g}, {k_min} to {k} entries, and the exact tail"
+    _label = "adaptive, p ≥ {tau:g}"
     tau: float = 1e-3
     k: int = 128
     k_min: int = 1
@@ -109,12 +114,6 @@ class ThresholdScheme(Scheme):
     @property
     def max_head_width(self) -> int:
         return self.k
-
-    def describe(self) -> str:
-        return f"adaptive: p ≥ {self.tau:g}, {self.k_min} to {self.k} entries, and the exact tail"
-
-    def label(self) -> str:
-        return f"adaptive, p ≥ {self.tau:g}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,17 +125,13 @@ class TopKScheme(Scheme):
     """
 
     kind = "topk"
+    _description = "the {k} largest, and the exact tail"
+    _label = "{k} largest + other"
     k: int = 128
 
     @property
     def max_head_width(self) -> int:
         return self.k
-
-    def describe(self) -> str:
-        return f"the {self.k} largest, and the exact tail"
-
-    def label(self) -> str:
-        return f"{self.k} largest + other"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,18 +144,14 @@ class TopPScheme(Scheme):
     """
 
     kind = "topp"
+    _description = "mass ≥ {p:g}, at most {k} entries, and the exact tail"
+    _label = "mass ≥ {p:g}"
     p: float = 0.95
     k: int = 128
 
     @property
     def max_head_width(self) -> int:
         return self.k
-
-    def describe(self) -> str:
-        return f"mass ≥ {self.p:g}, at most {self.k} entries, and the exact tail"
-
-    def label(self) -> str:
-        return f"mass ≥ {self.p:g}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,6 +164,8 @@ class RandomSamplingScheme(Scheme):
     """
 
     kind = "random-sampling"
+    _description = "none: {draws} random draws a position"
+    _label = "{draws} random draws"
     draws: int = 50
     replicas: int = 1
 
@@ -181,18 +174,8 @@ class RandomSamplingScheme(Scheme):
         return 0
 
     @property
-    def num_tail_samples(self) -> int:
-        return self.replicas
-
-    @property
     def num_uniforms(self) -> int:
         return self.draws
-
-    def describe(self) -> str:
-        return f"none: {self.draws} random draws a position{_replicas(self.replicas)}"
-
-    def label(self) -> str:
-        return f"{self.draws} random draws"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,6 +190,10 @@ class ThresholdSamplingScheme(Scheme):
     """
 
     kind = "threshold-sampling"
+    _description = (
+        "p ≥ {theta:.3g}, the exact tail, and one systematic draw for each {theta:.3g} of the tail, at least one"
+    )
+    _label = "p ≥ {theta:.3g} + draws"
     theta: float = 1 / 36
     replicas: int = 1
 
@@ -219,19 +206,8 @@ class ThresholdSamplingScheme(Scheme):
         return math.ceil(1 / self.theta)
 
     @property
-    def num_tail_samples(self) -> int:
-        return self.replicas
-
-    @property
     def num_uniforms(self) -> int:
         return 1
-
-    def describe(self) -> str:
-        draws = f"one systematic draw for each {self.theta:.3g} of the tail, at least one"
-        return f"p ≥ {self.theta:.3g}, the exact tail, and {draws}{_replicas(self.replicas)}"
-
-    def label(self) -> str:
-        return f"p ≥ {self.theta:.3g} + draws"
 
 
 SCHEMES: Mapping[str, type[Scheme]] = {
@@ -273,10 +249,6 @@ def _check_parameters(parameters: Mapping[str, Any]) -> None:
         raise UsageError(f"theta is a probability in [{1 / _MAX_DRAWS:g}, 1], got {parameters['theta']}")
     if parameters.get("replicas", 1) < 1:
         raise UsageError(f"replicas must be at least 1, got {parameters['replicas']}")
-
-
-def _replicas(replicas: int) -> str:
-    return f", {replicas} replicas" if replicas > 1 else ""
 
 
 def extra_temperatures(temperatures: Iterable[float], scheme: Scheme) -> tuple[float, ...]:

@@ -190,37 +190,22 @@ class TailSample:
         return cls(ids=_join([p.ids for p in pieces], np.int32), offsets=_join_offsets([p.offsets for p in pieces]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Array:
-    """How the values of a field belong to rows.
-
-    Attributes:
-        dtype: Of the values.
-        is_per_entry: One value for each head entry; else one for each row, NaN or -1 where the row has no target.
-        is_optional: The field may be None.
-    """
-
-    dtype: type
-    is_per_entry: bool = False
-    is_optional: bool = False
-
-
-def _array(dtype: type, *, is_per_entry: bool = False, is_optional: bool = False) -> dict[str, _Array]:
-    """Metadata of an array field."""
-    return {"array": _Array(dtype, is_per_entry, is_optional)}
+def _array(dtype: type, *, is_per_entry: bool = False, is_optional: bool = False) -> dict[str, Any]:
+    """Metadata of an array field: one value for each head entry, or one for each row (NaN or -1 without a target)."""
+    return {"dtype": dtype, "is_per_entry": is_per_entry, "is_optional": is_optional}
 
 
 @cache
-def _arrays(targets: type["TargetRows"]) -> tuple[tuple[str, _Array], ...]:
-    """The array fields of a class of targets."""
-    return tuple((one.name, one.metadata["array"]) for one in fields(targets) if one.metadata)
+def _arrays(targets: type["TargetRows"]) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    """The array fields of a class of targets, with their metadata."""
+    return tuple((one.name, one.metadata) for one in fields(targets) if one.metadata)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetRows:
     """What targets of T rows have in common, however the values of their heads are held.
 
-    An array field states how its values belong to rows (`_Array`), so that select, filter and concatenate cover it.
+    An array field states how its values belong to rows (`_array`), so that select, filter and concatenate cover it.
 
     Attributes:
         head_ids: Vocabulary ids, ascending inside a row, int32 [N]; empty if they were not read.
@@ -249,7 +234,7 @@ class TargetRows:
     @classmethod
     def entry_fields(cls) -> list[str]:
         """Names of the fields with one value for each head entry."""
-        return [name for name, array in _arrays(cls) if array.is_per_entry]
+        return [name for name, array in _arrays(cls) if array["is_per_entry"]]
 
     @property
     def num_positions(self) -> int:
@@ -304,7 +289,7 @@ class TargetRows:
         arrays = {}
         for name, array in _arrays(type(self)):
             values = getattr(self, name)
-            arrays[name] = None if values is None else of_entries(values) if array.is_per_entry else of_rows(values)
+            arrays[name] = None if values is None else of_entries(values) if array["is_per_entry"] else of_rows(values)
         return type(self)(
             **arrays,
             head_offsets=head_offsets,
@@ -318,7 +303,7 @@ class TargetRows:
         arrays = {}
         for name, array in _arrays(cls):
             values = [getattr(piece, name) for piece in pieces]
-            arrays[name] = (_join_optional if array.is_optional else _join)(values, array.dtype)
+            arrays[name] = (_join_optional if array["is_optional"] else _join)(values, array["dtype"])
         tempered = [piece.tempered_log_tails for piece in pieces]
         return cls(
             **arrays,

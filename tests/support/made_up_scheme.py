@@ -7,18 +7,11 @@ from logitcask.schemas.format.scheme import Scheme
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MadeUpScheme(Scheme):
-    num_samples: int = 0
+    replicas: int = 0
+
+    def __post_init__(self) -> None:
+        """All settings are valid."""
 
     @property
     def max_head_width(self) -> int:
         return 4
-
-    @property
-    def num_tail_samples(self) -> int:
-        return self.num_samples
-
-    def describe(self) -> str:
-        return "made up"
-
-    def label(self) -> str:
-        return "made up"

@@ -32,6 +32,11 @@ class StoredColumns:
     ids_by_rank: np.ndarray | None = None
 
 
+EncodedColumns = Iterator[tuple[pa.Field, pa.Array]]
+BrokenRules = Iterator[tuple[str, np.ndarray]]
+"""Rules of FORMAT.md, each with the rows that break it."""
+
+
 class TargetColumns(ABC):
     """A family of columns: one column, or several that are written and read together."""
 
@@ -47,9 +52,7 @@ class TargetColumns(ABC):
         return []
 
     @abstractmethod
-    def encode(
-        self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None
-    ) -> Iterator[tuple[pa.Field, pa.Array]]:
+    def encode(self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None) -> EncodedColumns:
         """The quantized columns of T rows, in their order in the file.
 
         Args:
@@ -69,8 +72,8 @@ class TargetColumns(ABC):
             ValueError: The columns contradict each other.
         """
 
-    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:
-        """FORMAT.md's rules for these columns, each with the rows that break it.
+    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> BrokenRules:
+        """The rules for these columns.
 
         Args:
             windows: T rows.

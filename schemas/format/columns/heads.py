@@ -1,6 +1,5 @@
 """Heads: `ids` (or `id_gaps` in the layout "compact") and `q`, two lists of equal length per row."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,8 @@ import pyarrow as pa
 
 from logitcask.schemas.format import id_gaps, quantizer
 from logitcask.schemas.format.columns.family import (
+    BrokenRules,
+    EncodedColumns,
     StoredColumns,
     TargetColumns,
     check_ids,
@@ -34,9 +35,7 @@ class HeadColumns(TargetColumns):
     def required(self, metadata: ShardMetadata) -> list[str]:
         return [IDS if metadata.layout == "plain" else ID_GAPS, Q]
 
-    def encode(
-        self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None
-    ) -> Iterator[tuple[pa.Field, pa.Array]]:
+    def encode(self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None) -> EncodedColumns:
         ids, q = targets.head_ids, quantizer.quantize_head(targets.head_log_probs)
         check_ids("head", ids, metadata.vocab_size)
         if frequent_ids is not None:
@@ -59,7 +58,7 @@ class HeadColumns(TargetColumns):
             ids, values = id_gaps.from_gaps(lists[ID_GAPS].values, values, q.offsets, stored.ids_by_rank)
         return {"head_ids": ids, "head_q": values, "head_offsets": q.offsets}
 
-    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:
+    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> BrokenRules:
         widths, has_target = targets.head_widths(), targets.has_target()
         ascends = np.ones(len(targets.head_ids), dtype=bool)
         ascends[1:] = np.diff(targets.head_ids) > 0

@@ -1,84 +1,70 @@
 """Columns with one quantized value per row, null where there is none: `tail`, `tail@T`, `next_q`, `entropy`."""
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from logitcask.schemas.format import quantizer
-from logitcask.schemas.format.columns.family import StoredColumns, TargetColumns
+from logitcask.schemas.format.columns.family import BrokenRules, EncodedColumns, StoredColumns, TargetColumns
 from logitcask.schemas.format.metadata import ShardMetadata
 from logitcask.schemas.format.targets import Targets, Windows
 
 ENTROPY = "entropy"
-_TAIL, _NEXT = "tail", "next_q"
 _TAIL_AT = re.compile(r"tail@(\d+(?:\.\d+)?)")
 
 
-class TailColumn(TargetColumns):
+class _OneColumn(TargetColumns):
+    """A family of one column, which is required unless it is optional."""
+
+    name: ClassVar[str]
+
+    def owns(self, column: str) -> bool:
+        return column == self.name
+
+    def required(self, metadata: ShardMetadata) -> list[str]:
+        return [] if self.is_optional else [self.name]
+
+
+class TailColumn(_OneColumn):
     """The tail: −log of all mass outside the head."""
 
-    is_optional = False
+    name, is_optional = "tail", False
 
-    def owns(self, column: str) -> bool:
-        return column == _TAIL
-
-    def required(self, metadata: ShardMetadata) -> list[str]:
-        return [_TAIL]
-
-    def encode(
-        self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None
-    ) -> Iterator[tuple[pa.Field, pa.Array]]:
-        yield _field(_TAIL), _encode_log_tail(targets.log_tail)
+    def encode(self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None) -> EncodedColumns:
+        yield _field(self.name), _encode_log_tail(targets.log_tail)
 
     def decode(self, stored: StoredColumns) -> dict[str, Any]:
-        return {"log_tail": _decode_log_tail(stored.single[_TAIL])}
+        return {"log_tail": _decode_log_tail(stored.single[self.name])}
 
-    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:
-        differs = targets.has_target() != windows.has_target()
-        yield "a row of this kind must (not) have a target", np.flatnonzero(differs)
+    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> BrokenRules:
+        rows = np.flatnonzero(targets.has_target() != windows.has_target())
+        yield "a row of this kind must (not) have a target", rows
 
 
-class NextTokenColumn(TargetColumns):
+class NextTokenColumn(_OneColumn):
     """−log p of the actual next token."""
 
-    is_optional = False
+    name, is_optional = "next_q", False
 
-    def owns(self, column: str) -> bool:
-        return column == _NEXT
-
-    def required(self, metadata: ShardMetadata) -> list[str]:
-        return [_NEXT]
-
-    def encode(
-        self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None
-    ) -> Iterator[tuple[pa.Field, pa.Array]]:
-        yield _field(_NEXT), _encode_nats(-targets.log_next)
+    def encode(self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None) -> EncodedColumns:
+        yield _field(self.name), _encode_nats(-targets.log_next)
 
     def decode(self, stored: StoredColumns) -> dict[str, Any]:
-        return {"log_next": -_decode_nats(stored.single[_NEXT])}
+        return {"log_next": -_decode_nats(stored.single[self.name])}
 
-    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:
-        differs = targets.has_label() != windows.has_label()
-        yield (
-            "next_q is present where there is no label, or absent where there is one",
-            np.flatnonzero(differs),
-        )
+    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> BrokenRules:
+        rows = np.flatnonzero(targets.has_label() != windows.has_label())
+        yield "next_q is present where there is no label, or absent where there is one", rows
 
 
-class EntropyColumn(TargetColumns):
+class EntropyColumn(_OneColumn):
     """The entropy of the full distribution."""
 
-    is_optional = True
+    name, is_optional = ENTROPY, True
 
-    def owns(self, column: str) -> bool:
-        return column == ENTROPY
-
-    def encode(
-        self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None
-    ) -> Iterator[tuple[pa.Field, pa.Array]]:
+    def encode(self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None) -> EncodedColumns:
         if metadata.has_entropy:
             assert targets.entropy is not None, "the scorer gave no entropy"
             yield _field(ENTROPY), _encode_nats(targets.entropy)
@@ -95,9 +81,7 @@ class TemperedTailColumns(TargetColumns):
     def owns(self, column: str) -> bool:
         return _TAIL_AT.fullmatch(column) is not None
 
-    def encode(
-        self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None
-    ) -> Iterator[tuple[pa.Field, pa.Array]]:
+    def encode(self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None) -> EncodedColumns:
         for temperature, log_tail in sorted(targets.tempered_log_tails.items()):
             yield _field(_tail_at(temperature)), _encode_log_tail(log_tail)
 
@@ -106,12 +90,10 @@ class TemperedTailColumns(TargetColumns):
         tails = {float(temperature): _decode_log_tail(stored.single[name]) for name, temperature in columns.items()}
         return {"tempered_log_tails": tails}
 
-    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:
+    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> BrokenRules:
         for temperature, log_tail in targets.tempered_log_tails.items():
-            yield (
-                f"{_tail_at(temperature)} is present where there is no target, or absent where there is one",
-                np.flatnonzero(np.isnan(log_tail) == targets.has_target()),
-            )
+            rows = np.flatnonzero(np.isnan(log_tail) == targets.has_target())
+            yield f"{_tail_at(temperature)} is present where there is no target, or absent where there is one", rows
 
 
 def _tail_at(temperature: float) -> str:

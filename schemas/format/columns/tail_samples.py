@@ -1,13 +1,14 @@
 """Ids drawn from the tail: `tail_sample`, `tail_sample@1`, …, one list column for each replica."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from logitcask.schemas.format.columns.family import (
+    BrokenRules,
+    EncodedColumns,
     StoredColumns,
     TargetColumns,
     check_ids,
@@ -39,9 +40,7 @@ class TailSampleColumns(TargetColumns):
     def required(self, metadata: ShardMetadata) -> list[str]:
         return sample_columns(metadata)
 
-    def encode(
-        self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None
-    ) -> Iterator[tuple[pa.Field, pa.Array]]:
+    def encode(self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None) -> EncodedColumns:
         for replica, sample in enumerate(targets.tail_samples):
             check_ids(_column(replica), sample.ids, metadata.vocab_size)
             yield pa.field(_column(replica), _TYPE, nullable=False), list_column(sample.ids, sample.offsets, _TYPE)
@@ -51,7 +50,7 @@ class TailSampleColumns(TargetColumns):
         samples = [stored.lists[replicas[replica]] for replica in sorted(replicas)]
         return {"tail_samples": tuple(TailSample(ids=drawn.values, offsets=drawn.offsets) for drawn in samples)}
 
-    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:
+    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> BrokenRules:
         for replica, sample in enumerate(targets.tail_samples):
             for rule, rows in _broken_rules(targets, sample, vocab_size):
                 yield f"{_column(replica)}: {rule}", rows
@@ -61,7 +60,7 @@ def _column(replica: int) -> str:
     return f"tail_sample@{replica}" if replica else "tail_sample"
 
 
-def _broken_rules(targets: Targets, sample: TailSample, vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:
+def _broken_rules(targets: Targets, sample: TailSample, vocab_size: int) -> BrokenRules:
     rows, widths = np.arange(targets.num_positions), np.diff(sample.offsets)
     drawn_row, head_row = np.repeat(rows, widths), np.repeat(rows, targets.head_widths())
     falls = (np.diff(sample.ids) < 0) & (np.diff(drawn_row) == 0)

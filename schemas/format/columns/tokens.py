@@ -1,11 +1,9 @@
 """The columns that every shard has: `window`, `document`, `token`, `kind`."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pyarrow as pa
 
-from logitcask.schemas.format.columns.family import check_ids, outside_vocabulary
+from logitcask.schemas.format.columns.family import BrokenRules, check_ids, outside_vocabulary
 from logitcask.schemas.format.targets import Part, Windows
 
 TOKEN_FIELDS = (
@@ -53,8 +51,8 @@ def decode_windows(table: pa.Table, first_window: int, window_offsets: np.ndarra
     return windows
 
 
-def broken_token_rules(windows: Windows, vocab_size: int) -> Iterator[tuple[str, np.ndarray]]:
-    """The rules for token columns, each with the rows that break it."""
+def broken_token_rules(windows: Windows, vocab_size: int) -> BrokenRules:
+    """The rules for token columns."""
     yield "a token is outside the vocabulary", np.flatnonzero(outside_vocabulary(windows.token, vocab_size))
 
 

@@ -286,4 +286,4 @@ def test_a_point_on_the_border_of_two_ids_draws_the_next_possible_one():
 
 def test_a_scheme_without_a_rule_for_its_draws_is_refused():
     with pytest.raises(UnknownSchemeError, match="no rule gives the number of draws of scheme MadeUpScheme"):
-        num_draws(torch.zeros(2), MadeUpScheme(num_samples=1))
+        num_draws(torch.zeros(2), MadeUpScheme(replicas=1))
