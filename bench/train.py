@@ -33,8 +33,8 @@ from logitcask.student.data.dataset import EpochWindows, SoftTargetDataset
 from logitcask.student.data.global_batches import GlobalBatches, RankBatches
 from logitcask.student.data.order import WindowOrder
 from logitcask.student.init.scratch import ScratchSizes, random_student
-from logitcask.student.losses.full_kl import FullObjective, linear_full_kl
-from logitcask.student.model.projection import hidden_states, output_projection
+from logitcask.student.losses.full_kl import linear_full_kl
+from logitcask.student.model.projection import output_projection, scored_hidden_states
 from logitcask.student.online.teacher import LiveTeacher
 from logitcask.student.training.batch_loss import soft_target_loss
 
@@ -130,13 +130,11 @@ def losses(size: Size, student: PreTrainedModel, live: LiveTeacher) -> dict[str,
         return soft_target_loss(student, batch, vocab_size=size.vocab_size, kl_weight=1 / len(batch["labels"])).loss
 
     def online(batch: Batch) -> torch.Tensor:
-        objective = FullObjective(
-            teacher_logits=live.logits_of(batch), vocab_size=size.vocab_size, labels=batch["labels"],
-            kl_weight=1 / len(batch["labels"]),
-        )  # fmt: skip
-        hidden = hidden_states(student, batch["input_ids"], batch["position_ids"]).flatten(0, 1)[batch["scored_rows"]]
         projection = output_projection(student)
-        return linear_full_kl(hidden, projection.weight, projection.bias, objective, softcap=projection.softcap).loss
+        return linear_full_kl(
+            scored_hidden_states(student, batch), projection.weight, projection.bias, live.logits_of(batch),
+            size.vocab_size, labels_T=batch["labels"], kl_weight=1 / len(batch["labels"]), softcap=projection.softcap,
+        ).loss  # fmt: skip
 
     return {"plain cross-entropy": plain, "cached targets": cached, "live teacher, full KL": online}
 

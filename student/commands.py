@@ -4,6 +4,7 @@ import json
 import math
 import os
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -66,9 +67,9 @@ class Eval(EvalSettings):
         if self.online is None:
             evaluation = measure(self)
         else:
-            from logitcask.student.online.run import evaluation_teacher
+            from logitcask.student.online.run import live_teacher
 
-            evaluation = measure(self, load_teacher=evaluation_teacher)
+            evaluation = measure(self, load_teacher=partial(live_teacher, self.online, self.dtype))
         if self.json:
             print(json.dumps(evaluation.to_json(), indent=1))
         else:

@@ -17,10 +17,10 @@ from transformers import PreTrainedModel
 from logitcask.student.data.collator import Batch, collate, targets_of
 from logitcask.student.data.mixture import WindowDataset
 from logitcask.student.losses.full_kl import TeacherLogits, full_kl
-from logitcask.student.losses.linear_projection import CHUNK_ROWS
+from logitcask.student.losses.fused_loss import CHUNK_ROWS
 from logitcask.student.losses.targets import NO_LABEL, RaggedTargets
 from logitcask.student.losses.truncated_kl import truncated_kl
-from logitcask.student.model.projection import hidden_states, output_projection
+from logitcask.student.model.projection import output_projection, scored_hidden_states
 
 
 class FullTeacher(Protocol):
@@ -129,9 +129,8 @@ def evaluate(
 
 def _sums(model: PreTrainedModel, batch: Batch, vocab_size: int, teacher: FullTeacher | None) -> Tensor:
     batch = {name: column.to(model.device) for name, column in batch.items()}
-    hidden_BSD = hidden_states(model, batch["input_ids"], batch["position_ids"])
-    hidden_TD = hidden_BSD.flatten(0, 1)[batch["scored_rows"]]
-    targets, projection, labels_T = targets_of(batch, vocab_size), output_projection(model), batch["labels"]
+    hidden_TD, projection = scored_hidden_states(model, batch), output_projection(model)
+    targets, labels_T = targets_of(batch, vocab_size), batch["labels"]
     teacher_logits = teacher.logits_of(batch) if teacher else None
     sums = torch.zeros(_BINS + 3 * CALIBRATION_BINS, dtype=torch.float64, device=model.device)
     for start in range(0, len(labels_T), CHUNK_ROWS):

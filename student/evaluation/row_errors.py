@@ -14,11 +14,11 @@ from logitcask.schemas.format.targets import Targets, Windows
 from logitcask.schemas.report.windows import Student, StudentRows
 from logitcask.student.data.collator import collate, targets_of
 from logitcask.student.data.dataset import WindowSample
-from logitcask.student.losses.linear_projection import CHUNK_ROWS
+from logitcask.student.losses.fused_loss import CHUNK_ROWS
 from logitcask.student.losses.targets import NO_LABEL
 from logitcask.student.losses.truncated_kl import truncated_kl
 from logitcask.student.model.load import load_student_for
-from logitcask.student.model.projection import hidden_states, output_projection
+from logitcask.student.model.projection import output_projection, scored_hidden_states
 
 
 def student_errors(directory: Path, dataset: ShardMetadata) -> Student:
@@ -38,9 +38,7 @@ def student_errors(directory: Path, dataset: ShardMetadata) -> Student:
     @torch.no_grad()
     def score(windows: Windows, stored: Targets) -> StudentRows:
         batch = collate([WindowSample(index=0, windows=windows, targets=stored)])
-        hidden_BSD = hidden_states(model, batch["input_ids"], batch["position_ids"])
-        rows_T = batch["scored_rows"]
-        hidden_TD, labels_T = hidden_BSD.flatten(0, 1)[rows_T], batch["labels"]
+        hidden_TD, rows_T, labels_T = scored_hidden_states(model, batch), batch["scored_rows"], batch["labels"]
         all_targets = targets_of(batch, dataset.vocab_size)
         kl, loss, probabilities = [], [], []
         for start in range(0, len(rows_T), CHUNK_ROWS):

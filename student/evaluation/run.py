@@ -9,8 +9,8 @@ from logitcask.student.evaluation.evaluate import Evaluation, FullTeacher, evalu
 from logitcask.student.model.load import load_student_for
 from logitcask.student.settings import EvalSettings
 
-LoadTeacher = Callable[[EvalSettings, SoftTargetDataset, str], FullTeacher]
-"""(settings, dataset, device) → the live teacher that the settings name."""
+LoadTeacher = Callable[[SoftTargetDataset, str], FullTeacher]
+"""(dataset, device) → a live teacher."""
 
 
 def measure(settings: EvalSettings, load_teacher: LoadTeacher | None = None) -> Evaluation:
@@ -34,5 +34,5 @@ def measure(settings: EvalSettings, load_teacher: LoadTeacher | None = None) -> 
         num_windows=settings.windows,
         batch_windows=settings.batch_windows,
         precision=torch.autocast(model.device.type, torch.bfloat16, enabled=settings.dtype == "bfloat16"),
-        teacher=load_teacher(settings, dataset, str(model.device)) if load_teacher else None,
+        teacher=load_teacher(dataset, str(model.device)) if load_teacher else None,
     )

@@ -22,40 +22,25 @@ from logitcask.student.losses.targets import NO_LABEL, RaggedTargets
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Objective:
-    """What is minimized, without the targets.
+class LossSpec:
+    """What is minimized over T rows, without the tensors that are differentiated.
 
     Attributes:
+        targets: at the temperature.
+        labels: int64[T], −100 where there is none.
         divergence: of the buckets.
         temperature: of the divergence, not of the cross-entropy.
         kl_weight, cross_entropy_weight: factors of the two sums.
-        needs_gradient: whether to overwrite the logits with their gradient.
-    """
-
-    divergence: Divergence
-    temperature: float
-    kl_weight: float | Tensor
-    cross_entropy_weight: float | Tensor
-    needs_gradient: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class LossSpec:
-    """What the fused loss of T rows needs besides the tensors that it differentiates.
-
-    Attributes:
-        targets: at the objective's temperature.
-        labels: int64[T], −100 where there is none.
-        objective: what is minimized.
         softcap: final logit soft-cap, or None.
-        chunk_rows: rows that plain torch projects at a time.
     """
 
     targets: RaggedTargets
     labels: Tensor
-    objective: Objective
+    divergence: Divergence
+    temperature: float
+    kl_weight: float | Tensor
+    cross_entropy_weight: float | Tensor
     softcap: float | None
-    chunk_rows: int
 
     def select(self, start: int, stop: int) -> "LossSpec":
         """Rows `start` to `stop`."""
@@ -69,19 +54,20 @@ def row_ranges(num_rows: int, max_rows: int) -> Iterator[tuple[int, int]]:
     return pairwise(edges)
 
 
-def chunk_losses(logits: Tensor, targets: RaggedTargets, labels: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
-    """Divergence and cross-entropy of each row, float64[C]; `logits` becomes the gradient of their weighted sum.
+def chunk_losses(logits: Tensor, spec: LossSpec, needs_gradient: bool) -> tuple[Tensor, Tensor]:
+    """Divergence and cross-entropy of each row, float64[C].
 
-    Without `needs_gradient`, `logits` is overwritten with meaningless values.
+    `logits`, after the soft-cap, becomes the gradient of their weighted sum if it is needed; otherwise its values are
+    meaningless afterwards.
     """
-    temperature = objective.temperature
+    temperature = spec.temperature
     if temperature == 1:
-        return _one_pass(logits, targets, labels, objective)
+        return _one_pass(logits, spec, needs_gradient)
     # Two softmaxes, so two passes over [C, V] (and twice the working memory).
     tempered = logits / temperature
-    kl, _ = _one_pass(tempered, targets, torch.full_like(labels, NO_LABEL), objective)
-    _, cross_entropy = _one_pass(logits, _without_targets(targets), labels, objective)
-    if objective.needs_gradient:
+    kl, _ = _one_pass(tempered, replace(spec, labels=torch.full_like(spec.labels, NO_LABEL)), needs_gradient)
+    _, cross_entropy = _one_pass(logits, replace(spec, targets=_without_targets(spec.targets)), needs_gradient)
+    if needs_gradient:
         # T² from the loss, 1 / T from the chain rule.
         logits.add_(tempered, alpha=temperature)
     return temperature**2 * kl, cross_entropy
@@ -99,17 +85,17 @@ def _without_targets(targets: RaggedTargets) -> RaggedTargets:
     )
 
 
-def _one_pass(logits: Tensor, targets: RaggedTargets, labels: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
-    index = GatherIndex.of(targets, labels)
+def _one_pass(logits: Tensor, spec: LossSpec, needs_gradient: bool) -> tuple[Tensor, Tensor]:
+    targets, index = spec.targets, GatherIndex.of(spec.targets, spec.labels)
     head, sample = (index.head_rows, index.head_ids), (index.sample_rows, index.sample_ids)
     label = (index.label_rows, index.label_ids)
     head_z, sample_z, label_z = (logits[place].double() for place in (head, sample, label))
     other_lse, other_sum = _exponentiate_complement(logits, head)
     gathered = GatheredLogits(head=head_z, sample=sample_z, label=label_z, other=other_lse)
-    kl, by_kl = divergence_of_rows(targets, index, gathered, objective.divergence, objective.needs_gradient)
-    cross_entropy, by_label = cross_entropy_of_rows(index, gathered, objective.cross_entropy_weight)
+    kl, by_kl = divergence_of_rows(targets, index, gathered, spec.divergence, needs_gradient)
+    cross_entropy, by_label = cross_entropy_of_rows(index, gathered, spec.cross_entropy_weight)
     if by_kl is not None:
-        by = by_kl.times(objective.kl_weight).plus(by_label)
+        by = by_kl.times(spec.kl_weight).plus(by_label)
         logits.mul_(torch.where(other_sum > 0, by.complement / other_sum, 0.0).to(logits.dtype).unsqueeze(-1))
         logits[head] = by.head.to(logits.dtype)
         if targets.sample_ids is not None:

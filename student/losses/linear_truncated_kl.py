@@ -1,31 +1,26 @@
 """Projection, soft-cap, truncated KL and cross-entropy in one pass that never holds [T, V].
 
-`linear_truncated_kl` processes rows in chunks. For each chunk it computes the logits, gathers those of the head,
-overwrites the logits with their own gradient, and multiplies it at once into the gradients of hidden states, weight and
-bias: three matrix products, as many as plain `linear + cross_entropy` needs, and no recomputation. This works because
-the loss is a weighted sum whose weights are known in advance.
-
-On CUDA with Triton, `student.losses.kernels` computes the same over blocks of the vocabulary.
+In plain torch, rows are processed in chunks. On CUDA with Triton, `student.losses.kernels` computes the same over
+blocks of the vocabulary. Both overwrite the logits with their own gradient (`student.losses.fused_loss`).
 """
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from logitcask.student.losses.chunk_losses import LossSpec, Objective, chunk_losses, row_ranges
+from logitcask.student.losses.chunk_losses import LossSpec, chunk_losses, row_ranges
 from logitcask.student.losses.divergences import Divergence, check_divergence, forward_kl
-from logitcask.student.losses.gradient_sums import GradientSums
-from logitcask.student.losses.linear_projection import (
+from logitcask.student.losses.fused_loss import (
     CHUNK_ROWS,
+    Gradients,
     LinearLoss,
-    project,
-    scaled,
-    to_autocast_dtype,
-    weighted_losses,
+    by_chunks,
+    fused_loss,
+    in_autocast_dtype,
 )
 from logitcask.student.losses.targets import NO_LABEL, RaggedTargets
 from logitcask.student.losses.truncated_kl import check_ids, check_sizes
@@ -83,26 +78,31 @@ def linear_truncated_kl(
         raise ValueError("cross_entropy_weight is set, but there are no labels_T")
     check_ids(targets, labels_T)
     check_divergence(targets, divergence, temperature)
-    hidden_TD = to_autocast_dtype(hidden_TD)  # weight and bias follow
+    hidden_TD = in_autocast_dtype(hidden_TD)
     if labels_T is None:
         labels_T = torch.full(hidden_TD.shape[:1], NO_LABEL, device=hidden_TD.device)
-    tensors = [tensor for tensor in (hidden_TD, weight_VD, bias_V) if tensor is not None]
     spec = LossSpec(
         targets=targets,
         labels=labels_T,
-        objective=Objective(
-            divergence=divergence,
-            temperature=temperature,
-            kl_weight=kl_weight,
-            cross_entropy_weight=cross_entropy_weight,
-            needs_gradient=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors),
-        ),
+        divergence=divergence,
+        temperature=temperature,
+        kl_weight=kl_weight,
+        cross_entropy_weight=cross_entropy_weight,
         softcap=softcap,
-        chunk_rows=chunk_rows,
     )
-    impl = _resolve(impl, hidden_TD)
-    loss, kl_T, cross_entropy_T = _LinearTruncatedKL.apply(hidden_TD, weight_VD, bias_V, spec, impl)  # type: ignore[misc]
-    return LinearLoss(loss=loss, kl=kl_T, cross_entropy=cross_entropy_T)
+    inputs, weights = (hidden_TD, weight_VD, bias_V), (kl_weight, cross_entropy_weight)
+    if _resolve(impl, hidden_TD) == "triton":
+        from logitcask.student.losses.kernels.linear_loss import losses_and_gradients
+
+        return fused_loss(inputs, partial(losses_and_gradients, spec), *weights, scale=_scale_in_place_once())
+    by_rows = partial(
+        by_chunks,
+        ranges=list(row_ranges(len(hidden_TD), chunk_rows)),
+        chunk_losses=lambda logits, rows, needed: chunk_losses(logits, spec.select(rows.start, rows.stop), needed),
+        vocab_size=targets.vocab_size,
+        softcap=softcap,
+    )
+    return fused_loss(inputs, by_rows, *weights)
 
 
 def _resolve(impl: Implementation, hidden_TD: Tensor) -> Literal["torch", "triton"]:
@@ -120,70 +120,20 @@ def _resolve(impl: Implementation, hidden_TD: Tensor) -> Literal["torch", "trito
     return "triton" if impl == "triton" or (hidden_TD.is_cuda and not reason) else "torch"
 
 
-class _LinearTruncatedKL(torch.autograd.Function):
-    """Computes gradients in the forward pass; the backward pass only scales them."""
+def _scale_in_place_once() -> Callable[[Gradients, Tensor], Gradients]:
+    """Scales the gradients of the kernels in place, which saves a copy of [V, D] but allows only one backward pass."""
+    is_spent = False
 
-    @staticmethod
-    def forward(
-        ctx,
-        hidden_TD: Tensor,
-        weight_VD: Tensor,
-        bias_V: Tensor | None,
-        spec: LossSpec,
-        impl: Literal["torch", "triton"],
-    ):
-        with torch.autocast(hidden_TD.device.type, enabled=False):
-            needed = [spec.objective.needs_gradient and needs for needs in ctx.needs_input_grad[:3]]
-            if impl == "triton":
-                from logitcask.student.losses.kernels.linear_loss import losses_and_gradients
-            else:
-                losses_and_gradients = _losses_and_gradients
-            kl_T, cross_entropy_T, gradients = losses_and_gradients(hidden_TD, weight_VD, bias_V, spec, needed)
-            weights = (spec.objective.kl_weight, spec.objective.cross_entropy_weight)
-            loss, kl_T, cross_entropy_T = weighted_losses(kl_T, cross_entropy_T, *weights, like=hidden_TD)
-        ctx.save_for_backward(*gradients)
-        ctx.impl, ctx.is_spent = impl, False
-        ctx.mark_non_differentiable(kl_T, cross_entropy_T)
-        return loss, kl_T, cross_entropy_T
+    def scale(gradients: Gradients, factor: Tensor) -> Gradients:
+        nonlocal is_spent
+        if is_spent:
+            raise RuntimeError('the gradients of impl="triton" allow one backward pass; use impl="torch" for more')
+        is_spent = True
+        from logitcask.student.losses.kernels.linear_loss import scale_in_place
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_loss: Tensor, *_):
-        if ctx.impl == "torch":
-            gradients = [scaled(gradient, grad_loss) for gradient in ctx.saved_tensors]
-        else:
-            gradients = _scaled_in_place(ctx, grad_loss)
-        return *gradients, None, None
+        for gradient in gradients:
+            if gradient is not None:
+                scale_in_place(gradient, factor)
+        return gradients
 
-
-def _scaled_in_place(ctx, factor: Tensor) -> Sequence[Tensor | None]:
-    if ctx.is_spent:
-        raise RuntimeError('the gradients of impl="triton" allow one backward pass; use impl="torch" for more')
-    from logitcask.student.losses.kernels.linear_loss import scale_in_place
-
-    ctx.is_spent = True
-    for gradient in ctx.saved_tensors:
-        if gradient is not None:
-            scale_in_place(gradient, factor)
-    return ctx.saved_tensors
-
-
-def _losses_and_gradients(hidden_TD, weight_VD, bias_V, spec: LossSpec, needed: Sequence[bool]):
-    num_rows, vocab_size = hidden_TD.shape[0], spec.targets.vocab_size
-    weight = weight_VD[:vocab_size].to(hidden_TD.dtype)
-    bias = None if bias_V is None else bias_V[:vocab_size].to(hidden_TD.dtype)
-    ranges = list(row_ranges(num_rows, spec.chunk_rows))
-    inputs = (hidden_TD, weight_VD, bias_V)
-    sums = GradientSums.zeros(inputs, needed, vocab_size, len(ranges))
-    kl_T = hidden_TD.new_zeros(num_rows, dtype=torch.float64)
-    cross_entropy_T = torch.zeros_like(kl_T)
-    for start, stop in ranges:
-        hidden, rows = hidden_TD[start:stop], slice(start, stop)
-        logits, slope = project(hidden, weight, bias, spec.softcap, keep_slope=spec.objective.needs_gradient)
-        chunk = spec.select(start, stop)
-        kl_T[rows], cross_entropy_T[rows] = chunk_losses(logits, chunk.targets, chunk.labels, spec.objective)
-        if spec.objective.needs_gradient:
-            if slope is not None:
-                logits *= slope
-            sums.add(start, logits.to(hidden.dtype), hidden, weight)
-    return kl_T, cross_entropy_T, sums.like(inputs)
+    return scale

@@ -35,17 +35,7 @@ _DIVERGENCES: dict[Tail, tuple[DivergenceName, ...]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossSettings(LossFields):
-    """The loss between the teacher's stored targets and the student.
-
-    Attributes:
-        tail: How the mass outside the head is treated. "other": one bucket. "renormalize", "raw": ignored (biased
-            baselines). "residual": added to the actual next token. "label": one bucket, and one more for the actual
-            next token. "sample": carried by sampled ids (unbiased). "blend": shared by the sampled ids and the bucket.
-        divergence: "forward" KL(teacher ‖ student), "reverse" KL(student ‖ teacher), or "jsd".
-        jsd_beta: The teacher's share in the mixture of "jsd".
-        sample_share: The share of the tail that the sampled ids carry in "blend".
-        temperature: Of the divergence; its value and gradient are multiplied by the square of it.
-        tempering: "exact" needs the shards' tails at that temperature; "head" tempers inside the head only.
+    """The loss between the teacher's stored targets and the student; `LossFields` explains the fields.
 
     Raises:
         UsageError: Values out of range, or an undefined combination.

@@ -84,20 +84,10 @@ class LogitGradients:
     label: Tensor
 
     def times(self, factor: float | Tensor) -> LogitGradients:
-        return LogitGradients(
-            complement=factor * self.complement,
-            head=factor * self.head,
-            sample=factor * self.sample,
-            label=factor * self.label,
-        )
+        return LogitGradients(**{name: factor * getattr(self, name) for name in self.__slots__})
 
     def plus(self, other: LogitGradients) -> LogitGradients:
-        return LogitGradients(
-            complement=self.complement + other.complement,
-            head=self.head + other.head,
-            sample=self.sample + other.sample,
-            label=self.label + other.label,
-        )
+        return LogitGradients(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
 
 
 def divergence_of_rows(

@@ -5,6 +5,7 @@ on each model: that its logits are `softcap · tanh(hidden · weightᵀ / softca
 and that the parts of a window do not see each other (with ALiBi, convolutions or a recurrent state they do).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,12 @@ def hidden_states(model: PreTrainedModel, input_ids_BS: Tensor, position_ids_BS:
     trunk = model.base_model
     # With a mask or a cache, `transformers` would ignore restarting positions.
     return trunk(input_ids=input_ids_BS, position_ids=position_ids_BS, use_cache=False).last_hidden_state
+
+
+def scored_hidden_states(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Tensor:
+    """The `hidden_states` of the scored rows of a collated batch, [T, D]."""
+    hidden_BSD = hidden_states(model, batch["input_ids"], batch["position_ids"])
+    return hidden_BSD.flatten(0, 1)[batch["scored_rows"]]
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from logitcask.student.data.mixture import WindowDataset, datasets_of
 from logitcask.student.model.vocabulary_check import tokenizer_difference
 from logitcask.student.online.teacher import LiveTeacher
 from logitcask.student.online.trainer import FullDistillationTrainer, LiveTargetsTrainer, check_size
-from logitcask.student.settings import EvalSettings, TrainSettings
+from logitcask.student.settings import TrainSettings
 from logitcask.student.training.trainer import SoftTargetTrainer
 from logitcask.teacher.model.description import describe_teacher
 from logitcask.teacher.scoring.protocol import ScorerSpec
@@ -29,7 +29,7 @@ def online_trainer(settings: TrainSettings, windows: WindowDataset) -> Callable[
     device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
     fingerprint = describe_teacher(settings.online, settings.dtype).fingerprint
     if settings.online_targets == "full":
-        teacher = live_teacher(settings.online, windows, settings.dtype, device)
+        teacher = live_teacher(settings.online, settings.dtype, windows, device)
         return partial(FullDistillationTrainer, teacher=teacher, fingerprint=fingerprint)
     check_tokenizer(settings.online, windows)
     schemes = {dataset.metadata.scheme for dataset in datasets_of(windows)}
@@ -51,18 +51,10 @@ def online_trainer(settings: TrainSettings, windows: WindowDataset) -> Callable[
     return partial(LiveTargetsTrainer, scorer=load_scorer(spec), fingerprint=fingerprint)
 
 
-def evaluation_teacher(settings: EvalSettings, windows: WindowDataset, device: str) -> LiveTeacher:
-    """The live teacher of an evaluation, as `measure(load_teacher=...)` expects.
-
-    Raises:
-        The errors of `live_teacher`.
-    """
-    assert settings.online is not None, "only called with --online"
-    return live_teacher(settings.online, windows, settings.dtype, device)
-
-
-def live_teacher(reference: str, windows: WindowDataset, dtype: str, device: str) -> LiveTeacher:
+def live_teacher(reference: str, dtype: str, windows: WindowDataset, device: str) -> LiveTeacher:
     """A live teacher, checked to have the ids and the output size of the shards.
+
+    With the first two arguments bound, it is what `measure(load_teacher=...)` expects.
 
     Raises:
         FingerprintMismatchError, VocabularyError: Ids or output size differ.

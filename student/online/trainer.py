@@ -16,10 +16,10 @@ from logitcask.student.data.collator import Batch
 from logitcask.student.data.dataset import WindowSample
 from logitcask.student.data.mixture import WindowDataset
 from logitcask.student.evaluation.evaluate import FullTeacher
-from logitcask.student.losses.full_kl import FullObjective, linear_full_kl
-from logitcask.student.losses.linear_projection import LinearLoss
+from logitcask.student.losses.full_kl import linear_full_kl
+from logitcask.student.losses.fused_loss import LinearLoss
 from logitcask.student.losses.loss_settings import LossSettings
-from logitcask.student.model.projection import hidden_states, output_projection
+from logitcask.student.model.projection import output_projection, scored_hidden_states
 from logitcask.student.training.trainer import SoftTargetTrainer
 from logitcask.teacher.scoring.protocol import Scorer
 
@@ -60,17 +60,19 @@ class FullDistillationTrainer(SoftTargetTrainer):
     def batch_loss(
         self, student: PreTrainedModel, batch: Batch, kl_weight: Tensor, cross_entropy_weight: Tensor
     ) -> LinearLoss:
-        objective = FullObjective(
-            teacher_logits=self.live_teacher.logits_of(batch),
-            vocab_size=self.live_teacher.vocab_size,
-            labels=batch["labels"],
+        projection = output_projection(student)
+        return linear_full_kl(
+            scored_hidden_states(student, batch),
+            projection.weight,
+            projection.bias,
+            self.live_teacher.logits_of(batch),
+            self.live_teacher.vocab_size,
+            labels_T=batch["labels"],
             kl_weight=kl_weight,
             cross_entropy_weight=cross_entropy_weight,
+            softcap=projection.softcap,
             temperature=self.loss_settings.temperature,
         )
-        hidden_BSD = hidden_states(student, batch["input_ids"], batch["position_ids"])
-        hidden_TD, projection = hidden_BSD.flatten(0, 1)[batch["scored_rows"]], output_projection(student)
-        return linear_full_kl(hidden_TD, projection.weight, projection.bias, objective, softcap=projection.softcap)
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "targets": "live, full", "teacher": self._fingerprint}

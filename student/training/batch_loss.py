@@ -8,10 +8,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from logitcask.student.data.collator import Batch, targets_of
-from logitcask.student.losses.linear_projection import LinearLoss
+from logitcask.student.losses.fused_loss import LinearLoss
 from logitcask.student.losses.linear_truncated_kl import linear_truncated_kl
 from logitcask.student.losses.loss_settings import LossSettings
-from logitcask.student.model.projection import hidden_states, output_projection
+from logitcask.student.model.projection import output_projection, scored_hidden_states
 
 T = TypeVar("T")
 
@@ -30,10 +30,9 @@ def soft_target_loss(
     `settings` chooses another loss between targets and student instead of the KL.
     """
     settings = settings or LossSettings()
-    hidden_BSD = hidden_states(student, batch["input_ids"], batch["position_ids"])
     projection = output_projection(student)
     return linear_truncated_kl(
-        hidden_BSD.flatten(0, 1)[batch["scored_rows"]],
+        scored_hidden_states(student, batch),
         projection.weight,
         projection.bias,
         settings.prepare_targets(targets_of(batch, vocab_size), batch["labels"]),

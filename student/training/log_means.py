@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from logitcask.student.data.collator import Batch, count_positions
-from logitcask.student.losses.linear_projection import LinearLoss
+from logitcask.student.losses.fused_loss import LinearLoss
 
 # Indices into the sums.
 _KL, _CROSS_ENTROPY, _TARGETS, _LABELS, _TOKENS = range(5)

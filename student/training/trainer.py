@@ -31,7 +31,7 @@ from logitcask.student.data.dataset import EpochWindows
 from logitcask.student.data.global_batches import RankBatches
 from logitcask.student.data.mixture import WindowDataset, datasets_of
 from logitcask.student.evaluation.evaluate import Evaluation, FullTeacher, evaluate
-from logitcask.student.losses.linear_projection import LinearLoss
+from logitcask.student.losses.fused_loss import LinearLoss
 from logitcask.student.losses.loss_settings import LossSettings
 from logitcask.student.model.projection import check_projection, output_projection
 from logitcask.student.model.student_card import StudentCard

@@ -40,15 +40,15 @@ _SCALE_BLOCK = 8192
 
 
 def losses_and_gradients(
-    hidden_TD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, spec: LossSpec, needed: Sequence[bool]
+    spec: LossSpec, hidden_TD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, needed: Sequence[bool]
 ) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
     """Divergence and cross-entropy of each row, float64[T], and the gradients of their weighted sum.
 
     Args:
+        spec: what is minimized.
         hidden_TD: float16, bfloat16 or float32.
         weight_VD: rows beyond the teacher's vocabulary get a gradient of zero.
         bias_V: or None.
-        spec: what is minimized.
         needed: whether hidden states, weight and bias need a gradient; None is returned for those that do not.
     """
     vocab_size, num_rows = spec.targets.vocab_size, hidden_TD.shape[0]
@@ -63,7 +63,7 @@ def losses_and_gradients(
                 hidden=hidden_TD[rows], weight=weight_VD[:vocab_size], bias=bias, softcap=spec.softcap
             )
             part = spec if stop - start == num_rows else spec.select(start, stop)
-            kl_T[rows], cross_entropy_T[rows] = _block_of_rows(projection, part, gradients)
+            kl_T[rows], cross_entropy_T[rows] = _block_of_rows(projection, part, gradients, any(needed))
             gradients.finish_rows(rows, hidden_TD)
     gradients.finish_rows(slice(0, 0), hidden_TD)  # a batch may have no rows
     return kl_T, cross_entropy_T, (gradients.hidden, gradients.weight, gradients.bias)
@@ -152,20 +152,20 @@ class _Exponential:
         return self.factors[rows_E].double() * (logits_E - self.shift[rows_E]).exp()
 
 
-def _block_of_rows(projection: _Projection, spec: LossSpec, gradients: "_Gradients") -> tuple[Tensor, Tensor]:
-    objective, temperature = spec.objective, spec.objective.temperature
+def _block_of_rows(
+    projection: _Projection, spec: LossSpec, gradients: "_Gradients", needs_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    temperature = spec.temperature
     index = GatherIndex.of(spec.targets, spec.labels)
     pairs = DistinctPairs.of(index, spec.targets.vocab_size)
     raw_E, tempered, plain = _first_pass(projection, pairs, temperature)
     logits_E = projection.capped(raw_E)
     gathered = pairs.logits(logits_E, index.sample_rows.shape[0], plain.logsumexp())
     tempered_gathered = gathered.at_temperature(temperature, tempered.logsumexp())
-    kl_T, by_kl = divergence_of_rows(
-        spec.targets, index, tempered_gathered, objective.divergence, objective.needs_gradient
-    )
-    cross_entropy_T, by_label = cross_entropy_of_rows(index, gathered, objective.cross_entropy_weight)
+    kl_T, by_kl = divergence_of_rows(spec.targets, index, tempered_gathered, spec.divergence, needs_gradient)
+    cross_entropy_T, by_label = cross_entropy_of_rows(index, gathered, spec.cross_entropy_weight)
     if by_kl is not None:
-        by_kl = by_kl.times(temperature * objective.kl_weight)  # T² from the loss, 1 / T from the chain rule
+        by_kl = by_kl.times(temperature * spec.kl_weight)  # T² from the loss, 1 / T from the chain rule
         by = by_kl.plus(by_label)
         exponentials = _exponentials(by_kl.complement, by_label.complement, tempered, plain)
         extra_rows, extra_logits = pairs.rows[pairs.num_head :], logits_E[pairs.num_head :]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from logitcask.student.losses.full_kl import FullObjective, linear_full_kl
+from logitcask.student.losses.full_kl import linear_full_kl
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +27,10 @@ def leaves(case, dtype=torch.float64) -> list[torch.Tensor]:
 
 def fused(case, inputs, softcap=None, **options):
     hidden, weight, bias = inputs
-    objective = FullObjective(
-        teacher_logits=lambda start, stop: case["teacher"][start:stop].clone(), vocab_size=30, labels=case["labels"],
-        chunk_rows=4, **options,
+    return linear_full_kl(
+        hidden, weight, bias, lambda start, stop: case["teacher"][start:stop].clone(), 30, labels_T=case["labels"],
+        chunk_rows=4, softcap=softcap, **options,
     )  # fmt: skip
-    return linear_full_kl(hidden, weight, bias, objective, softcap=softcap)
 
 
 def dense(case, inputs, softcap, temperature, kl_weight, cross_entropy_weight):

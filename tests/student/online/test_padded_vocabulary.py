@@ -17,7 +17,7 @@ from logitcask.student.data.collator import Batch, collate
 from logitcask.student.data.dataset import SoftTargetDataset
 from logitcask.student.data.mixture import MixedDataset
 from logitcask.student.evaluation.evaluate import evaluate
-from logitcask.student.losses.full_kl import FullObjective, linear_full_kl
+from logitcask.student.losses.full_kl import linear_full_kl
 from logitcask.student.model.projection import hidden_states, output_projection
 from logitcask.student.online.run import live_teacher, online_trainer
 from logitcask.student.settings import TrainSettings
@@ -91,7 +91,7 @@ def test_live_targets_equal_those_of_the_shards(dataset, settings):
 
 
 def test_the_kl_of_the_buckets_is_not_above_the_exact_kl(dataset, padded_teacher):
-    teacher = live_teacher(padded_teacher, dataset, "float32", "cpu")
+    teacher = live_teacher(padded_teacher, "float32", dataset, "cpu")
     other = evaluate(random_llama(1), dataset, teacher=teacher)
     assert other.full_kl_nats > other.kl_nats > 0
     # This student differs from the teacher only in the padding: both KLs measure the same difference.
@@ -110,14 +110,14 @@ def own_kl(teacher: PreTrainedModel, batch: Batch, log_p_TV: torch.Tensor) -> to
 
 def test_full_distillation_is_the_dense_definition_over_the_tokenizers_ids(dataset, settings, padded_teacher):
     batch, student = collate([dataset[0], dataset[1]]), random_llama(1)
-    objective = FullObjective(
-        teacher_logits=online_trainer(settings("full"), dataset).keywords["teacher"].logits_of(batch),
-        vocab_size=PADDED, labels=batch["labels"], chunk_rows=8,
-    )  # fmt: skip
+    teacher_logits = online_trainer(settings("full"), dataset).keywords["teacher"].logits_of(batch)
     rows, projection = batch["scored_rows"], output_projection(student)
     hidden_TD = hidden_states(student, batch["input_ids"], batch["position_ids"]).flatten(0, 1)[rows].detach()
     dense_TD = hidden_TD.double().requires_grad_()
-    found = linear_full_kl(hidden_TD.requires_grad_(), projection.weight, projection.bias, objective)
+    found = linear_full_kl(
+        hidden_TD.requires_grad_(), projection.weight, projection.bias, teacher_logits, PADDED,
+        labels_T=batch["labels"], chunk_rows=8,
+    )  # fmt: skip
     log_p_TV = (dense_TD @ projection.weight.detach().double().T).log_softmax(-1)[:, :NUM_IDS]
     kl_T = own_kl(load_model(padded_teacher, "float32", "cpu"), batch, log_p_TV)
     torch.testing.assert_close(found.kl.double(), kl_T, rtol=1e-4, atol=1e-5)

@@ -3,7 +3,7 @@
 import torch
 
 from logitcask.student.data.collator import Batch
-from logitcask.student.losses.linear_projection import LinearLoss
+from logitcask.student.losses.fused_loss import LinearLoss
 from logitcask.student.losses.targets import NO_LABEL
 from logitcask.student.training.log_means import LogSums
 
