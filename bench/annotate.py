@@ -1,4 +1,4 @@
-"""What annotation costs: tokens a second of the whole job beside those of the teacher's bare forward pass.
+"""What annotation costs: tokens per second of the whole job, compared with the teacher's bare forward pass.
 
     python bench/annotate.py --teacher gemma [--dtype bfloat16] [--windows 4] [--rounds 3] [--json FILE]
     python bench/annotate.py --teacher gemma2-2b-random --device cuda --dtype bfloat16 --windows 128
@@ -53,7 +53,7 @@ from logitcask.teacher.text.packing import Document, batches, pack_documents
 
 WINDOW_TOKENS = 1024
 RANDOM = "gemma2-2b-random"
-# The eager chain holds two float32 tensors of all logits: 34 GB at so many windows of a vocabulary of 256,000.
+# The eager chain holds two float32 tensors of all logits: 34 GB at this many windows with a vocabulary of 256,000.
 _EAGER_WINDOWS = 16
 _measured_rows = score_windows.measured_rows
 _HEAD_SCHEMES = {"adaptive, τ = 0.001": ThresholdScheme(), "k = 128": TopKScheme(k=128)}
@@ -66,7 +66,7 @@ class Problem:
     Attributes:
         scorer: The teacher, ready.
         windows: What every column sees.
-        spec: Settings of the job, but for the output.
+        spec: Settings of the job, except the output.
     """
 
     scorer: TrunkScorer
@@ -198,7 +198,7 @@ def peak_bytes(problem: Problem) -> int:
 
 
 def measure_heads(vocab_size: int, device: str, rounds: int) -> dict[str, Any]:
-    """Heads alone from one block of logits [1024, V], beside float32 log-softmax + topk."""
+    """Heads alone from one block of logits [1024, V], compared with float32 log-softmax + topk."""
     generator = torch.Generator().manual_seed(0)
     block_TV = torch.randn(WINDOW_TOKENS, vocab_size, generator=generator).mul_(2.2).to(device)
     peaks = torch.randint(0, vocab_size, (WINDOW_TOKENS, 60), generator=generator)
@@ -243,7 +243,7 @@ def measure_heads(vocab_size: int, device: str, rounds: int) -> dict[str, Any]:
 
 
 def load_problem(options: argparse.Namespace) -> Problem:
-    """The teacher and the windows that were asked for."""
+    """The teacher and the windows that the options name."""
     torch.set_num_threads(options.threads)
     # Until memory is measured.
     score_windows.measured_rows = lambda windows: np.zeros(windows.num_positions, dtype=bool)

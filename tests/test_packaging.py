@@ -43,7 +43,7 @@ def test_a_wheel_from_the_sdist_equals_one_from_the_tree(wheel, tmp_path):
     assert contents(rebuilt) == contents(wheel)
 
 
-def test_an_installed_wheel_works_beside_modules_of_the_same_names(wheel, tmp_path):
+def test_an_installed_wheel_works_with_user_modules_of_the_same_names(wheel, tmp_path):
     (tmp_path / "installed").mkdir()
     with ZipFile(wheel) as file:
         file.extractall(tmp_path / "installed")

@@ -1,1 +1,1 @@
-"""A dataset: a directory of immutable shards, a record beside each, and numbered snapshots of them."""
+"""A dataset: a directory of immutable shards with their records, and numbered snapshots of them."""

@@ -1,4 +1,4 @@
-"""The record beside each shard: what the unit of work that made it produced, where and how.
+"""The record of a shard: what its unit of work produced, where and how.
 
 A record is created once, after its shard, and never changed. It carries what a shard must not (times, host, package
 versions), so that shards stay byte-identical.
@@ -28,12 +28,12 @@ class UnitRecord:
         name: The unit's deterministic name; the shard's file name without suffix.
         kind: Which stage it belongs to.
         split: "train" or "held-out".
-        status: "done", or "rejected" when the unit could not be annotated and was set aside.
+        status: "done", or "rejected" if the unit could not be annotated and its documents were rejected.
         digest, footer_digest: Of the shard's file and its footer; empty for a rejected unit.
         size_bytes: Of the shard's file.
         num_windows, num_positions: What the shard holds.
         num_documents: Documents that begin in it, so that every document is counted once.
-        rejected: Reason to number of documents set aside by this unit.
+        rejected: Number of rejected documents by reason.
         column_bytes: Compressed bytes of each column.
         statistics: Of the targets; None for token shards.
         by_source: The same for each group of sources; empty where the groups are not known.

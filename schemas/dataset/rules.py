@@ -24,14 +24,14 @@ _PLACE = re.compile(r"[#@]\d+$")
 class Rule:
     """One `select` or `forget`. What it does not speak of stays.
 
-    Of documents (all their rows go, in every window):
+    Of documents (all their rows are left out, in every window):
 
     Attributes:
-        sources: Patterns as of a shell (`*` also matches `/`), of which one must match the document's source, with or
-            without its place in the file (`#row`, `@offset`); None: all sources.
+        sources: Shell patterns (`*` also matches `/`). One must match the document's source, with or without its place in the
+            file (`#row`, `@offset`); None: all sources.
         forgotten: Ids of documents that are left out.
 
-    Of positions (the row stays as context for later ones, its target goes); all bounds are included:
+    Of positions (the row remains as context for later ones, without a target); all bounds are inclusive:
 
     Attributes:
         min_entropy, max_entropy: Of the teacher's full distribution, nats.

@@ -38,7 +38,7 @@ def parts_of_shards(snapshot: Snapshot, entries: Sequence[ShardEntry]) -> list[t
 
 
 def stored_record(snapshot: Snapshot, entry: ShardEntry) -> UnitRecord:
-    """The record beside a shard.
+    """The record of a shard.
 
     Raises:
         MissingShardError: There is none.
@@ -54,13 +54,13 @@ def open_shard(snapshot: Snapshot, entry: ShardEntry, *, copy: str | None = None
     """Opens a shard of a snapshot.
 
     Args:
-        snapshot: Says what of the shard is left out.
+        snapshot: States what is left out of the shard.
         entry: One of its shards.
         copy: Path of a copy of the shard to read instead.
 
     Raises:
         MissingShardError, UnknownFormatVersionError: The shard cannot be read.
-        CorruptShardError: It is not as it was written, or not as the snapshot counts it.
+        CorruptShardError: It is damaged, or the snapshot has other counts.
     """
     reader = ShardReader(copy or snapshot.shard_url(entry), footer_digest=entry.footer_digest)
     shard = SnapshotShard(reader, snapshot.rules_of(entry))
@@ -126,7 +126,7 @@ class SnapshotShard:
         return StoredBlock(windows=windows, targets=targets)
 
     def read_tokens(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What was read by whom, without targets: two small columns, and content hashes are not checked.
+        """Tokens and their documents, without targets: reads two small columns and does not check content hashes.
 
         Returns:
             The token of every row, int32 [T]; its index into `parts`, int32 [T]; the first row of every window, int64

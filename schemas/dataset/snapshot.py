@@ -1,8 +1,7 @@
-"""A snapshot: a numbered, immutable view of a dataset, over shards that never change. A trainer names the one it uses.
+"""A snapshot: a numbered, immutable view of a dataset over shards that never change. Trainers record the one they use.
 
-The list of shards is a file of its own, so that totals and statistics of any number of shards are one small read. The
-rules of a snapshot (`schemas.dataset.rules`) say what it leaves out of its shards; `schemas.dataset.shard_view` opens a
-shard with them, and `schemas.dataset.snapshot_writer` writes the next snapshot.
+The list of shards is a separate file, so that totals and statistics of any number of shards are one small read. The
+rules of a snapshot (`dataset.rules`) state what it leaves out of its shards; `dataset.shard_view` opens a shard with them, and `dataset.snapshot_writer` writes the next snapshot.
 """
 
 import re
@@ -26,10 +25,7 @@ from logitcask.schemas.fingerprints import digest
 
 # Entries of the list of shards that are parsed at a time.
 _BATCH_ENTRIES = 5_000
-
-
 _SNAPSHOT_NAME = re.compile(r"(\d{6})\.json")
-
 
 Origin = Literal["annotate", "append", "select", "forget", "compact", "merge"]
 
@@ -39,11 +35,11 @@ class ShardEntry:
     """One target shard of a snapshot.
 
     Attributes:
-        name, split: Which one.
+        name, split: Its name and split.
         path: Relative to the dataset's directory.
-        num_windows, num_positions: What the snapshot takes of it.
+        num_windows, num_positions: Its windows and positions that the snapshot shows.
         size_bytes, digest, footer_digest: Of the file.
-        selection: Which of the snapshot's `selections` says what is taken; None: everything.
+        selection: Index into the snapshot's `selections`; None: the snapshot shows everything.
     """
 
     name: str
@@ -64,18 +60,18 @@ class Snapshot:
     Attributes:
         url: The dataset's directory.
         number: Counts from 1.
-        complete: Whether every planned unit is in it, or set aside with its reason.
+        complete: Whether every unit is finished; a unit whose documents were all rejected is finished.
         identity: The settings of the dataset: corpora, tokenizer, teacher, scheme and the rest.
         num_documents_in: Documents found in the corpus: annotated + rejected, if complete.
-        rejected: Reason to number of documents set aside.
-        splits: Totals and statistics by split, of what the snapshot takes; sizes are those of whole files.
+        rejected: Number of rejected documents by reason.
+        splits: Totals and statistics by split, of what the snapshot shows; sizes are those of whole files.
         shards_file: Name of the file that lists the shards, relative to `snapshots/`.
         shards_digest: Of that file.
-        removed: Reason ("forgotten", "not selected") to number of documents that were annotated and then left out.
+        removed: Number of annotated documents that were left out later, by reason ("forgotten", "not selected").
         selections: The rules that shards of the list refer to.
         made_by: The command that wrote it.
         base: Number of the snapshot it was made from; None for one that was annotated or merged.
-        num_missing_units: Planned units that are neither done nor set aside with their documents; 0 if complete.
+        num_missing_units: Units that are not finished, including quarantined ones; 0 if complete.
     """
 
     url: str
@@ -113,15 +109,15 @@ class Snapshot:
         """The snapshot's shards in its order, of one split or all.
 
         Raises:
-            MissingShardError, CorruptShardError: The list of shards is not there, or not as it was written.
+            MissingShardError, CorruptShardError: The list of shards is missing or damaged.
         """
         return list(self.each_shard(split))
 
     def each_shard(self, split: str | None = None) -> Iterator[ShardEntry]:
-        """The same one by one: a list of a million would take most of a gigabyte.
+        """As `shards`, one by one: a list of a million entries takes almost a gigabyte.
 
         Raises:
-            MissingShardError, CorruptShardError: The list of shards is not there, or not as it was written.
+            MissingShardError, CorruptShardError: The list of shards is missing or damaged.
         """
         import io
 
@@ -131,15 +127,19 @@ class Snapshot:
         try:
             data = storage.read_bytes(url)
         except FileNotFoundError as error:
-            raise MissingShardError(f"{storage.redact(url)}: the snapshot's list of shards is not there") from error
+            raise MissingShardError(
+                f"{storage.redact(url)}: the snapshot's list of shards is missing; restore the file"
+            ) from error
         if digest(data) != self.shards_digest:
-            raise CorruptShardError(f"{storage.redact(url)}: the snapshot's list of shards is not as it was written")
-        # Not `read_table`: it imports pandas and pyarrow.dataset, whose threads now and then abort a process that ends.
+            raise CorruptShardError(
+                f"{storage.redact(url)}: the snapshot's list of shards is damaged; restore the file"
+            )
+        # Not `read_table`: it imports pandas and pyarrow.dataset, whose threads sometimes abort a process at exit.
         for batch in pq.ParquetFile(io.BytesIO(data)).iter_batches(_BATCH_ENTRIES, use_threads=False):
             yield from (ShardEntry(**row) for row in batch.to_pylist() if split is None or row["split"] == split)
 
     def shard_url(self, entry: ShardEntry) -> str:
-        """The file. Who reads targets opens it with `dataset.shard_view.open_shard`, which applies the rules."""
+        """The file. To read targets, open it with `dataset.shard_view.open_shard`, which applies the rules."""
         return storage.join(self.url, entry.path)
 
     def rules_of(self, entry: ShardEntry) -> Rules:
@@ -148,7 +148,7 @@ class Snapshot:
 
 
 def snapshot_numbers(out: str) -> list[int]:
-    """Numbers of all snapshots, rising."""
+    """Numbers of all snapshots, ascending."""
     names = (storage.file_name(file.url) for file in storage.list_files(storage.join(out, "snapshots")))
     return sorted(int(match[1]) for match in map(_SNAPSHOT_NAME.fullmatch, names) if match)
 
@@ -158,18 +158,18 @@ def load_snapshot(out: str, number: int | None = None) -> Snapshot:
 
     Raises:
         IncompleteDatasetError: There is no dataset, no snapshot, or no such snapshot.
-        CorruptShardError: What is there is not a snapshot.
+        CorruptShardError: The file is not a snapshot.
         UnknownFormatVersionError: Another version wrote it.
     """
     numbers = snapshot_numbers(out)
     if not numbers:
         raise IncompleteDatasetError(
-            f"{storage.redact(out)}: no snapshot here: not a dataset, or its annotation has not finished; "
+            f"{storage.redact(out)}: no snapshot here: this is not a dataset, or its annotation is unfinished; "
             "run `logitcask annotate` on it"
         )
     wanted = numbers[-1] if number is None else number
     if wanted not in numbers:
-        raise IncompleteDatasetError(f"{storage.redact(out)}: no snapshot {wanted}; there are {numbers}")
+        raise IncompleteDatasetError(f"{storage.redact(out)}: no snapshot {wanted}; the dataset has {numbers}")
     url = storage.join(out, "snapshots", f"{wanted:06d}.json")
     try:
         return _parse_snapshot(out, storage.read_json(url))
@@ -188,12 +188,13 @@ def complete_snapshot(out: str, number: int | None = None) -> Snapshot:
     """A snapshot that may be trained on.
 
     Raises:
-        IncompleteDatasetError: There is none, or it is not complete. And all that `load_snapshot` raises.
+        IncompleteDatasetError: There is none, or it is not complete.
+        As `load_snapshot`.
     """
     snapshot = load_snapshot(out, number)
     if not snapshot.complete:
         raise IncompleteDatasetError(
-            f"{storage.redact(out)}: snapshot {snapshot.number} is not complete: the annotation was cut short; "
+            f"{storage.redact(out)}: snapshot {snapshot.number} is not complete: the annotation was interrupted; "
             "run the same `logitcask annotate` again to finish it"
         )
     return snapshot

@@ -1,6 +1,6 @@
-"""Writing the next snapshot of a dataset: its list of shards first, then the numbered file that names it.
+"""Writes the next snapshot of a dataset: its list of shards first, then the numbered file that names it.
 
-Both are created once. Whoever takes a number first has it; the other writes the next, unless that one says the same.
+Both files are create-only. The first writer gets a number; the other takes the next one, unless the snapshots are equal.
 """
 
 import io
@@ -28,7 +28,7 @@ _BATCH_ENTRIES = 5_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
-    """A snapshot to be: everything but its number. The attributes are those of `Snapshot`."""
+    """A snapshot without its number. The attributes are those of `Snapshot`."""
 
     complete: bool
     identity: Identity
@@ -44,17 +44,17 @@ class Draft:
 
     @classmethod
     def of_records(cls, records: Sequence[UnitRecord], **fields: Any) -> "Draft":
-        """A draft over whole target shards, from their records; `fields` are the others."""
+        """A draft over whole target shards, from their records; `fields` are the other attributes."""
         shards = tuple(entry_of(record) for record in records)
         return cls(splits=sum_records(records), shards=shards, **fields)
 
 
 def write_draft(out: str, draft: Draft) -> Snapshot:
-    """Writes the next snapshot, or returns the latest if it says the same."""
+    """Writes the next snapshot, or returns the latest if the two are equal."""
     latest = latest_snapshot(out)
     number = latest.number + 1 if latest else 1
     shards = _encode_entries(draft.shards)
-    while latest is None or not _says_the_same(draft, shards, latest):
+    while latest is None or not _equals(draft, shards, latest):
         snapshot = _publish(out, draft, shards, number)
         if snapshot is not None:
             return snapshot
@@ -64,7 +64,7 @@ def write_draft(out: str, draft: Draft) -> Snapshot:
 
 
 def publish(out: str, draft: Draft, number: int) -> Snapshot | None:
-    """Writes a snapshot under a number; None if somebody took the number first."""
+    """Writes a snapshot under a number; None if another writer has taken the number."""
     return _publish(out, draft, _encode_entries(draft.shards), number)
 
 
@@ -80,10 +80,10 @@ def draft_digest(draft: Draft) -> str:
     return digest(_encode_entries(draft.shards))
 
 
-def _says_the_same(draft: Draft, shards: bytes, snapshot: Snapshot) -> bool:
-    """Whether a snapshot says what a draft would."""
-    planned = _numbered(snapshot.url, draft, shards, snapshot.number)
-    return _snapshot_json(planned) == _snapshot_json(snapshot)
+def _equals(draft: Draft, shards: bytes, snapshot: Snapshot) -> bool:
+    """Whether a snapshot equals a draft."""
+    numbered = _numbered(snapshot.url, draft, shards, snapshot.number)
+    return _snapshot_json(numbered) == _snapshot_json(snapshot)
 
 
 def _numbered(out: str, draft: Draft, shards: bytes, number: int) -> Snapshot:
@@ -117,14 +117,14 @@ def entry_of(record: UnitRecord, selection: int | None = None) -> ShardEntry:
 
 
 def _encode_entries(entries: Sequence[ShardEntry]) -> bytes:
-    """The list of shards as Parquet, some rows at a time: there may be a million."""
+    """The list of shards as Parquet, in batches, because it may have a million rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     types = {"num_windows": pa.int64(), "num_positions": pa.int64(), "size_bytes": pa.int64(), "selection": pa.int32()}
     names = list(ShardEntry.__dataclass_fields__)
     if all(entry.selection is None for entry in entries):
-        # As the first release wrote it, so that a list which says the same has the same digest.
+        # The first release had no such column: equal lists keep equal digests.
         names.remove("selection")
     schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
     sink = io.BytesIO()
@@ -136,11 +136,13 @@ def _encode_entries(entries: Sequence[ShardEntry]) -> bytes:
 
 
 def _entry_batches(entries: Iterator[ShardEntry], schema: "pa.Schema") -> "Iterator[pa.RecordBatch]":
-    """Entries as columns, soon: as objects they take three times the memory."""
+    """Entries as columns, in batches: as objects they take three times the memory."""
     import pyarrow as pa
 
-    while lot := list(itertools.islice(entries, _BATCH_ENTRIES)):
-        columns = [pa.array([getattr(entry, name) for entry in lot], schema.field(name).type) for name in schema.names]
+    while batch := list(itertools.islice(entries, _BATCH_ENTRIES)):
+        columns = [
+            pa.array([getattr(entry, name) for entry in batch], schema.field(name).type) for name in schema.names
+        ]
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
@@ -153,7 +155,7 @@ def _snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _string_keys(value: Any) -> Any:
-    """As JSON would give it back, so that a written and a read snapshot compare equal."""
+    """The value as JSON reads it back, so that a written and a read snapshot compare equal."""
     if isinstance(value, dict):
         return {str(key): _string_keys(one) for key, one in value.items()}
     return value

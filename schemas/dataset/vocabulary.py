@@ -1,8 +1,8 @@
-"""What ids mean, as a file of the dataset, so that anybody can read its windows without the tokenizer's own code.
+"""The meaning of ids as a file of the dataset, so that its windows can be read without the tokenizer's own code.
 
 `OUT/tokenizer/pieces.json` lists the bytes of every id; the text of a window is the bytes of its ids, one after the
-other, as UTF-8. That is exact for byte-level and SentencePiece vocabularies, but for a space that SentencePiece puts
-before the first word.
+other, as UTF-8. That is exact for byte-level and SentencePiece vocabularies, except for a space that SentencePiece
+inserts before the first word.
 """
 
 import json
@@ -19,7 +19,7 @@ VOCABULARY_PATH = "tokenizer/pieces.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vocabulary:
-    """Bytes by id; ids that mean nothing have none.
+    """Bytes by id; ids without a meaning have none.
 
     Attributes:
         pieces: Bytes of each id.
@@ -28,20 +28,20 @@ class Vocabulary:
     pieces: tuple[bytes, ...]
 
     def piece(self, token_id: int) -> bytes:
-        """Bytes of one id, also of one that the tokenizer does not know (teachers have some to spare)."""
+        """Bytes of one id, also of one that the tokenizer does not know (teachers may have more ids)."""
         return self.pieces[token_id] if 0 <= token_id < len(self.pieces) else b""
 
     def join(self, ids: Iterable[int]) -> bytes:
-        """Bytes of ids one after the other: UTF-8, but for the characters that a window's borders cut."""
+        """Bytes of ids one after the other: UTF-8, except for characters that a window's borders cut."""
         return b"".join(map(self.piece, ids))
 
     def text(self, ids: Iterable[int]) -> str:
-        """`join` as text; what is no UTF-8 becomes U+FFFD."""
+        """`join` as text; invalid UTF-8 becomes U+FFFD."""
         return self.join(ids).decode(errors="replace")
 
 
 def write_vocabulary(out: str, pieces: Sequence[bytes], vocabulary_fingerprint: str) -> bool:
-    """Creates the file; False if it was there."""
+    """Creates the file; False if it exists."""
     texts: list[str | None] = []
     undecodable: dict[str, str] = {}
     for token_id, piece in enumerate(pieces):

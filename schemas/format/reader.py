@@ -60,7 +60,7 @@ class StoredBlock:
     targets: StoredTargets | None
 
     def decode(self) -> Block:
-        """The windows with decoded targets, each of which sums to one."""
+        """The windows with decoded targets; each target sums to one."""
         return Block(windows=self.windows, targets=None if self.targets is None else self.targets.decode())
 
 

@@ -342,7 +342,7 @@ class StoredTargets(TargetRows):
     head_q: np.ndarray = field(metadata=_array(np.uint8, is_per_entry=True))
 
     def decode(self) -> Targets:
-        """The decoded targets, each of which sums to one."""
+        """The decoded targets; each sums to one."""
         head_log_probs, log_tail = quantizer.decode_targets(self.head_q, self.head_offsets, self.log_tail)
         shared = {one.name: getattr(self, one.name) for one in fields(TargetRows)}
         return Targets(**{**shared, "log_tail": log_tail}, head_log_probs=head_log_probs)

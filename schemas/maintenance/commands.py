@@ -1,4 +1,4 @@
-"""`logitcask select`, `forget`, `compact` and `merge`: datasets made from datasets, without a teacher. Light."""
+"""`logitcask select`, `forget`, `compact` and `merge`: datasets made from datasets, without a teacher."""
 
 import json
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ _Out = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Select:
-    """Write a snapshot of a part of a dataset: some sources, or the positions worth learning from.
+    """Write a snapshot of a part of a dataset: some sources, or some positions.
 
-    No shard is copied or changed: the snapshot says what is left out of which, and whoever reads it is shown the rest.
-    Older snapshots stay as they are. Positions that are not selected stay as context of later ones and lose their
-    target. A selection applies to the shards the snapshot has now, not to what is appended later.
+    No shard is copied or changed: the snapshot states what is left out, and every reader applies it. Older snapshots do
+    not change. Positions that are not selected lose their target and remain as context of later ones. A selection
+    applies to the current shards of the snapshot, not to shards that are appended later.
 
     Example:
         logitcask select OUT --source '*/wiki/*' --min-entropy 0.5 --max-loss 8
@@ -29,18 +29,18 @@ class Select:
     out: _Out
     """Directory of the dataset: a path or any fsspec URL."""
     snapshot: int | None = None
-    """Number of the snapshot to select from; default: the latest. From an older one, what was selected since is undone
-    and what was appended since is left out; what was forgotten since stays forgotten."""
+    """Number of the snapshot to select from; default: the latest. An older one undoes later selections and leaves
+    out later appended corpora; later forgotten documents remain forgotten."""
     source: tuple[str, ...] = ()
     """Keep documents whose source (file URL, with or without #ROW) matches one of these shell patterns."""
     min_entropy: float | None = None
-    """Keep positions where the teacher's entropy is at least so many nats ..."""
+    """Keep positions where the teacher's entropy is at least this many nats ..."""
     max_entropy: float | None = None
-    """... and at most so many."""
+    """... and at most this many."""
     min_loss: float | None = None
-    """Keep positions where the teacher's loss on the actual next token is at least so many nats ..."""
+    """Keep positions where the teacher's loss on the actual next token is at least this many nats ..."""
     max_loss: float | None = None
-    """... and at most so many."""
+    """... and at most this many."""
     kind: tuple[TargetKind, ...] = ()
     """Keep positions of these kinds."""
     json: bool = False
@@ -59,17 +59,17 @@ class Select:
             kinds=self.kind or None,
         )
         if rule == Rule() and self.snapshot is None:
-            raise UsageError("select by what? Give --source, --min-entropy, --max-entropy, --min-loss, ...")
+            raise UsageError("nothing to select by; give --source, --min-entropy, --max-entropy, --min-loss, ...")
         return _print(select_forget.select_rows(self.out, rule, snapshot=self.snapshot), as_json=self.json)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forget:
-    """Leave documents out of a dataset, in all that is read from now on.
+    """Leave documents out of a dataset, for all later readers.
 
-    Writes a snapshot with the documents' ids as tombstones; their windows' other documents stay. Always of the latest
-    snapshot: an older one may show what was forgotten since. The same again changes nothing. Older snapshots still show
-    the documents: `logitcask compact` removes them from the disk, and their ids.
+    Writes a snapshot that lists the documents' ids; other documents in the same windows remain. It is always made from
+    the latest snapshot, because an older one may show documents that were forgotten later. Forgetting twice changes
+    nothing. Older snapshots still show the documents: `logitcask compact` removes them and their ids from the disk.
 
     Example:
         logitcask forget OUT 'letters.jsonl#17' 'letters.jsonl#18'
@@ -78,7 +78,7 @@ class Forget:
     out: _Out
     """Directory of the dataset: a path or any fsspec URL."""
     documents: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="DOCUMENT_ID")]]
-    """Ids as the shards state them: a record's own, or FILE#ROW. All documents of an id are left out."""
+    """Ids as in the shards: a record's own id, or FILE#ROW. All documents with an id are left out."""
     json: bool = False
     """Print JSON instead of text."""
 
@@ -87,18 +87,18 @@ class Forget:
         from logitcask.schemas.maintenance import select_forget
 
         if not self.documents:
-            raise UsageError("forget what? Give the ids of documents")
+            raise UsageError("no documents to forget; give their ids")
         return _print(select_forget.forget_documents(self.out, self.documents), as_json=self.json)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compact:
-    """Erase from the disk what the latest snapshot leaves out: not to be undone.
+    """Erase from the disk what the latest snapshot leaves out. This cannot be undone.
 
-    Shards that `select` or `forget` concern are written anew without it. Then go: those shards, shards no snapshot
-    needs, token shards and lines of rejected/ with documents that are left out, and every older snapshot that showed
-    any of it. A run in progress that reads one of those has to begin again. Killed anywhere, the same command
-    finishes; two at once do it together.
+    Rewrites the shards that `select` or `forget` changed. Then removes the old shards, shards that no snapshot needs,
+    token shards and lines of rejected/ with documents that are left out, and every older snapshot that showed any of
+    it. A training run that reads a removed snapshot must start over. After a kill, run the same command again. Two
+    concurrent commands do the same as one.
 
     Example:
         logitcask compact OUT
@@ -121,8 +121,8 @@ class Compact:
 class Merge:
     """Make one dataset of two or more that the same teacher annotated in the same way.
 
-    The latest snapshots' shards are copied, so that the new dataset needs none of the old ones. Teacher, tokenizer,
-    scheme and window must agree; corpora and their licences may differ, and all of them are carried along.
+    Copies the shards of the latest snapshots, so that the new dataset does not need the old ones. Teacher, tokenizer,
+    scheme and window must agree. Corpora and their licenses may differ; the new dataset lists all of them.
 
     Example:
         logitcask merge books-cask letters-cask --out both
@@ -131,7 +131,7 @@ class Merge:
     datasets: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="DATASET")]]
     """Directories of finished datasets: paths or any fsspec URLs."""
     out: str
-    """Directory of the new dataset; a merge that was cut short goes on where it stopped."""
+    """Directory of the new dataset. The same command resumes an interrupted merge."""
     json: bool = False
     """Print JSON instead of text."""
 

@@ -1,16 +1,16 @@
-"""`compact`: what the latest snapshot leaves out leaves the disk. The one operation that does not keep old snapshots.
+"""`compact`: erases from the disk what the latest snapshot leaves out. No other operation removes old snapshots.
 
-1. Shards that rules concern are written anew without what the rules leave out, under new names, with records.
-2. `OUT/compaction.json` is made: the number of the snapshot to come, and every file to be removed.
-3. The snapshot over the new shards is written. Until here nothing is lost, whoever reads.
-4. The files go: snapshots that list a shard which is not kept (first, so that no snapshot ever lists a shard that is
-   gone), shards and records that no snapshot needs, token shards that hold a document which is left out, and the
-   lines on such documents in `rejected/`.
-5. `OUT/compaction.json` goes.
+1. It rewrites the shards that rules change, without what the rules leave out, under new names, with records.
+2. It creates `OUT/compaction.json`: the number of the next snapshot, and every file to be removed.
+3. It writes the snapshot over the new shards. Up to here no reader loses anything.
+4. It removes files: first snapshots that list a removed shard, so that no snapshot lists a shard that does not exist;
+   then shards and records that no snapshot needs, token shards with a document that is left out, and the lines on such
+   documents in `rejected/`.
+5. It removes `OUT/compaction.json`.
 
-Killed before 3 it starts again (names follow from contents, so it finds what it wrote); killed later, from 4. Two at
-once make the same plan, one writes the snapshot, and both remove what goes.
-Token shards are removed whole, and not written anew: they are the checkpoint of a job that is finished.
+After a kill before step 3 it starts over (names follow from contents, so it finds what it wrote); after a later kill it
+continues from step 4. Two concurrent runs compute the same journal, one writes the snapshot, and both remove the files.
+Token shards are removed whole and not rewritten: they are the checkpoint of a finished job.
 """
 
 import json
@@ -38,10 +38,10 @@ class Compaction:
     """What `compact` did.
 
     Attributes:
-        snapshot: Number of the snapshot that stands now.
-        rewritten: Names of the shards that were written anew.
-        removed_snapshots: Numbers of snapshots that are gone.
-        removed_files: Paths that are gone, relative to the dataset's directory.
+        snapshot: Number of the latest snapshot.
+        rewritten: Names of the rewritten shards.
+        removed_snapshots: Numbers of the removed snapshots.
+        removed_files: Removed paths, relative to the dataset's directory.
     """
 
     snapshot: int
@@ -60,14 +60,14 @@ class Compaction:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Journal:
-    """`compaction.json`: what has to be done once the snapshot stands that has this list of shards."""
+    """`compaction.json`: what to do once the snapshot with this list of shards is published."""
 
     shards_digest: str
     compaction: Compaction
 
 
 def compact(out: str) -> Compaction:
-    """Makes the latest snapshot all there is, where it differs from older ones.
+    """Erases everything that the latest snapshot does not show.
 
     Raises:
         IncompleteDatasetError: There is no complete snapshot, or an append has not finished.
@@ -88,7 +88,7 @@ def _prepare(out: str) -> _Journal:
         try:
             journal = _try_to_prepare(out)
         except (FileNotFoundError, MissingShardError):
-            # Another run may remove what this one was reading: then its journal is there, or a snapshot is not.
+            # A concurrent run may remove what this run reads: then its journal exists, or a snapshot does not.
             journal = _published_journal(out)
             if journal is None and snapshot_numbers(out) == numbers:
                 raise
@@ -96,20 +96,20 @@ def _prepare(out: str) -> _Journal:
 
 
 def _try_to_prepare(out: str) -> _Journal | None:
-    """Steps 1 to 3; None where somebody wrote a snapshot meanwhile: what it says must not be lost."""
+    """Steps 1 to 3; None if another command has published a snapshot, which must not be lost."""
     base = complete_snapshot(out)
     _require_no_append(base)
     draft, rewritten = _draft(base)
     is_new = bool(rewritten)
     number = base.number + 1 if is_new else base.number
     old = [load_snapshot(out, one) for one in snapshot_numbers(out)]
-    compaction = _plan_removal(base, draft, [one for one in old if one.number < number], number, rewritten)
+    compaction = _removals(base, draft, [one for one in old if one.number < number], number, rewritten)
     shards_digest = snapshot_writer.draft_digest(draft) if is_new else base.shards_digest
     journal = _Journal(shards_digest=shards_digest, compaction=compaction)
     _write_journal(out, journal)
     if not is_new or snapshot_writer.publish(out, draft, number) is not None:
         return journal
-    # Two runs at once plan the same: whichever wrote the snapshot, both remove what goes.
+    # Two concurrent runs compute the same journal: one publishes the snapshot, and both remove the files.
     theirs = _published_journal(out)
     if theirs is None:
         storage.remove(_journal_url(out))
@@ -120,7 +120,7 @@ def _require_no_append(base: Snapshot) -> None:
     begun = unfinished_appends(base)
     if begun:
         raise IncompleteDatasetError(
-            f"{storage.redact(base.url)}: an append has not finished, and no snapshot lists its shards yet "
+            f"{storage.redact(base.url)}: an append is unfinished, and no snapshot lists its shards yet "
             f"({len(begun)} begun); run the same `logitcask annotate --append` again, then compact"
         )
 
@@ -147,10 +147,8 @@ def _draft(base: Snapshot) -> tuple[Draft, tuple[str, ...]]:
     return draft, tuple(record.name for record in records if record.name not in kept)
 
 
-def _plan_removal(
-    base: Snapshot, draft: Draft, old: list[Snapshot], number: int, rewritten: tuple[str, ...]
-) -> Compaction:
-    """What goes: computed before anything does, so that a killed run can be finished."""
+def _removals(base: Snapshot, draft: Draft, old: list[Snapshot], number: int, rewritten: tuple[str, ...]) -> Compaction:
+    """What to remove, computed before anything is removed, so that a killed run can be finished."""
     kept = {entry.path for entry in draft.shards}
     dropped = [one for one in old if not {entry.path for entry in one.shards()} <= kept]
     lost = [entry for one in dropped for entry in one.shards() if entry.path not in kept]
@@ -180,7 +178,7 @@ def _unneeded_shards(out: str, kept: set[str]) -> list[str]:
     """Target shards that no snapshot will list, and their records."""
     found = [_path_below(file.url, 3) for file in storage.list_files(storage.join(out, "targets"))]
     shards = [path for path in found if path.endswith(".parquet") and path not in kept]
-    # A record without a shard is of a unit that was set aside; it stays.
+    # A record without a shard belongs to a unit whose documents were all rejected; it remains.
     return [path for shard in shards for path in (shard, shard.removesuffix(".parquet") + ".json")]
 
 
@@ -197,7 +195,7 @@ def _token_shards_with(out: str, documents: set[tuple[str, str]]) -> list[str]:
 
 
 def _rewrite_rejected(out: str, sources: set[str]) -> list[str]:
-    """Files of rejected documents with lines on these sources; what else they hold is written under a new name."""
+    """Files of rejected documents with lines on these sources; their other lines are written under a new name."""
     found = []
     for file in storage.list_files(storage.join(out, "rejected")):
         lines = storage.read_bytes(file.url).splitlines(keepends=True)
@@ -212,7 +210,7 @@ def _rewrite_rejected(out: str, sources: set[str]) -> list[str]:
 
 
 def _leftovers(out: str) -> list[str]:
-    """Temporary files of writers that were killed: they may hold anything."""
+    """Temporary files of killed writers, which may hold any document."""
     if not storage.is_local(out):
         return []
     _, path = storage.filesystem(out)
@@ -220,7 +218,7 @@ def _leftovers(out: str) -> list[str]:
 
 
 def _path_below(url: str, depth: int) -> str:
-    """The last `depth` components of a URL, however the store spells the rest."""
+    """The last `depth` components of a URL; the rest depends on the store."""
     return "/".join(url.split("/")[-depth:])
 
 
@@ -229,7 +227,7 @@ def _journal_url(out: str) -> str:
 
 
 def _write_journal(out: str, journal: _Journal) -> None:
-    """In place of one whose snapshot never came. One that says the same may be another run's: it stays."""
+    """Replaces a journal whose snapshot was never published. An equal one, perhaps of a concurrent run, remains."""
     value = {"shards_digest": journal.shards_digest, "compaction": journal.compaction.to_json()}
     if not storage.create_json(_journal_url(out), value) and _read_journal(out) != journal:
         storage.remove(_journal_url(out))
@@ -237,7 +235,7 @@ def _write_journal(out: str, journal: _Journal) -> None:
 
 
 def _published_journal(out: str) -> _Journal | None:
-    """The journal of a compaction whose snapshot stands, so that only files are left to remove."""
+    """The journal of a compaction whose snapshot is published, so that only files are left to remove."""
     journal = _read_journal(out)
     return journal if journal is not None and _is_published(out, journal) else None
 
@@ -260,12 +258,12 @@ def _is_published(out: str, journal: _Journal) -> bool:
 
 
 def text(compaction: Compaction) -> str:
-    """What was done, for people."""
+    """What was done, as text."""
     if not compaction.removed_files:
-        return f"snapshot {compaction.snapshot} leaves nothing out, and no file is without use: nothing to do"
+        return f"snapshot {compaction.snapshot} leaves nothing out, and no file is unused: nothing to do"
     lines = [f"snapshot {compaction.snapshot} shows what the latest one showed"]
     if compaction.rewritten:
-        lines.append(f"written anew  {len(compaction.rewritten):,} shards, without what was left out")
+        lines.append(f"rewritten     {len(compaction.rewritten):,} shards, without what was left out")
     numbers = ", ".join(map(str, compaction.removed_snapshots)) or "none"
     lines.append(
         f"removed       {len(compaction.removed_files):,} files; snapshots that can no longer be read: {numbers}"

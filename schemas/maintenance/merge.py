@@ -1,11 +1,10 @@
-"""`merge`: one dataset of what several snapshots show, if the same teacher annotated all of them in the same way.
+"""`merge`: one dataset from several snapshots, if the same teacher annotated all of them in the same way.
 
-Shards are copied, not referred to: the new dataset can be moved, compacted and forgotten from by itself, and none of
-the old ones has to stay. What their snapshots leave out is not copied. Nothing else is computed: targets stay the same
-bytes.
+Shards are copied, not referred to, so the new dataset does not depend on the old ones. What their snapshots leave out
+is not copied. Targets keep the same bytes.
 
-Names: where two datasets have different shards of one name, the later one's gets another. One shard in two
-datasets is refused, since its documents would be learned twice. Documents of one id in two datasets stay both.
+If two datasets have different shards with one name, the later shard gets another name. One shard in two datasets is
+refused, because its documents would be learned twice. Documents with one id in two datasets are both kept.
 """
 
 from collections import Counter
@@ -33,11 +32,11 @@ class Merging:
     """What `merge` did.
 
     Attributes:
-        out: The new snapshot.
-        snapshot: Its snapshot.
-        num_shards, num_documents, num_positions: What it holds.
-        shared_ids: Ids that documents of more than one dataset have: `forget` takes all of them.
-        notes: What else somebody should know.
+        out: The new dataset.
+        snapshot: Number of its snapshot.
+        num_shards, num_documents, num_positions: Its contents.
+        shared_ids: Number of ids that documents in more than one dataset have: `forget` removes all such documents.
+        notes: Further warnings.
     """
 
     out: str
@@ -53,13 +52,13 @@ class Merging:
 
 
 def merge(urls: Sequence[str], out: str) -> Merging:
-    """Writes a dataset of the latest complete snapshots of others; again, it does what is left.
+    """Writes a dataset from the latest complete snapshots of others. The same call resumes an interrupted merge.
 
     Raises:
         UsageError: There is nothing to merge, or one shard is in two of them.
-        ConfigurationMismatchError: Their targets do not mean the same, or `out` was begun as something else.
+        ConfigurationMismatchError: Their targets have different meanings, or `out` was started with other inputs.
         ForeignOutputError: `out` holds something else.
-        IncompleteDatasetError, MissingShardError, CorruptShardError: One of them cannot be read whole.
+        IncompleteDatasetError, MissingShardError, CorruptShardError: A dataset cannot be read completely.
     """
     if len(urls) < 2:
         raise UsageError("merge what? Give the directories of two or more datasets")
@@ -70,7 +69,7 @@ def merge(urls: Sequence[str], out: str) -> Merging:
     identity = _identity(snapshots)
     _begin(out, identity, snapshots[0])
     records = [copy_shard(one, entry, out, names[index, entry.path]) for index, one, entry in _shards(snapshots)]
-    _copy_beside(snapshots, out)
+    _copy_other_files(snapshots, out)
     records.sort(key=lambda record: (record.split, record.name))
     draft = Draft.of_records(
         records,
@@ -102,11 +101,11 @@ def _check_same_targets(first: Snapshot, other: Snapshot) -> None:
     where = (f"in {storage.redact(first.url)}", f"in {storage.redact(other.url)}")
     lines = differences(first.identity, other.identity, "targets", where=where)
     if not lines:
-        # The shards' own metadata counts, whatever the dataset's identity says.
+        # The metadata of the shards decides, not only the identity of the dataset.
         lines = differences(_of_first_shard(first), _of_first_shard(other), "targets", where=where)
     if lines:
         raise ConfigurationMismatchError(
-            "targets that were made in different ways cannot be merged:\n  "
+            "targets that were annotated with different settings cannot be merged:\n  "
             + "\n  ".join(lines)
             + "\nAnnotate both with the same teacher and settings"
         )
@@ -120,7 +119,7 @@ def _of_first_shard(snapshot: Snapshot) -> Identity:
 
 
 def _names(snapshots: Sequence[Snapshot]) -> dict[tuple[int, str], str]:
-    """What each shard will be called, by the number of its dataset and its path there."""
+    """The new name of each shard, by the number of its dataset and its path there."""
     owners: dict[str, int] = {}
     taken: set[str] = set()
     names: dict[tuple[int, str], str] = {}
@@ -128,7 +127,7 @@ def _names(snapshots: Sequence[Snapshot]) -> dict[tuple[int, str], str]:
         owner = owners.setdefault(entry.digest, index)
         if owner != index:
             raise UsageError(
-                f"{storage.redact(one.shard_url(entry))} is in {storage.redact(snapshots[owner].url)} too: its "
+                f"{storage.redact(one.shard_url(entry))} is also in {storage.redact(snapshots[owner].url)}: its "
                 "documents would be learned twice. Merge datasets of different corpora, or leave one of them out"
             )
         name = rewritten_name(one, entry) if one.rules_of(entry) else entry.name
@@ -177,7 +176,7 @@ def _teacher_license(snapshot: Snapshot) -> str | None:
 
 
 def _begin(out: str, identity: Identity, first: Snapshot) -> None:
-    """Claims the output, or checks that it was begun as the same merge."""
+    """Creates the output, or checks that it was started as the same merge."""
     begun = read_configuration(out)
     if begun is None:
         source = read_configuration(first.url)
@@ -187,12 +186,12 @@ def _begin(out: str, identity: Identity, first: Snapshot) -> None:
     lines = differences(begun.identity, identity, "job")
     if lines:
         raise ConfigurationMismatchError(
-            f"{storage.redact(out)} was begun as something else:\n  " + "\n  ".join(lines) + "\nChoose another --out"
+            f"{storage.redact(out)} was started with other inputs:\n  " + "\n  ".join(lines) + "\nChoose another --out"
         )
 
 
-def _copy_beside(snapshots: Sequence[Snapshot], out: str) -> None:
-    """Rejected documents, and what ids mean."""
+def _copy_other_files(snapshots: Sequence[Snapshot], out: str) -> None:
+    """Copies the rejected documents and the vocabulary."""
     for one in snapshots:
         for file in storage.list_files(storage.join(one.url, "rejected")):
             data, name = storage.read_bytes(file.url), storage.file_name(file.url)
@@ -223,11 +222,11 @@ def _notes(snapshots: Sequence[Snapshot]) -> Iterator[str]:
 
 
 def text(merging: Merging) -> str:
-    """What was done, for people."""
+    """What was done, as text."""
     held = f"{merging.num_shards:,} shards, {merging.num_documents:,} documents, {merging.num_positions:,} positions"
     lines = [f"{merging.out}: snapshot {merging.snapshot}, {held}", *merging.notes]
     if merging.shared_ids:
         lines.append(
-            f"{merging.shared_ids:,} document ids occur in more than one; `logitcask forget` takes all of them"
+            f"{merging.shared_ids:,} document ids occur in several datasets; `logitcask forget` removes all of them"
         )
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""A shard without what rules leave out, as a shard of its own: what `compact` writes.
+"""Writes what rules leave of a shard as a new shard, for `compact` and `merge`.
 
-Stored columns are filtered as they are and never decoded, since decoding divides by the row's sum and would not give
-the same bytes again. So a reader finds exactly what the rules showed it before.
+Stored columns are filtered without decoding, because decoding divides by the row's sum and would not give the same
+bytes again. So a reader finds exactly what the rules showed before.
 """
 
 from collections.abc import Iterator
@@ -30,9 +30,9 @@ from logitcask.schemas.stats.target_statistics import Statistics
 
 
 def describe_view(record: UnitRecord, reader: ShardReader, rules: Rules) -> UnitRecord:
-    """A shard's record as if what the rules leave were all of it; sizes stay those of the file.
+    """A shard's record with the counts and statistics of what rules leave; sizes are those of the file.
 
-    Reads the whole shard. Timings go: they are the cost of rows that are no longer counted.
+    Reads the whole shard. Timings are dropped: they include the cost of rows that are left out.
     """
     statistics, extremes = Statistics(), OutlierWindows()
     num_windows = num_positions = 0
@@ -43,8 +43,8 @@ def describe_view(record: UnitRecord, reader: ShardReader, rules: Rules) -> Unit
         extremes = merge_outliers([extremes, _shift(found, num_windows)])
         num_windows += block.windows.num_windows
         num_positions += block.windows.num_positions
-    stays = parts_taken(reader.parts, rules)
-    num_documents = sum(part.offset == 0 for part, one in zip(reader.parts, stays, strict=True) if one)
+    taken = parts_taken(reader.parts, rules)
+    num_documents = sum(part.offset == 0 for part, one in zip(reader.parts, taken, strict=True) if one)
     summary = SourceSummary(num_documents=num_documents, num_positions=num_positions, statistics=statistics)
     return replace(
         record,
@@ -59,7 +59,7 @@ def describe_view(record: UnitRecord, reader: ShardReader, rules: Rules) -> Unit
 
 
 def _shift(extremes: OutlierWindows, num_windows: int) -> OutlierWindows:
-    """Windows counted in the shard, not in the block that starts at window `num_windows`."""
+    """Numbers windows within the shard instead of within the block that starts at window `num_windows`."""
     return {
         measure: tuple(replace(one, window=one.window + num_windows) for one in found)
         for measure, found in extremes.items()
@@ -71,15 +71,15 @@ def blocks_of(shard: SnapshotShard) -> Iterator[Block]:
 
 
 def rewrite_shard(reader: ShardReader, data: bytes, rules: Rules) -> EncodedShard:
-    """What the rules leave of a target shard; the same bytes where they leave everything.
+    """What rules leave of a target shard; the same bytes if they leave everything.
 
     Args:
         reader: The shard.
         data: The whole file, its digest checked.
-        rules: What to leave out.
+        rules: The rules that leave something out.
 
     Raises:
-        CorruptShardError: A page is not as it was written.
+        CorruptShardError: A page is damaged.
     """
     block = reader.read()
     assert block.targets is not None, "target shards only"
@@ -92,20 +92,20 @@ def rewrite_shard(reader: ShardReader, data: bytes, rules: Rules) -> EncodedShar
 
 
 def rewritten_name(snapshot: Snapshot, entry: ShardEntry) -> str:
-    """The name of a shard without what is left out: it follows from the shard and the rules."""
+    """The name of a rewritten shard, which follows from the shard and the rules."""
     return f"{entry.name}-{fingerprint([entry.digest, rules_to_json(snapshot.rules_of(entry))])[:12]}"
 
 
 def copy_shard(snapshot: Snapshot, entry: ShardEntry, out: str, name: str) -> UnitRecord:
-    """Writes what the snapshot shows of a shard, and its record, into a dataset; what stands there stays.
+    """Writes what the snapshot shows of a shard, and its record, into a dataset. Existing files are kept.
 
     Args:
         snapshot, entry: The shard.
         out: A dataset's directory.
-        name: What it will be called there.
+        name: Its name there.
 
     Raises:
-        MissingShardError, CorruptShardError: It cannot be read, or is not as it was written.
+        MissingShardError, CorruptShardError: It cannot be read, or is damaged.
     """
     data = read_checked(snapshot, entry)
     record = replace(stored_record(snapshot, entry), name=name)
@@ -122,15 +122,15 @@ def read_checked(snapshot: Snapshot, entry: ShardEntry) -> bytes:
     """The whole file.
 
     Raises:
-        CorruptShardError: It is not the one the snapshot lists.
-        MissingShardError: It is not there.
+        CorruptShardError: It differs from the one that the snapshot lists.
+        MissingShardError: It does not exist.
     """
     url = snapshot.shard_url(entry)
     with ShardReader(url, footer_digest=entry.footer_digest):
         data = storage.read_bytes(url)
     if digest(data) != entry.digest:
         raise CorruptShardError(
-            f"{storage.redact(url)}: digest {digest(data)}, written was {entry.digest}; restore the file"
+            f"{storage.redact(url)}: digest {digest(data)}, but {entry.digest} was written; restore the file"
         )
     return data
 

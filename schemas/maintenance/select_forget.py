@@ -1,9 +1,9 @@
-"""New snapshots over the shards of the latest: `select` and `forget`. No shard changes, and no older snapshot.
+"""`select` and `forget`: a new snapshot over existing shards. No shard and no older snapshot changes.
 
-A shard that a rule changes nothing of keeps its entry and the statistics of its record. One that it changes is read
-whole, and counted as a reader of the new snapshot will see it: numbers of documents, windows, positions and targets
-are exact, and so are the statistics, of the stored (quantised) targets. Its top-1 agreement is not known, because
-shards do not store the most probable id, nor is what came from which group of sources, unless there was only one.
+A shard that a rule does not change keeps its entry and the statistics of its record. A shard that a rule changes is
+read completely, as a reader of the new snapshot will see it: the numbers of documents, windows, positions and targets
+are exact, and so are the statistics of the stored (quantized) targets. Its top-1 agreement is unknown, because shards do
+not store the most probable id. Its statistics by source are unknown too, unless it has only one group of sources.
 """
 
 from collections import Counter
@@ -29,24 +29,24 @@ NOT_SELECTED, FORGOTTEN = "not selected", "forgotten"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Derivation:
-    """A snapshot and the one it was made from; they are the same where nothing had to change."""
+    """A snapshot and the one it was made from; the same snapshot twice if nothing had to change."""
 
     base: Snapshot
     snapshot: Snapshot
 
 
 def select_rows(out: str, rule: Rule, *, snapshot: int | None = None) -> Derivation:
-    """Writes a snapshot of what a rule takes of another one.
+    """Writes a snapshot of the part of another snapshot that a rule takes.
 
     Args:
         out: Directory of the dataset.
         rule: What to take.
-        snapshot: Which one to select from; None: the latest. From an older one, what was selected since is undone. What
-            was forgotten since stays forgotten.
+        snapshot: The snapshot to select from; None: the latest. An older one undoes later selections; later forgotten
+            documents remain forgotten.
 
     Raises:
         IncompleteDatasetError: There is no complete snapshot.
-        UsageError: The rule asks for what the shards do not hold, or would leave nothing to learn.
+        UsageError: The shards lack a column that the rule needs, or no target would remain.
         MissingShardError, CorruptShardError: A shard cannot be read.
     """
     return _derive(out, rule, "select", NOT_SELECTED, snapshot)
@@ -56,7 +56,7 @@ def forget_documents(out: str, ids: Sequence[str]) -> Derivation:
     """Writes a snapshot without some documents.
 
     Raises:
-        UnknownDocumentError: The latest snapshot neither holds a document of one of the ids nor has forgotten it.
+        UnknownDocumentError: The latest snapshot neither holds nor has forgotten a document with one of the ids.
         IncompleteDatasetError, MissingShardError, CorruptShardError: As for `select_rows`.
     """
     base = complete_snapshot(out)
@@ -65,8 +65,8 @@ def forget_documents(out: str, ids: Sequence[str]) -> Derivation:
     if unknown:
         raise UnknownDocumentError(
             f"{storage.redact(out)}: snapshot {base.number} has no document {unknown[0]!r}"
-            f"{f' ({len(unknown)} such ids)' if len(unknown) > 1 else ''}; nothing was forgotten. Ids are those of "
-            "`logitcask.parts` in the shards: a record's own, or FILE#ROW"
+            f"{f' ({len(unknown)} such ids)' if len(unknown) > 1 else ''}; nothing was forgotten. Ids are those in "
+            "`logitcask.parts` of the shards: a record's own id, or FILE#ROW"
         )
     return _derive(out, Rule(forgotten=tuple(sorted(set(ids)))), "forget", FORGOTTEN)
 
@@ -96,19 +96,19 @@ def _views(base: Snapshot, rule: Rule, made_by: Origin) -> "list[View]":
 
 
 def _draft(base: Snapshot, views: "Sequence[View]", rule: Rule, made_by: Origin, reason: str) -> Draft:
-    """The snapshot to be."""
+    """The new snapshot."""
     kept = [view for view in views if view.record.num_windows]
     splits = sum_records(view.record for view in kept)
     if made_by == "select" and not any(part.statistics.targets for part in splits.values()):
         raise UsageError(
-            f"{storage.redact(base.url)}: nothing that has a target would be left of snapshot {base.number}; widen the "
-            "selection (`logitcask inspect` shows what there is)"
+            f"{storage.redact(base.url)}: no target of snapshot {base.number} would remain; widen the selection "
+            "(`logitcask inspect` shows the contents)"
         )
     selections = list(dict.fromkeys(view.rules for view in kept if view.rules))
-    # A shard of which nothing is left takes its rules along, but what was forgotten must not be asked for again.
-    unsaid = {*_forgotten(base.selections), *rule.forgotten} - _forgotten(selections)
-    if unsaid:
-        selections.append((Rule(forgotten=tuple(sorted(unsaid))),))
+    # The rules of a shard without remaining windows are dropped, but the ids it forgot must remain listed.
+    unlisted = {*_forgotten(base.selections), *rule.forgotten} - _forgotten(selections)
+    if unlisted:
+        selections.append((Rule(forgotten=tuple(sorted(unlisted))),))
     num_removed = base.total().num_documents - sum(part.num_documents for part in splits.values())
     return Draft(
         complete=base.complete,
@@ -129,9 +129,9 @@ class View:
     """A shard as a snapshot shows it.
 
     Attributes:
-        record: Its record, with counts and statistics of what is left.
-        rules: What is left out; none where that is nothing.
-        is_changed: Whether the last rule leaves out anything that the others did not.
+        record: Its record, with counts and statistics of what remains.
+        rules: What is left out; empty if nothing is.
+        is_changed: Whether the last rule leaves out anything that the others do not.
     """
 
     record: UnitRecord
@@ -144,7 +144,8 @@ def _view(base: Snapshot, entry: ShardEntry, rule: Rule) -> View:
     before = base.rules_of(entry)
     with ShardReader(base.shard_url(entry), footer_digest=entry.footer_digest) as reader:
         _check_columns(reader, rule)
-        parts = [part for part, stays in zip(reader.parts, parts_taken(reader.parts, before), strict=True) if stays]
+        taken = parts_taken(reader.parts, before)
+        parts = [part for part, is_taken in zip(reader.parts, taken, strict=True) if is_taken]
         is_changed = not parts_taken(tuple(parts), (rule,)).all()
         if rule.concerns_positions and not is_changed:
             is_changed = any(
@@ -161,8 +162,7 @@ def _view(base: Snapshot, entry: ShardEntry, rule: Rule) -> View:
 def _check_columns(reader: ShardReader, rule: Rule) -> None:
     if rule.bounds_entropy and not reader.metadata.has_entropy:
         raise UsageError(
-            f"{storage.redact(reader.url)}: no column `entropy`, so nothing can be selected by it; annotate with "
-            "--entropy"
+            f"{storage.redact(reader.url)}: no column `entropy`, so it cannot be used to select; annotate with --entropy"
         )
 
 
@@ -189,9 +189,9 @@ def _counts(snapshot: Snapshot) -> dict[str, int]:
 
 
 def text(report: dict[str, Any]) -> str:
-    """The same for people."""
+    """The same as text."""
     if report["base"] == report["snapshot"]:
-        return f"snapshot {report['snapshot']} has nothing else already: nothing to do"
-    lines = [f"snapshot {report['snapshot']}, made from snapshot {report['base']}, which stays as it is"]
+        return f"snapshot {report['snapshot']} already leaves all of it out: nothing to do"
+    lines = [f"snapshot {report['snapshot']}, made from snapshot {report['base']}, which does not change"]
     lines += [f"{name:<10} {report['before'][name]:,} → {report['after'][name]:,}" for name in _COUNTS]
     return "\n".join(lines)

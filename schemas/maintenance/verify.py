@@ -1,4 +1,4 @@
-"""Checking a whole dataset: every file against its digest, every row against the rules of the format."""
+"""Checks a dataset: every file against its digest, every row against the rules of the format."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ from logitcask.schemas.terminal.progress import shard_progress
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fault:
-    """Something that is not as it was written, or against the format.
+    """A damaged file, or a violation of the format.
 
     Attributes:
         path: The file, relative to the dataset's directory.
@@ -33,7 +33,7 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verification:
-    """What `verify` looked at and found."""
+    """What `verify` checked and found."""
 
     url: str
     snapshot: int
@@ -46,7 +46,7 @@ class Verification:
         return asdict(self)
 
     def text(self) -> str:
-        """For people: one line a fault, then the totals."""
+        """One line per fault, then the totals."""
         lines = [f"{fault.path}: {fault.error}: {fault.what}" for fault in self.faults]
         checked = f"snapshot {self.snapshot}: {self.num_shards} shards, {self.num_positions:,} positions, "
         verdict = f"{len(self.faults)} faults" if self.faults else "all well"
@@ -54,10 +54,10 @@ class Verification:
 
 
 def verify(out: str, number: int | None = None) -> Verification:
-    """Checks a snapshot and all token and target shards behind it, reading every byte.
+    """Checks a snapshot and all its token and target shards. Reads every byte.
 
     Raises:
-        LogitcaskError: There is no snapshot to check. Whatever is wrong beyond that is in the result.
+        LogitcaskError: There is no snapshot to check. All other faults are in the result.
     """
     snapshot = load_snapshot(out, number)
     faults = list(_snapshot_faults(snapshot))
@@ -93,7 +93,7 @@ def _snapshot_faults(snapshot: Snapshot) -> Iterator[Fault]:
         yield Fault(
             path=path,
             error="CorruptShardError",
-            what=f"{snapshot.num_documents_in} documents came in, {accounted} are annotated, rejected or removed",
+            what=f"{snapshot.num_documents_in} documents in, but {accounted} annotated, rejected or removed",
         )
 
 
@@ -105,9 +105,11 @@ def _shard_faults(snapshot: Snapshot, entry: ShardEntry) -> list[Fault]:
             found, num_targets = check_rows(reader)
             shown = _shown(snapshot, entry, reader)
             if shown != (entry.num_windows, entry.num_positions):
-                found.append(f"{shown[0]} windows of {shown[1]} rows, not as the snapshot says")
+                found.append(
+                    f"{shown[0]} windows of {shown[1]} rows, but the snapshot lists {entry.num_windows} and {entry.num_positions}"
+                )
             if record.statistics and record.statistics.targets != num_targets:
-                found.append("the number of targets is not what the record says")
+                found.append(f"{num_targets} targets, but the record says {record.statistics.targets}")
         return [Fault(path=entry.path, error="CorruptShardError", what=what) for what in found]
     except LogitcaskError as error:
         return [_fault(entry.path, error)]
@@ -130,11 +132,15 @@ def _check_file(url: str, size_bytes: int | None, expected: str) -> None:
     try:
         data = storage.read_bytes(url)
     except FileNotFoundError as error:
-        raise MissingShardError(f"{storage.redact(url)}: no such shard; restore it, or annotate again") from error
+        raise MissingShardError(
+            f"{storage.redact(url)}: this shard is missing; restore it, or annotate again"
+        ) from error
     if size_bytes is not None and len(data) != size_bytes:
-        raise CorruptShardError(f"{len(data)} bytes, written were {size_bytes}; restore the file or annotate again")
+        raise CorruptShardError(f"{len(data)} bytes, but {size_bytes} were written; restore the file or annotate again")
     if digest(data) != expected:
-        raise CorruptShardError(f"digest {digest(data)}, written was {expected}; restore the file or annotate again")
+        raise CorruptShardError(
+            f"digest {digest(data)}, but {expected} was written; restore the file or annotate again"
+        )
 
 
 def _check_record(out: str, kind: str, split: str, name: str, expected_digest: str) -> UnitRecord:
@@ -144,12 +150,14 @@ def _check_record(out: str, kind: str, split: str, name: str, expected_digest: s
     except FileNotFoundError as error:
         raise MissingShardError(f"{storage.redact(url)}: no record; run `logitcask annotate` to rebuild it") from error
     if record.digest != expected_digest:
-        raise CorruptShardError(f"{storage.redact(url)}: the record is of another file ({record.digest})")
+        raise CorruptShardError(
+            f"{storage.redact(url)}: the record is of another file ({record.digest}); restore both or annotate again"
+        )
     return record
 
 
 def _token_shard_faults(out: str) -> Iterator[Fault]:
-    """Token shards are the job's checkpoint: they may have been removed, but not be damaged."""
+    """Token shards are the checkpoint of the job: they may be removed, but not damaged."""
     for file in storage.list_files(storage.join(out, "tokens")):
         if not file.url.endswith(".parquet"):
             continue
@@ -165,13 +173,13 @@ def _token_shard_faults(out: str) -> Iterator[Fault]:
 
 
 def check_rows(reader: ShardReader) -> tuple[list[str], int]:
-    """Every rule of the format that rows can break; reads the whole shard.
+    """Checks all rules of the format that rows can break. Reads the whole shard.
 
     Returns:
-        What is broken, and the number of rows with a target.
+        The broken rules, and the number of rows with a target.
 
     Raises:
-        CorruptShardError: A page or a token is not as it was written.
+        CorruptShardError: A page or a token is damaged.
     """
     found: list[str] = []
     num_targets = first_row = 0

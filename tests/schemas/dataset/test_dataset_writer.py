@@ -137,7 +137,7 @@ def test_another_identity_or_foreign_files_are_refused(out, tmp_path):
         DatasetWriter(str(tmp_path / "thesis"), IDENTITY)
 
 
-def test_an_identity_without_a_scheme_is_refused_before_anything_is_written(out):
+def test_an_identity_without_a_scheme_is_refused_before_any_write(out):
     with pytest.raises(UsageError, match="without scheme"):
         DatasetWriter(out, dataclasses.replace(IDENTITY, scheme=None))
     assert not Path(out).exists()

@@ -1,4 +1,4 @@
-"""A record is read back as it was written; older ones are understood, later and damaged ones refused."""
+"""A record is read back unchanged; older ones are understood, later and damaged ones refused."""
 
 import json
 from pathlib import Path

@@ -37,6 +37,6 @@ def test_a_source_matches_as_a_whole_with_or_without_its_row(pattern, is_taken):
     "conditions",
     [{"min_entropy": 2.0, "max_entropy": 1.0}, {"max_loss": -1.0}, {"min_loss": float("nan")}, {"kinds": ("prompt",)}],
 )
-def test_a_rule_that_cannot_be_meant_is_refused(conditions):
+def test_a_rule_that_is_invalid_is_refused(conditions):
     with pytest.raises(UsageError):
         Rule(**conditions)

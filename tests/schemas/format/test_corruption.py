@@ -2,7 +2,7 @@
 
 The shards are golden ones: one with every optional column, and a compact one. `verify` compares the digest of the whole
 file and so finds all damage. The reader reads only the bytes that it needs: it reports damage to them, and returns the
-rest exactly as it was written.
+rest unchanged.
 """
 
 import io

@@ -19,7 +19,7 @@ def compact(metadata) -> ShardMetadata:
     return dataclasses.replace(metadata, layout="compact")
 
 
-def test_the_footer_is_parsed_as_it_was_written(encoded, windows, metadata):
+def test_the_footer_is_parsed_unchanged(encoded, windows, metadata):
     footer = parse_footer(pq.read_metadata(pa.BufferReader(encoded.data)).metadata)
     assert (footer.metadata, footer.parts, footer.frequent_ids) == (metadata, windows.parts, None)
     np.testing.assert_array_equal(footer.window_lengths, np.diff(windows.window_offsets))

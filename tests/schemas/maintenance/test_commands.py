@@ -40,9 +40,9 @@ def test_merge_says_what_it_made(annotated_dataset, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "status", "error"),
     [
-        (["forget", "OUT", "nobody"], 1, "no document 'nobody'"),
-        (["forget", "OUT"], 2, "forget what?"),
-        (["select", "OUT"], 2, "select by what?"),
+        (["forget", "OUT", "unknown"], 1, "no document 'unknown'"),
+        (["forget", "OUT"], 2, "no documents to forget"),
+        (["select", "OUT"], 2, "nothing to select by"),
         (["select", "OUT", "--min-loss", "5", "--max-loss", "2"], 2, "no loss lies between"),
         (["merge", "OUT", "--out", "OUT/both"], 2, "merge what?"),
         (["compact", "OUT/nowhere"], 1, "no snapshot here"),

@@ -193,7 +193,7 @@ def test_killed_at_any_step_it_is_finished_by_the_next_run(forgetful, tmp_path, 
     with pytest.raises(Killed):
         compact(forgetful)
     kill_at(None)
-    # Whoever reads meanwhile finds a whole snapshot.
+    # A concurrent reader finds a whole snapshot.
     assert contents(shown(forgetful)) == contents(shown(undisturbed))
     compact(forgetful)
     assert files(forgetful) == files(undisturbed)

@@ -114,7 +114,7 @@ def test_no_flipped_bit_of_a_plain_page_is_read():
 
 
 def many_bytes() -> File:
-    """Lists of so many distinct bytes that their indices take eight bits."""
+    """Lists with enough distinct bytes that their indices take eight bits."""
     file = object.__new__(File)
     values = np.tile(np.random.default_rng(0).permutation(256), 24).astype(np.uint8)
     values[1000:1100] = 7  # a run of equal ones
