@@ -27,8 +27,8 @@ class Rule:
     Of documents (all their rows are left out, in every window):
 
     Attributes:
-        sources: Shell patterns (`*` also matches `/`). One must match the document's source, with or without its place in the
-            file (`#row`, `@offset`); None: all sources.
+        sources: Shell patterns (`*` also matches `/`). One must match the document's source, with or without its
+            place in the file (`#row`, `@offset`); None: all sources.
         forgotten: Ids of documents that are left out.
 
     Of positions (the row remains as context for later ones, without a target); all bounds are inclusive:

@@ -1,7 +1,8 @@
 """A snapshot: a numbered, immutable view of a dataset over shards that never change. Trainers record the one they use.
 
 The list of shards is a separate file, so that totals and statistics of any number of shards are one small read. The
-rules of a snapshot (`dataset.rules`) state what it leaves out of its shards; `dataset.shard_view` opens a shard with them, and `dataset.snapshot_writer` writes the next snapshot.
+rules of a snapshot (`dataset.rules`) state what it leaves out of its shards; `dataset.shard_view` opens a shard with
+them, and `dataset.snapshot_writer` writes the next snapshot.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Writes the next snapshot of a dataset: its list of shards first, then the numbered file that names it.
 
-Both files are create-only. The first writer gets a number; the other takes the next one, unless the snapshots are equal.
+Both files are create-only. The first writer gets a number; the other one takes the next, unless they are equal.
 """
 
 import io

@@ -2,8 +2,8 @@
 
 A shard that a rule does not change keeps its entry and the statistics of its record. A shard that a rule changes is
 read completely, as a reader of the new snapshot will see it: the numbers of documents, windows, positions and targets
-are exact, and so are the statistics of the stored (quantized) targets. Its top-1 agreement is unknown, because shards do
-not store the most probable id. Its statistics by source are unknown too, unless it has only one group of sources.
+are exact, and so are the statistics of the stored (quantized) targets. Its top-1 agreement is unknown: shards do
+not store the most probable id. Its statistics by source are unknown too, unless it has one group of sources.
 """
 
 from collections import Counter
@@ -162,7 +162,7 @@ def _view(base: Snapshot, entry: ShardEntry, rule: Rule) -> View:
 def _check_columns(reader: ShardReader, rule: Rule) -> None:
     if rule.bounds_entropy and not reader.metadata.has_entropy:
         raise UsageError(
-            f"{storage.redact(reader.url)}: no column `entropy`, so it cannot be used to select; annotate with --entropy"
+            f"{storage.redact(reader.url)}: no column `entropy`, so it cannot select rows; annotate with --entropy"
         )
 
 

@@ -105,9 +105,8 @@ def _shard_faults(snapshot: Snapshot, entry: ShardEntry) -> list[Fault]:
             found, num_targets = check_rows(reader)
             shown = _shown(snapshot, entry, reader)
             if shown != (entry.num_windows, entry.num_positions):
-                found.append(
-                    f"{shown[0]} windows of {shown[1]} rows, but the snapshot lists {entry.num_windows} and {entry.num_positions}"
-                )
+                listed = f"{entry.num_windows} windows with {entry.num_positions} rows"
+                found.append(f"{shown[0]} windows with {shown[1]} rows, but the snapshot lists {listed}")
             if record.statistics and record.statistics.targets != num_targets:
                 found.append(f"{num_targets} targets, but the record says {record.statistics.targets}")
         return [Fault(path=entry.path, error="CorruptShardError", what=what) for what in found]

@@ -120,7 +120,7 @@ def test_an_interrupted_append_keeps_the_old_snapshot_and_resumes(
         annotate(more, quiet=True)
     assert load_snapshot(str(out)) == old
     forget_documents(str(out), [_document(old)])
-    with pytest.raises(LogitcaskError, match="an append has not finished"):
+    with pytest.raises(LogitcaskError, match="an append is unfinished"):
         compact(str(out))
     monkeypatch.setattr(annotate_unit, "encode_unit", encode)
     both = annotate(more, quiet=True).snapshot

@@ -20,7 +20,7 @@ def test_select_then_forget_then_compact(annotated_copy, capsys):
     shown = run(
         capsys, "select", annotated_copy, "--source", "*/a0.txt", "*/a1.txt", "--max-loss", "8", "--kind", "train"
     )
-    assert "snapshot 2, made from snapshot 1, which stays as it is" in shown
+    assert "snapshot 2, made from snapshot 1, which does not change" in shown
     report = json.loads(run(capsys, "forget", annotated_copy, "a0-0", "a1-1", "--json"))
     assert (report["base"], report["snapshot"]) == (2, 3)
     assert report["before"]["documents"] - report["after"]["documents"] == report["removed"]["forgotten"] == 2

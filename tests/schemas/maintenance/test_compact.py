@@ -271,7 +271,7 @@ def test_an_append_must_have_finished(out):
     claim_append(out, Identity(corpus=CorpusInfo(num_files=1, size_bytes=1, fingerprint="more")))
     forget_documents(out, ["a0-0"])
     before = files(out)
-    with pytest.raises(IncompleteDatasetError, match="an append has not finished"):
+    with pytest.raises(IncompleteDatasetError, match="an append is unfinished"):
         compact(out)
     assert files(out) == before
 

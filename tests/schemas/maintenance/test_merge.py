@@ -78,7 +78,7 @@ def test_shards_and_documents_of_one_name_stay_both(annotated_dataset, others, t
     assert windows_of(out, contents) == windows_of(annotated_dataset, contents) + windows_of(others[1], contents)
     assert len({entry.name for entry in load_snapshot(out).shards()}) == 6
     assert result.shared_ids > 5
-    assert "document ids occur in more than one" in text(result)
+    assert "document ids occur in several datasets" in text(result)
     assert verify(out).faults == ()
 
 
@@ -124,7 +124,7 @@ def test_different_held_out_shares_are_noted(annotated_dataset, others, tmp_path
 
 def test_another_output_is_left_alone(annotated_dataset, annotated_copy, others, tmp_path):
     sources = [annotated_dataset, others[0]]
-    with pytest.raises(ConfigurationMismatchError, match="begun as something else"):
+    with pytest.raises(ConfigurationMismatchError, match="started with other inputs"):
         merge(sources, annotated_copy)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/thesis.tex").write_text("…")

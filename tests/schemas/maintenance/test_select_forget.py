@@ -160,7 +160,7 @@ def test_an_unknown_document_is_named_and_nothing_is_forgotten(out):
 
 
 def test_a_selection_that_leaves_nothing_to_learn_is_refused(out):
-    with pytest.raises(UsageError, match="nothing that has a target would be left"):
+    with pytest.raises(UsageError, match="no target of snapshot 1 would remain"):
         select_rows(out, Rule(min_entropy=31.0))
     assert snapshot_numbers(out) == [1]
 
