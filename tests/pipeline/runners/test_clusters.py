@@ -154,7 +154,7 @@ def test_a_job_service_writes_the_bytes_of_a_local_run_and_names_errors(
         failed = run(corpus, tiny_teacher, out, *words)
     assert failed.returncode == 1
     assert damaged.name in failed.stderr
-    assert "not a whole Parquet file" in failed.stderr
+    assert "not a complete Parquet file" in failed.stderr
     assert "Traceback" not in failed.stderr
 
 
