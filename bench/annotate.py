@@ -1,17 +1,17 @@
-"""What annotation costs: tokens per second of the whole job, compared with the teacher's bare forward pass.
+"""What annotation costs: tokens per second of the whole job, next to those of the teacher's bare forward pass.
 
     python bench/annotate.py --teacher gemma [--dtype bfloat16] [--windows 4] [--rounds 3] [--json FILE]
     python bench/annotate.py --teacher gemma2-2b-random --device cuda --dtype bfloat16 --windows 128
 
-All columns see the same windows in one process and take turns, so that what slows the machine slows all; ratios are
-medians over rounds. *Bare forward* is the model's own `forward` to its logits and nothing else, at the batch size that
-is fastest for it. *Annotate* is everything from the token shard to the committed target shard. *Eager chain* is
-`logits.float().log_softmax(-1).topk(128)` after the bare forward. The second table is heads alone, from one block of
+All columns process the same windows in one process and take turns, so that a slow machine slows all of them; ratios
+are medians over rounds. *Bare forward* is the model's own `forward` up to its logits, at the batch size that is fastest
+for it. *Annotate* is everything from the token shard to the committed target shard. *Eager chain* is
+`logits.float().log_softmax(-1).topk(128)` after the bare forward. The second table shows heads alone, from one block of
 logits. Memory is the peak above the model's own: resident on a CPU, allocated on a GPU.
 
-A job measures every 64th window of a shard over the whole vocabulary. Few windows cannot show that share, so *annotate*
-is without it; what such a window takes more is measured by itself, and *annotate, every 64th window measured* is what
-both come to.
+A job measures vocabulary statistics in every 64th window of a shard. Few windows cannot show that share, so *annotate*
+leaves it out. The additional time of such a window is measured separately, and *annotate, every 64th window measured*
+combines both.
 """
 
 import argparse
@@ -53,8 +53,8 @@ from logitcask.teacher.text.packing import Document, batches, pack_documents
 
 WINDOW_TOKENS = 1024
 RANDOM = "gemma2-2b-random"
-# The eager chain holds two float32 tensors of all logits: 34 GB at this many windows with a vocabulary of 256,000.
-_EAGER_WINDOWS = 16
+# The eager chain holds two float32 tensors of all logits: 34 GB for 16 windows and a vocabulary of 256,000.
+_MAX_EAGER_WINDOWS = 16
 _measured_rows = score_windows.measured_rows
 _HEAD_SCHEMES = {"adaptive, τ = 0.001": ThresholdScheme(), "k = 128": TopKScheme(k=128)}
 
@@ -64,8 +64,8 @@ class Problem:
     """A teacher with windows to annotate.
 
     Attributes:
-        scorer: The teacher, ready.
-        windows: What every column sees.
+        scorer: The loaded teacher.
+        windows: The windows of every column.
         spec: Settings of the job, except the output.
     """
 
@@ -81,7 +81,7 @@ class Problem:
 def bare_forward(
     problem: Problem, batch_windows: int, then: Callable[[torch.Tensor], Any] = lambda logits: None
 ) -> None:
-    """The model's own logits of all windows, batch by batch."""
+    """Computes the model's own logits of all windows, batch by batch, and passes them to `then`."""
     windows, model = problem.windows, problem.model
     longest = int(np.diff(windows.window_offsets).max())
     with torch.inference_mode():
@@ -99,19 +99,19 @@ def bare_forward(
 
 
 def eager_chain(problem: Problem, batch_windows: int) -> None:
-    """What annotation scripts do today, up to the entries of the heads."""
+    """What common annotation scripts do, up to the entries of the heads."""
     bare_forward(problem, batch_windows, lambda logits: logits.float().log_softmax(-1).topk(128))
 
 
 def annotate(problem: Problem) -> float:
-    """Seconds of the job's second stage on one token shard, into a directory that is thrown away."""
+    """Seconds of the job's second stage on one token shard, into a temporary directory."""
     with tempfile.TemporaryDirectory() as out:
         unit = AnnotationUnit(name="target", tokens=_write_token_shard(problem, out))
         return seconds_of(lambda: annotate_unit(unit, replace(problem.spec, out=out), Heartbeats()))
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
-    """Wall-clock seconds of something that has ended when it returns."""
+    """Wall-clock seconds of a function that returns when its work is done."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
@@ -133,21 +133,21 @@ def _write_token_shard(problem: Problem, out: str) -> TokenShard:
 
 
 def measure(problem: Problem, rounds: int) -> dict[str, Any]:
-    """Tokens a second of each column and its ratio to the bare forward."""
+    """Tokens per second of each column, and its ratio to the bare forward."""
     best = fastest_batch(problem)
     window = problem.windows.select(0, 1)
     measured = np.ones(window.num_positions, dtype=bool)
     columns = {
         "bare forward": lambda: seconds_of(lambda: bare_forward(problem, best)),
         "annotate": lambda: annotate(problem),
-        "eager chain": lambda: seconds_of(lambda: eager_chain(problem, min(best, _EAGER_WINDOWS))),
+        "eager chain": lambda: seconds_of(lambda: eager_chain(problem, min(best, _MAX_EAGER_WINDOWS))),
         "one window": lambda: seconds_of(lambda: problem.scorer.score(window)),
         "one window, measured": lambda: seconds_of(lambda: problem.scorer.score_and_measure(window, measured)),
     }
-    annotate(problem)  # compiled, cached
+    annotate(problem)  # warm-up: compiles and caches
     seconds: dict[str, list[float]] = {name: [] for name in columns}
     for index in range(rounds):
-        # Backwards every other round, so that no column always follows the same one.
+        # In reverse every other round, so that no column always follows the same one.
         for name in list(columns)[:: -1 if index % 2 else 1]:
             seconds[name].append(columns[name]())
     one, one_measured = (np.array(seconds.pop(name)) for name in ("one window", "one window, measured"))
@@ -168,7 +168,7 @@ def measure(problem: Problem, rounds: int) -> dict[str, Any]:
 
 
 def fastest_batch(problem: Problem) -> int:
-    """Windows a batch at which the bare forward is fastest; each size is tried once, after a warm-up."""
+    """Windows per batch at which the bare forward is fastest; each size is tried once, after a warm-up."""
     bare_forward(replace(problem, windows=problem.windows.select(0, 1)), 1)
     seconds: dict[int, float] = {}
     size = 1
@@ -182,14 +182,14 @@ def fastest_batch(problem: Problem) -> int:
 
 
 def peak_bytes(problem: Problem) -> int:
-    """Most memory that annotating takes above the loaded model, with windows measured at full width as in a job."""
+    """Peak memory of annotation above the loaded model, vocabulary statistics included."""
     score_windows.measured_rows = _measured_rows
     if problem.model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         annotate(problem)
         return torch.cuda.max_memory_allocated() - before
-    # The scorer keeps the buffer of earlier rounds: it counts too.
+    # The scorer keeps its buffer from earlier rounds, which counts too.
     problem.scorer._kept_TV = torch.empty(0)
     return_free_memory()
     with Peak() as peak:
@@ -198,7 +198,7 @@ def peak_bytes(problem: Problem) -> int:
 
 
 def measure_heads(vocab_size: int, device: str, rounds: int) -> dict[str, Any]:
-    """Heads alone from one block of logits [1024, V], compared with float32 log-softmax + topk."""
+    """Heads alone from one block of logits [1024, V], next to float32 log-softmax + topk."""
     generator = torch.Generator().manual_seed(0)
     block_TV = torch.randn(WINDOW_TOKENS, vocab_size, generator=generator).mul_(2.2).to(device)
     peaks = torch.randint(0, vocab_size, (WINDOW_TOKENS, 60), generator=generator)
@@ -243,9 +243,9 @@ def measure_heads(vocab_size: int, device: str, rounds: int) -> dict[str, Any]:
 
 
 def load_problem(options: argparse.Namespace) -> Problem:
-    """The teacher and the windows that the options name."""
+    """The teacher and the windows of the command line."""
     torch.set_num_threads(options.threads)
-    # Until memory is measured.
+    # No vocabulary statistics, until memory is measured.
     score_windows.measured_rows = lambda windows: np.zeros(windows.num_positions, dtype=bool)
     model, teacher, tokenizer, windows = _random(options) if options.teacher == RANDOM else _real(options)
     spec = ScorerSpec(
@@ -291,7 +291,7 @@ def _real(options: argparse.Namespace) -> tuple[Any, TeacherInfo, TokenizerInfo,
 
 
 def _pack_topics(tokenizer: Any, num_windows: int) -> Windows:
-    """Windows of English prose that every CPython carries, packed as the job packs them."""
+    """Windows of English prose that comes with every CPython, packed as in a job."""
     texts = corpus.python_topics()
     documents = (
         Document(id=str(number), source="topics", ids=np.array(tokenizer.encode(text), np.int32))

@@ -1,6 +1,6 @@
-"""A teacher that costs nothing to load, an exact fake: it expects each token to be followed by itself.
+"""A teacher that loads at once, an exact fake: it predicts that each token is followed by itself.
 
-Where what is tested is who dies when, the seconds that a worker spends on importing `transformers` are the test.
+Tests of dying workers start many processes, and importing `transformers` in each would take most of their time.
 """
 
 import math
@@ -59,7 +59,7 @@ class EchoScorer:
 
 
 def install() -> None:
-    """Makes this the teacher of all units of this process, whatever the job names."""
+    """Makes this the teacher of all units of this process, whatever teacher the job names."""
     SCORERS["huggingface"] = EchoScorer
 
 
@@ -69,11 +69,11 @@ def replace_teachers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def processes_with_it(directory: Path, *imports: str) -> str:
-    """A PYTHONPATH whose processes have it installed. Python imports a module named `sitecustomize` at start.
+    """A PYTHONPATH with which processes install this teacher: Python imports the module `sitecustomize` at start.
 
     Args:
-        directory: Where that module is put.
-        imports: What else they import at start, and so not when a unit waits for it.
+        directory: Gets that module.
+        imports: Further modules to import at start, before a unit waits for them.
     """
     directory.mkdir(exist_ok=True)
     names = "".join(f"import {name}\n" for name in (*imports, "echo_scorer"))
