@@ -34,7 +34,7 @@ def test_the_map_names_each_folder_and_module_of_the_product():
 
 def test_the_table_of_additions_names_files_that_exist():
     """A name is relative to the repository, or to the first folder of its row."""
-    table = PAGE.split("**To add a")[1].split("## Rules")[0]
+    table = PAGE.split("**Where additions go")[1].split("## Rules")[0]
     for row in table.strip().splitlines()[4:]:
         names = re.findall(r"`([\w./-]+)`", row)
         first = ROOT / names[0]
