@@ -35,8 +35,10 @@ def test_the_map_names_each_folder_and_module_of_the_product():
 def test_the_table_of_additions_names_files_that_exist():
     """A name is relative to the repository, or to the first folder of its row."""
     table = PAGE.split("**Where additions go")[1].split("## Rules")[0]
-    for row in table.strip().splitlines()[4:]:
-        names = re.findall(r"`([\w./-]+)`", row)
+    rows = [line for line in table.splitlines() if line.startswith("| ") and "`" in line]
+    assert len(rows) == 10
+    for row in rows:
+        names = re.findall(r"`([\w./-]+(?:/|\.py|\.md|\.toml))`", row)
         first = ROOT / names[0]
         folder = first if first.is_dir() else first.parent
         assert not [name for name in names if not (ROOT / name).exists() and not (folder / name).exists()]
