@@ -254,11 +254,10 @@ def load_problem(options: argparse.Namespace) -> Problem:
         device=options.device,
         dtype=options.dtype,
         scheme=ThresholdScheme(),
+        num_threads=options.threads,
         batch_tokens=options.batch_tokens,
     )
-    scorer = TrunkScorer(
-        HuggingFaceTrunk(model), spec.scheme, batch_tokens=spec.batch_tokens, num_threads=options.threads
-    )
+    scorer = TrunkScorer(HuggingFaceTrunk(model), spec)
     SCORERS["loaded"] = lambda spec: scorer
     return Problem(
         scorer=scorer,

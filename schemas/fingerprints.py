@@ -3,12 +3,19 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
 def digest(data: bytes) -> str:
     """SHA-256 of `data`, as "sha256:<64 hex digits>"."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as 64 hex digits; memory holds a small buffer."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def canonical_json(value: Any) -> str:

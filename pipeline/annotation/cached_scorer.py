@@ -4,10 +4,10 @@ import threading
 from dataclasses import replace
 
 from logitcask.teacher.scoring.protocol import Scorer, ScorerSpec
-from logitcask.teacher.scoring.registry import Loader, find_loader
+from logitcask.teacher.scoring.registry import SCORERS, Loader, load_scorer
 
 _lock = threading.Lock()
-_loaded: dict[tuple[Loader, ScorerSpec], Scorer] = {}
+_loaded: dict[tuple[Loader | None, ScorerSpec], Scorer] = {}
 
 
 def cached_scorer(spec: ScorerSpec) -> Scorer:
@@ -16,13 +16,12 @@ def cached_scorer(spec: ScorerSpec) -> Scorer:
     Raises:
         UsageError, TeacherError: It cannot be loaded.
     """
-    load = find_loader(spec.kind)
     # Another batch size is no reason to load a teacher again.
-    key = load, replace(spec, batch_tokens=0)
+    key = SCORERS.get(spec.kind), replace(spec, batch_tokens=0)
     with _lock:
         if key not in _loaded:
             _loaded.clear()
-            _loaded[key] = load(spec)
+            _loaded[key] = load_scorer(spec)
         scorer = _loaded[key]
     scorer.batch_tokens = spec.batch_tokens
     # For every unit: Beam has many threads.

@@ -4,7 +4,6 @@ Memory holds nothing larger than a hash buffer. So a finished job can check its 
 planner can describe a teacher that does not fit its machine.
 """
 
-import hashlib
 import json
 import math
 import re
@@ -13,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from logitcask.schemas.errors import TeacherError, VocabularyError
-from logitcask.schemas.fingerprints import fingerprint
+from logitcask.schemas.fingerprints import file_sha256, fingerprint
 from logitcask.schemas.format.metadata import TeacherInfo, TokenizerInfo
 from logitcask.teacher.model.gguf_header import GgufHeader, read_gguf_header
 from logitcask.teacher.model.references import Resolved, resolve
 
 # Keys that change with the library that wrote the file, not with the model.
 _VOLATILE_KEYS = ("transformers_version", "_name_or_path", "use_cache")
-_HASH_CHUNK_BYTES = 1 << 22
 # What `transformers` assumes if a GGUF file states no soft-cap.
 _GGUF_SOFTCAPS = {"gemma2": 30.0}
 
@@ -129,7 +127,7 @@ def _describe_directory(resolved: Resolved, dtype: str) -> TeacherInfo:
     language_model = text_config(resolved)
     return TeacherInfo(
         name=resolved.name,
-        fingerprint=fingerprint({"config": stable_config, "files": [[f.name, _sha256(f)] for f in files]}),
+        fingerprint=fingerprint({"config": stable_config, "files": [[f.name, file_sha256(f)] for f in files]}),
         vocab_size=language_model.vocab_size,
         dtype=dtype,
         architecture=(config.get("architectures") or [config.get("model_type", "unknown")])[0],
@@ -143,7 +141,7 @@ def _describe_gguf(resolved: Resolved, dtype: str) -> TeacherInfo:
     header = read_gguf_header(resolved.path)
     return TeacherInfo(
         name=resolved.name,
-        fingerprint=fingerprint({"files": [["gguf", _sha256(resolved.path)]]}),
+        fingerprint=fingerprint({"files": [["gguf", file_sha256(resolved.path)]]}),
         vocab_size=_gguf_vocab_size(header, resolved.path),
         dtype=dtype,
         architecture=_class_name(header.architecture),
@@ -178,14 +176,6 @@ def _safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     except (struct.error, ValueError) as e:
         raise TeacherError(f"{path} is not a readable safetensors file: {e}. Copy it again.") from e
     return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
-
-
-def _sha256(path: Path) -> str:
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK_BYTES):
-            total.update(chunk)
-    return total.hexdigest()
 
 
 def _stated_license(directory: Path) -> str | None:

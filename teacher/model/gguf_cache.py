@@ -6,7 +6,6 @@ saves the model into a directory named by the file's content, the dtype of the w
 """
 
 import contextlib
-import hashlib
 import logging
 import os
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 from safetensors import SafetensorError
 
+from logitcask.schemas.fingerprints import file_sha256
 from logitcask.teacher.model.references import Resolved
 
 _logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def converted(teacher: Resolved, dtype: str, convert: Callable[[Path], None]) ->
         dtype: Of the weights.
         convert: Writes the model into a directory.
     """
-    digest = _content_digest(teacher.path)[:32]
+    digest = file_sha256(teacher.path)[:32]
     directory = cache_directory() / f"{digest}-{dtype}-transformers-{version('transformers')}"
     if not directory.is_dir():
         try:
@@ -62,8 +62,3 @@ def _convert_into(directory: Path, teacher: Resolved, convert: Callable[[Path], 
     finally:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(unfinished)
-
-
-def _content_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

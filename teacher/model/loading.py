@@ -59,7 +59,6 @@ def load_model(
     attention: str = "auto",
     *,
     device_map: str | None = None,
-    verbose: bool = False,
 ) -> PreTrainedModel:
     """The teacher in evaluation mode, without gradients.
 
@@ -71,7 +70,6 @@ def load_model(
             `model.config._attn_implementation`.
         device_map: For teachers that fit no single device, instead of `device`: a rule of `transformers` ("auto",
             "balanced", ...) or a JSON object of module to device.
-        verbose: Show the progress bars of `transformers`.
 
     Raises:
         TeacherError: It cannot be found or loaded, is not a causal language model, or lacks weights.
@@ -87,7 +85,7 @@ def load_model(
         weight_files(resolved.path)
     # Loaded directly onto the device: no copy in host memory. The CPU needs no map.
     places = check_device_map(device_map) if device_map else {"": device} if device != "cpu" else None
-    with _progress(verbose):
+    with _no_progress_bars():
         model = _from_pretrained(resolved, dtype, attention, places)
     return model.eval().requires_grad_(False)
 
@@ -128,12 +126,12 @@ def export_model(model: PreTrainedModel, directory: str | Path) -> None:
     fresh.tie_weights()
     if model.generation_config is not None:
         fresh.generation_config = model.generation_config
-    with _progress(verbose=False):
+    with _no_progress_bars():
         fresh.save_pretrained(directory)
 
 
 def _convert_gguf(teacher: Resolved, dtype: str, directory: Path) -> None:
-    with _progress(verbose=False):
+    with _no_progress_bars():
         model = _from_pretrained(teacher, dtype, "auto", None)
     export_model(model, directory)
 
@@ -171,11 +169,8 @@ def _from_pretrained(
 
 
 @contextlib.contextmanager
-def _progress(verbose: bool) -> Iterator[None]:
-    """Hides the loader's progress bars unless `verbose`, and restores the global switch."""
-    if verbose:
-        yield
-        return
+def _no_progress_bars() -> Iterator[None]:
+    """Hides the loader's progress bars, and restores the global switch."""
     was_enabled = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

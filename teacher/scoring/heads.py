@@ -57,24 +57,6 @@ class DeviceTargets:
     is_finite: torch.Tensor
 
     @classmethod
-    def empty(cls, num_samples: int, num_temperatures: int) -> "DeviceTargets":
-        """No rows."""
-        ids, numbers = torch.empty(0, dtype=torch.int32), torch.empty(0)
-        return cls(
-            ids=ids,
-            log_probs=numbers,
-            widths=ids.long(),
-            log_tail=numbers,
-            log_next=numbers,
-            entropy=numbers,
-            top1_ids=ids,
-            sample_ids=ids.view(0, 1).expand(0, num_samples),
-            sample_widths=ids.long(),
-            tempered_log_tails=numbers.view(0, 1).expand(0, num_temperatures),
-            is_finite=ids.bool(),
-        )
-
-    @classmethod
     def concatenate(cls, blocks: Sequence["DeviceTargets"]) -> "DeviceTargets":
         """All rows of `blocks` (at least one) in order."""
         return cls(**{f.name: torch.cat([getattr(block, f.name) for block in blocks]) for f in fields(cls)})

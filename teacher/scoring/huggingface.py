@@ -36,16 +36,7 @@ def load(spec: ScorerSpec) -> TrunkScorer:
         # Before the kernel is compiled, which fixes the number in its code.
         torch.set_num_threads(spec.num_threads)
     model = load_model(spec.reference, spec.dtype, spec.device, spec.attention, device_map=spec.device_map)
-    return TrunkScorer(
-        HuggingFaceTrunk(model),
-        spec.scheme,
-        batch_tokens=spec.batch_tokens,
-        row_chunk=spec.row_chunk,
-        temperatures=spec.temperatures,
-        num_ids=spec.num_ids,
-        kernel=spec.kernel,
-        num_threads=spec.num_threads,
-    )
+    return TrunkScorer(HuggingFaceTrunk(model), spec)
 
 
 class HuggingFaceTrunk:
@@ -64,22 +55,16 @@ class HuggingFaceTrunk:
         self.max_part_tokens: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         embeddings: Any = model.get_input_embeddings()
         self.num_inputs = int(embeddings.weight.shape[0])
+        self.device = model.device
+        self.environment = {
+            "device": str(model.device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "attention": str(model.config._attn_implementation),
+            "device_map": _device_map(model),
+        }
         self.head: LinearHead | None = linear_head(model)
         self.packs = True
         self.vocab_size = self._try_model()
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        return {
-            "device": str(self.model.device),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "attention": str(self.model.config._attn_implementation),
-            "device_map": _device_map(self.model),
-        }
 
     def states(self, windows: Windows, rows: np.ndarray, *, batch_tokens: int, num_halvings: int) -> torch.Tensor:
         offsets = sequence_offsets(windows, packs=self.packs, num_halvings=num_halvings)

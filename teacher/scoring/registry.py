@@ -18,20 +18,7 @@ def _imported(path: str) -> Loader:
     return lambda spec: getattr(import_module(module), function)(spec)
 
 
-SCORERS: dict[str, Loader] = {
-    "huggingface": _imported("logitcask.teacher.scoring.huggingface:load"),
-}
-
-
-def find_loader(kind: str) -> Loader:
-    """The loader of a kind of scorer.
-
-    Raises:
-        UsageError: The kind is unknown.
-    """
-    if kind not in SCORERS:
-        raise UsageError(f"scorer {kind!r} is unknown; choose {', '.join(SCORERS)}")
-    return SCORERS[kind]
+SCORERS: dict[str, Loader] = {"huggingface": _imported("logitcask.teacher.scoring.huggingface:load")}
 
 
 def load_scorer(spec: ScorerSpec) -> Scorer:
@@ -41,4 +28,6 @@ def load_scorer(spec: ScorerSpec) -> Scorer:
         UsageError: The kind of scorer is unknown, or its settings are invalid.
         TeacherError: The teacher cannot be loaded.
     """
-    return find_loader(spec.kind)(spec)
+    if spec.kind not in SCORERS:
+        raise UsageError(f"scorer {spec.kind!r} is unknown; choose {', '.join(SCORERS)}")
+    return SCORERS[spec.kind](spec)

@@ -4,7 +4,6 @@ An engine is a `Trunk`. Its states are projected in float32, a chunk of rows at 
 never exist, and tails are exact whatever the engine.
 """
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from logitcask.schemas.errors import MemoryExhaustedError, NonFiniteError, UsageError, VocabularyError
 from logitcask.schemas.format.draws import window_uniforms
 from logitcask.schemas.format.ragged import offsets_from_lengths
-from logitcask.schemas.format.scheme import Scheme, extra_temperatures
+from logitcask.schemas.format.scheme import extra_temperatures
 from logitcask.schemas.format.targets import TailSample, Targets, Windows
 from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
 from logitcask.teacher.model.environment import numeric_environment
@@ -21,6 +20,7 @@ from logitcask.teacher.scoring.block_sums import Kernel, choose_kernel
 from logitcask.teacher.scoring.head_entries import block_size
 from logitcask.teacher.scoring.heads import DeviceTargets, select_heads
 from logitcask.teacher.scoring.projection import LinearHead, project, rows_of_chunk
+from logitcask.teacher.scoring.protocol import ScorerSpec
 from logitcask.teacher.scoring.transfers import to_device
 from logitcask.teacher.scoring.vocabulary_statistics import measure_vocabulary
 from logitcask.teacher.text.packing import batches
@@ -31,37 +31,23 @@ _MAX_HALVINGS = 5
 
 
 class Trunk(Protocol):
-    """An engine that turns tokens into hidden states after the final norm."""
+    """An engine that turns tokens into hidden states after the final norm.
 
-    @property
-    def head(self) -> LinearHead | None:
-        """Turns the states into logits; None where the states are the final logits already."""
-        ...
+    Attributes:
+        head: Turns the states into logits; None if the states are the final logits already.
+        vocab_size: Width of the logits.
+        num_inputs: Token ids that the engine knows: 0 to `num_inputs` - 1.
+        max_part_tokens: The longest part that the engine can attend to; None if there is no limit.
+        device: Where logits are computed.
+        environment: The trunk's arguments of `teacher.model.environment.numeric_environment`.
+    """
 
-    @property
-    def vocab_size(self) -> int:
-        """Width of the logits."""
-        ...
-
-    @property
-    def num_inputs(self) -> int:
-        """Token ids that the engine knows: 0 to `num_inputs` - 1."""
-        ...
-
-    @property
-    def max_part_tokens(self) -> int | None:
-        """The longest part that the engine can attend to; None if there is no limit."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Where logits are computed."""
-        ...
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        """The trunk's arguments of `teacher.model.environment.numeric_environment`."""
-        ...
+    head: LinearHead | None
+    vocab_size: int
+    num_inputs: int
+    max_part_tokens: int | None
+    device: torch.device
+    environment: dict[str, Any]
 
     def states(self, windows: Windows, rows: np.ndarray, *, batch_tokens: int, num_halvings: int) -> torch.Tensor:
         """States of some rows, each computed from its part alone, [number of rows, D].
@@ -69,7 +55,7 @@ class Trunk(Protocol):
         Args:
             windows: T rows.
             rows: Ascending indices into them.
-            batch_tokens: Maximum positions of a forward pass, padding included.
+            batch_tokens: Maximum positions of a forward pass, padding included; a longer window goes alone.
             num_halvings: How often pieces of one window are halved, to save memory.
         """
         ...
@@ -80,41 +66,24 @@ class TrunkScorer:
 
     Args:
         trunk: The engine.
-        scheme: How heads are chosen.
-        batch_tokens: Maximum positions of a forward pass, padding included; a longer window goes alone.
-        row_chunk: Rows whose logits exist at a time; None for `teacher.scoring.projection.rows_of_chunk`.
-        temperatures: Further temperatures at which the tail is computed.
-        num_ids: Ids from here on are padding of the vocabulary and get no probability; None if there are none.
-        kernel: "plain", "compiled", or "auto" for what is faster here (`teacher.scoring.block_sums`).
-        num_threads: CPU threads for `prepare_thread`; None keeps the process's number.
+        spec: Settings of projection and heads; those of the engine are not read.
 
     Raises:
         UsageError: The scheme does not allow the temperatures, or the kernel is unknown.
     """
 
-    def __init__(
-        self,
-        trunk: Trunk,
-        scheme: Scheme,
-        *,
-        batch_tokens: int = 4096,
-        row_chunk: int | None = None,
-        temperatures: Sequence[float] = (),
-        num_ids: int | None = None,
-        kernel: str = "auto",
-        num_threads: int | None = None,
-    ) -> None:
+    def __init__(self, trunk: Trunk, spec: ScorerSpec) -> None:
         self.trunk = trunk
-        self.scheme = scheme
-        self.temperatures = extra_temperatures(temperatures, scheme)
-        self.batch_tokens = batch_tokens
+        self.scheme = spec.scheme
+        self.temperatures = extra_temperatures(spec.temperatures, spec.scheme)
+        self.batch_tokens = spec.batch_tokens
         self.num_halvings = 0
-        self.row_chunk = row_chunk or rows_of_chunk(trunk.vocab_size)
-        self._num_ids = min(num_ids or trunk.vocab_size, trunk.vocab_size)
-        self._num_threads = num_threads
-        self._block_ids = block_size(trunk.vocab_size, scheme.max_head_width)
+        self.row_chunk = spec.row_chunk or rows_of_chunk(trunk.vocab_size)
+        self._num_ids = min(spec.num_ids or trunk.vocab_size, trunk.vocab_size)
+        self._num_threads = spec.num_threads
+        self._block_ids = block_size(trunk.vocab_size, spec.scheme.max_head_width)
         self._kept_TV = torch.empty(0)
-        kind = choose_kernel(kernel, trunk.vocab_size, trunk.device)
+        kind = choose_kernel(spec.kernel, trunk.vocab_size, trunk.device)
         self._kernel = Kernel(kind, block_ids=self._block_ids, device=trunk.device)
 
     @property
@@ -241,9 +210,20 @@ class TrunkScorer:
         )
 
     def _without_targets(self, num_positions: int) -> Targets:
-        """Rows that have no targets."""
-        none = DeviceTargets.empty(self.scheme.num_tail_samples, len(self.temperatures))
-        return self._spread(np.zeros(0, dtype=np.int64), none, num_positions)
+        """Targets of rows without any: empty heads and samples, and NaN."""
+        nan_T, no_ids = np.full(num_positions, np.nan, np.float32), np.zeros(0, np.int32)
+        offsets = np.zeros(num_positions + 1, np.int64)
+        return Targets(
+            head_ids=no_ids,
+            head_log_probs=np.zeros(0, np.float32),
+            head_offsets=offsets,
+            log_tail=nan_T,
+            log_next=nan_T,
+            entropy=nan_T,
+            top1_ids=np.full(num_positions, -1, np.int32),
+            tail_samples=(TailSample(ids=no_ids, offsets=offsets),) * self.scheme.num_tail_samples,
+            tempered_log_tails=dict.fromkeys(self.temperatures, nan_T),
+        )
 
     def _check(self, windows: Windows) -> None:
         if not windows.num_positions:

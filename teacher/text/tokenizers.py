@@ -6,7 +6,6 @@ a student and loaded again, a tokenizer has the same fingerprints.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -251,8 +250,9 @@ def _load(resolved: Resolved) -> Any:
 
             tokenizer = AutoTokenizer.from_pretrained(resolved.path, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as e:
+        reason = str(e).partition("\n")[0]
         raise TokenizerError(
-            f"transformers finds no usable tokenizer in {resolved.name!r}: {_first_line(e)}. Put tokenizer.json or "
+            f"transformers finds no usable tokenizer in {resolved.name!r}: {reason}. Put tokenizer.json or "
             "a SentencePiece tokenizer.model there, or name another tokenizer"
         ) from e
     if not getattr(tokenizer, "is_fast", False) or not tokenizer.get_vocab():
@@ -289,7 +289,3 @@ def _checked(text: str) -> str:
 
 def _defined(token_id: int) -> int | None:
     return token_id if token_id >= 0 else None
-
-
-def _first_line(error: Exception) -> str:
-    return re.split(r"\n", str(error), maxsplit=1)[0]

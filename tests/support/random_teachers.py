@@ -10,6 +10,7 @@ import transformers as tf
 from logitcask.schemas.format.scheme import Scheme
 from logitcask.schemas.format.targets import Part, Targets, Windows
 from logitcask.teacher.scoring.huggingface import HuggingFaceTrunk
+from logitcask.teacher.scoring.protocol import ScorerSpec
 from logitcask.teacher.scoring.trunk_scorer import TrunkScorer
 
 VOCAB_SIZE = 307
@@ -57,7 +58,8 @@ def random_model(name: str) -> tf.PreTrainedModel:
 
 
 def scorer_of(model: tf.PreTrainedModel, scheme: Scheme, **options: Any) -> TrunkScorer:
-    return TrunkScorer(HuggingFaceTrunk(model), scheme, **options)
+    spec = ScorerSpec(reference="made up", device="cpu", dtype="float32", scheme=scheme, **options)
+    return TrunkScorer(HuggingFaceTrunk(model), spec)
 
 
 def random_windows(part_lengths: list[list[int]], seed: int = 0) -> Windows:

@@ -1,6 +1,7 @@
 """The scorer over a trunk: batches, chunks, kinds of rows, draws, checks and memory."""
 
-import dataclasses
+from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from logitcask.schemas.format.scheme import (
     TopPScheme,
 )
 from logitcask.schemas.format.targets import Kind, Targets, Windows
+from logitcask.teacher.scoring.protocol import ScorerSpec
 from logitcask.teacher.scoring.trunk_scorer import TrunkScorer
 from logitcask.teacher.text.packing import full_windows
 
@@ -76,7 +78,7 @@ def test_draws_depend_on_the_window_and_not_on_batch_or_chunk(scheme, sizes):
 def test_only_rows_with_a_target_are_drawn_for(scheme):
     kind = PACKED.kind.copy()
     kind[:5], kind[24:44] = Kind.CONTEXT, Kind.PROMPT
-    windows = dataclasses.replace(PACKED, kind=kind)
+    windows = replace(PACKED, kind=kind)
     # The second window has no target at all.
     targets = scorer_of(random_model("llama"), scheme, batch_tokens=1).score(windows)
     for sample in targets.tail_samples:
@@ -183,6 +185,9 @@ def test_measuring_rows_changes_no_target_and_counts_those_with_one():
     assert scorer.score(PACKED).head_log_probs.tobytes() == targets.head_log_probs.tobytes()
 
 
+SPEC = ScorerSpec(reference="made up", device="cpu", dtype="float32", scheme=TopKScheme(k=4))
+
+
 class LogitTable:
     """An exact fake of a trunk: a row's logits follow from its token. The first `failures` calls run out of memory."""
 
@@ -190,15 +195,12 @@ class LogitTable:
     vocab_size = num_inputs = 20
     max_part_tokens = None
     device = torch.device("cpu")
+    environment: ClassVar = {"device": "cpu", "dtype": "float32", "attention": "none"}
 
     def __init__(self, failures: int = 0) -> None:
         self.logits_VV = torch.randn(20, 20, generator=torch.Generator().manual_seed(0))
         self.failures = failures
         self.calls: list[tuple[int, int, int]] = []
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {"device": "cpu", "dtype": "float32", "attention": "none"}
 
     def states(self, windows: Windows, rows: np.ndarray, *, batch_tokens: int, num_halvings: int) -> torch.Tensor:
         self.calls.append((windows.num_positions, batch_tokens, num_halvings))
@@ -210,7 +212,7 @@ class LogitTable:
 def test_another_engine_needs_only_a_trunk():
     windows = full_windows(np.arange(20, dtype=np.int32), 5)
     trunk = LogitTable()
-    scorer = TrunkScorer(trunk, TopKScheme(k=4), batch_tokens=10)
+    scorer = TrunkScorer(trunk, replace(SPEC, batch_tokens=10))
     assert_targets_equal(scorer.score(windows), trunk.logits_VV.double().log_softmax(-1).numpy(), windows)
     assert trunk.calls == [(10, 10, 0)] * 2
     assert scorer.environment["attention"] == "none"
@@ -218,7 +220,7 @@ def test_another_engine_needs_only_a_trunk():
 
 @pytest.mark.parametrize(("num_halvings", "can_halve"), [(0, True), (4, True), (5, False)])
 def test_memory_errors_say_whether_smaller_pieces_can_be_tried(num_halvings, can_halve):
-    scorer = TrunkScorer(LogitTable(failures=1), TopKScheme(k=4))
+    scorer = TrunkScorer(LogitTable(failures=1), SPEC)
     scorer.num_halvings = num_halvings
     windows = full_windows(np.arange(20, dtype=np.int32), 20)
     with pytest.raises(MemoryExhaustedError, match=r"out of memory at 20 positions \(1 windows\).*no room") as error:
