@@ -11,7 +11,6 @@ lists it in a class attribute: `old_names: ClassVar = {"old_option": "new_option
 import atexit
 import os
 import sys
-import tomllib
 import traceback
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
@@ -162,6 +161,8 @@ def _take_config(words: Sequence[str]) -> tuple[list[str], str | None]:
 
 
 def _read_config(file: str, command: type) -> dict[str, Any]:
+    import tomllib
+
     try:
         settings = tomllib.loads(Path(file).read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -19,10 +19,10 @@ from logitcask.teacher.model.environment import numeric_environment
 from logitcask.teacher.scoring.block_sums import Kernel, choose_kernel
 from logitcask.teacher.scoring.head_entries import block_size
 from logitcask.teacher.scoring.heads import DeviceTargets, select_heads
+from logitcask.teacher.scoring.measure_vocabulary import measure_vocabulary
 from logitcask.teacher.scoring.projection import LinearHead, project, rows_of_chunk
 from logitcask.teacher.scoring.protocol import ScorerSpec
 from logitcask.teacher.scoring.transfers import to_device
-from logitcask.teacher.scoring.vocabulary_statistics import measure_vocabulary
 from logitcask.teacher.text.packing import batches
 
 # The pieces of one window are halved at most this often: from sequences of 4,096 positions and 512 rows of logits to

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from logitcask.schemas.stats.vocabulary_statistics import DRAWS, STEPS_PER_UNIT, WIDTHS, VocabularyStatistics
-from logitcask.teacher.scoring.vocabulary_statistics import measure_vocabulary
+from logitcask.teacher.scoring.measure_vocabulary import measure_vocabulary
 
 
 def random_logits(vocab_size: int, scale: float) -> torch.Tensor:
