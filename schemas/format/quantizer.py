@@ -20,6 +20,9 @@ HEAD_LOG_PROBS = (-_U * (1 + _U)).astype(np.float32)
 _HEAD_PROBS = np.exp(HEAD_LOG_PROBS.astype(np.float64))
 # Below −midpoint q, a value is nearer to h(q + 1) than to h(q); exact in float64.
 _MIDPOINTS = np.append(-(HEAD_LOG_PROBS[1:].astype(np.float64) + HEAD_LOG_PROBS[:-1]) / 2, np.inf)
+# How far a probability may be from that of its q: to the farther end of the values that become q.
+_HEAD_ERRORS = np.maximum(np.exp(-np.append(0, _MIDPOINTS[:-1])) - _HEAD_PROBS, _HEAD_PROBS - np.exp(-_MIDPOINTS))
+_TAIL_ERROR = np.expm1(0.5 / STEPS_PER_NAT)
 
 # Values quantized at a time: the intermediate results fit into the processor's cache (twice as fast).
 _BLOCK_ENTRIES = 1 << 14
@@ -74,6 +77,39 @@ def dequantize_tail(steps: np.ndarray) -> np.ndarray:
     return np.where(steps == ZERO_TAIL, np.float32(-np.inf), -dequantize_nats(steps))
 
 
+def mass_of(q: np.ndarray, head_offsets: np.ndarray, log_tail: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The stored mass of head and tail, before renormalization, and how far rounding may have moved it from one.
+
+    Args:
+        q, head_offsets, log_tail: As for `decode_targets`.
+
+    Returns:
+        Both float64 [T]; without a target the tail counts as one.
+    """
+    index = q.astype(np.intp)
+    mass = sum_rows(_HEAD_PROBS.take(index), head_offsets) + tail_mass(log_tail)
+    return mass, sum_rows(_HEAD_ERRORS.take(index), head_offsets) + _TAIL_ERROR
+
+
+def sum_rows(entries: np.ndarray, head_offsets: np.ndarray) -> np.ndarray:
+    """The sum of the entries of each row, float64 [T].
+
+    Args:
+        entries: One value for each head entry, [N].
+        head_offsets: int64 [T + 1].
+    """
+    sums = np.zeros(len(head_offsets) - 1)
+    if len(entries):
+        filled = np.diff(head_offsets) > 0
+        sums[filled] = np.add.reduceat(entries, head_offsets[:-1][filled], dtype=np.float64)
+    return sums
+
+
+def tail_mass(log_tail: np.ndarray) -> np.ndarray:
+    """The mass of tails, float64 [T]; one without a target."""
+    return np.exp(np.nan_to_num(log_tail.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf))
+
+
 def decode_targets(q: np.ndarray, head_offsets: np.ndarray, log_tail: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log-probabilities of head and tail, renormalized together in each row, so that a decoded target sums to one.
 
@@ -87,14 +123,10 @@ def decode_targets(q: np.ndarray, head_offsets: np.ndarray, log_tail: np.ndarray
     Returns:
         Head log-probabilities [N] and log tail mass [T], float32, nats.
     """
-    widths = np.diff(head_offsets)
-    mass = np.exp(np.nan_to_num(log_tail.astype(np.float64), nan=0.0, neginf=-np.inf))
-    filled = widths > 0
     # The bytes index two tables; numpy converts them to indices slowly, so convert once.
     index = q.astype(np.intp)
-    if len(q):
-        mass[filled] += np.add.reduceat(_HEAD_PROBS.take(index), head_offsets[:-1][filled])
+    mass = sum_rows(_HEAD_PROBS.take(index), head_offsets) + tail_mass(log_tail)
     log_mass = np.log(mass).astype(np.float32)
     head_log_probs = HEAD_LOG_PROBS.take(index)
-    head_log_probs -= np.repeat(log_mass, widths)
+    head_log_probs -= np.repeat(log_mass, np.diff(head_offsets))
     return head_log_probs, log_tail - log_mass

@@ -240,6 +240,10 @@ class TargetRows:
     def num_positions(self) -> int:
         return len(self.log_tail)
 
+    def mass(self) -> tuple[np.ndarray, np.ndarray]:
+        """Head and tail together, which should be one, and how far quantizing may have moved it: float64 [T] each."""
+        raise NotImplementedError
+
     def has_target(self) -> np.ndarray:
         """bool [T]."""
         return ~np.isnan(self.log_tail)
@@ -326,6 +330,12 @@ class Targets(TargetRows):
 
     head_log_probs: np.ndarray = field(metadata=_array(np.float32, is_per_entry=True))
 
+    def mass(self) -> tuple[np.ndarray, np.ndarray]:
+        """As `TargetRows.mass`; these values are not quantized."""
+        with np.errstate(over="ignore"):
+            head = quantizer.sum_rows(np.exp(self.head_log_probs, dtype=np.float64), self.head_offsets)
+            return head + quantizer.tail_mass(self.log_tail), np.zeros(self.num_positions)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredTargets(TargetRows):
@@ -340,6 +350,10 @@ class StoredTargets(TargetRows):
     """
 
     head_q: np.ndarray = field(metadata=_array(np.uint8, is_per_entry=True))
+
+    def mass(self) -> tuple[np.ndarray, np.ndarray]:
+        """As `TargetRows.mass`."""
+        return quantizer.mass_of(self.head_q, self.head_offsets, self.log_tail)
 
     def decode(self) -> Targets:
         """The decoded targets; each sums to one."""

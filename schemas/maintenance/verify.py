@@ -11,8 +11,8 @@ from logitcask.schemas.dataset.shard_view import SnapshotShard
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, load_snapshot
 from logitcask.schemas.errors import CorruptShardError, LogitcaskError, MissingShardError
 from logitcask.schemas.fingerprints import digest
-from logitcask.schemas.format.columns.registry import broken_rules
-from logitcask.schemas.format.reader import Block, ShardReader
+from logitcask.schemas.format.reader import ShardReader, StoredBlock
+from logitcask.schemas.format.row_rules import RowCheck
 from logitcask.schemas.terminal.progress import shard_progress
 
 
@@ -180,20 +180,15 @@ def check_rows(reader: ShardReader) -> tuple[list[str], int]:
     Raises:
         CorruptShardError: A page or a token is damaged.
     """
-    found: list[str] = []
-    num_targets = first_row = 0
+    check = RowCheck(metadata=reader.metadata)
     for block in _blocks(reader):
-        if block.targets is not None:
-            broken = broken_rules(block.windows, block.targets, reader.metadata.vocab_size)
-            found += [f"{rule} (first in row {first_row + row})" for rule, row in broken]
-            num_targets += int(block.targets.has_target().sum())
-        first_row += block.windows.num_positions
-    return found, num_targets
+        check.add(block.windows, block.targets)
+    return check.finish(len(reader.parts)), check.num_targets
 
 
-def _blocks(reader: ShardReader) -> Iterator[Block]:
+def _blocks(reader: ShardReader) -> Iterator[StoredBlock]:
     start = 0
     while start < reader.num_windows:
         _, stop = reader.block_of(start)
-        yield reader.read(start, stop)
+        yield reader.read_stored(start, stop)
         start = stop

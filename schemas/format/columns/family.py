@@ -14,7 +14,7 @@ import pyarrow as pa
 from logitcask.schemas.errors import VocabularyError
 from logitcask.schemas.format.metadata import ShardMetadata
 from logitcask.schemas.format.ragged import Lists
-from logitcask.schemas.format.targets import Targets, Windows
+from logitcask.schemas.format.targets import TargetRows, Targets, Windows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,13 +72,13 @@ class TargetColumns(ABC):
             ValueError: The columns contradict each other.
         """
 
-    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> BrokenRules:
+    def broken_rules(self, windows: Windows, targets: TargetRows, metadata: ShardMetadata) -> BrokenRules:
         """The rules for these columns.
 
         Args:
             windows: T rows.
-            targets: Their decoded targets.
-            vocab_size: V.
+            targets: Their targets, stored or not yet stored.
+            metadata: What the shard is.
         """
         yield from ()
 

@@ -17,10 +17,13 @@ from logitcask.schemas.format.columns.family import (
     outside_vocabulary,
 )
 from logitcask.schemas.format.metadata import ShardMetadata
-from logitcask.schemas.format.targets import Targets, Windows
+from logitcask.schemas.format.targets import TargetRows, Targets, Windows
 
 IDS, ID_GAPS, Q = "ids", "id_gaps", "q"
 ID_COLUMNS = (IDS, ID_GAPS)
+# How far head and tail together may be from one. Rounding to stored values moves their sum by up to a percent, and by
+# more only where nearly all entries are equal.
+MASS_TOLERANCE = 0.02
 _IDS_TYPE, _Q_TYPE = list_type(pa.int32()), list_type(pa.uint8())
 
 
@@ -58,7 +61,7 @@ class HeadColumns(TargetColumns):
             ids, values = id_gaps.from_gaps(lists[ID_GAPS].values, values, q.offsets, stored.ids_by_rank)
         return {"head_ids": ids, "head_q": values, "head_offsets": q.offsets}
 
-    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> BrokenRules:
+    def broken_rules(self, windows: Windows, targets: TargetRows, metadata: ShardMetadata) -> BrokenRules:
         widths, has_target = targets.head_widths(), targets.has_target()
         ascends = np.ones(len(targets.head_ids), dtype=bool)
         ascends[1:] = np.diff(targets.head_ids) > 0
@@ -66,8 +69,22 @@ class HeadColumns(TargetColumns):
         row_of_entry = np.repeat(np.arange(targets.num_positions), widths)
         is_drawn = [np.diff(sample.offsets) > 0 for sample in targets.tail_samples]
         is_sampled = np.all(is_drawn, axis=0) if is_drawn else np.zeros(targets.num_positions, dtype=bool)
-        yield "a head id is outside the vocabulary", row_of_entry[outside_vocabulary(targets.head_ids, vocab_size)]
+        yield (
+            "a head id is outside the vocabulary",
+            row_of_entry[outside_vocabulary(targets.head_ids, metadata.vocab_size)],
+        )
         yield "head ids do not ascend", row_of_entry[~ascends]
         yield "a row without a target has a head", np.flatnonzero((widths > 0) & ~has_target)
         empty = (widths == 0) & has_target & ~is_sampled
         yield "a trained row has an empty head, and no tail sample", np.flatnonzero(empty)
+        if metadata.scheme is not None:
+            yield (
+                "a head has more entries than the scheme allows",
+                np.flatnonzero(widths > metadata.scheme.max_head_width),
+            )
+        mass, rounding = targets.mass()
+        is_one = np.abs(mass - 1) <= np.maximum(MASS_TOLERANCE, rounding)
+        yield (
+            f"head and tail do not add up to one within {100 * MASS_TOLERANCE:g} %",
+            np.flatnonzero(has_target & ~is_one),
+        )

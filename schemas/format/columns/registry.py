@@ -21,7 +21,7 @@ from logitcask.schemas.format.columns.tail_samples import TailSampleColumns
 from logitcask.schemas.format.columns.tokens import TOKEN_COLUMNS, broken_token_rules
 from logitcask.schemas.format.metadata import ShardMetadata
 from logitcask.schemas.format.ragged import filter_lists
-from logitcask.schemas.format.targets import StoredTargets, Targets, Windows
+from logitcask.schemas.format.targets import StoredTargets, TargetRows, Targets, Windows
 
 TARGET_COLUMNS: tuple[TargetColumns, ...] = (
     HeadColumns(),
@@ -72,10 +72,11 @@ def decode_targets(stored: StoredColumns) -> StoredTargets:
     )
 
 
-def broken_rules(windows: Windows, targets: Targets, vocab_size: int) -> Iterator[tuple[str, int]]:
+def broken_rules(windows: Windows, targets: TargetRows | None, metadata: ShardMetadata) -> Iterator[tuple[str, int]]:
     """The rules of FORMAT.md that rows break, each with the first such row."""
-    rules = [*broken_token_rules(windows, vocab_size)]
-    rules += [rule for columns in TARGET_COLUMNS for rule in columns.broken_rules(windows, targets, vocab_size)]
+    rules = [*broken_token_rules(windows, metadata)]
+    if targets is not None:
+        rules += [rule for columns in TARGET_COLUMNS for rule in columns.broken_rules(windows, targets, metadata)]
     return ((rule, int(rows[0])) for rule, rows in rules if len(rows))
 
 

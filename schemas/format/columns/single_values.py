@@ -9,7 +9,7 @@ import pyarrow as pa
 from logitcask.schemas.format import quantizer
 from logitcask.schemas.format.columns.family import BrokenRules, EncodedColumns, StoredColumns, TargetColumns
 from logitcask.schemas.format.metadata import ShardMetadata
-from logitcask.schemas.format.targets import Targets, Windows
+from logitcask.schemas.format.targets import TargetRows, Targets, Windows
 
 ENTROPY = "entropy"
 _TAIL_AT = re.compile(r"tail@(\d+(?:\.\d+)?)")
@@ -38,7 +38,7 @@ class TailColumn(_OneColumn):
     def decode(self, stored: StoredColumns) -> dict[str, Any]:
         return {"log_tail": _decode_log_tail(stored.single[self.name])}
 
-    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> BrokenRules:
+    def broken_rules(self, windows: Windows, targets: TargetRows, metadata: ShardMetadata) -> BrokenRules:
         rows = np.flatnonzero(targets.has_target() != windows.has_target())
         yield "a row of this kind must (not) have a target", rows
 
@@ -54,7 +54,7 @@ class NextTokenColumn(_OneColumn):
     def decode(self, stored: StoredColumns) -> dict[str, Any]:
         return {"log_next": -_decode_nats(stored.single[self.name])}
 
-    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> BrokenRules:
+    def broken_rules(self, windows: Windows, targets: TargetRows, metadata: ShardMetadata) -> BrokenRules:
         rows = np.flatnonzero(targets.has_label() != windows.has_label())
         yield "next_q is present where there is no label, or absent where there is one", rows
 
@@ -71,6 +71,14 @@ class EntropyColumn(_OneColumn):
 
     def decode(self, stored: StoredColumns) -> dict[str, Any]:
         return {"entropy": _decode_nats(stored.single[ENTROPY]) if ENTROPY in stored.single.column_names else None}
+
+    def broken_rules(self, windows: Windows, targets: TargetRows, metadata: ShardMetadata) -> BrokenRules:
+        if (targets.entropy is not None) != metadata.has_entropy:
+            stated, found = ("an", "none") if metadata.has_entropy else ("no", "one")
+            yield f"the shard says that it has {stated} entropy, but it has {found}", np.zeros(1, np.int64)
+        elif targets.entropy is not None:
+            rows = np.flatnonzero(np.isnan(targets.entropy) == targets.has_target())
+            yield "entropy is present where there is no target, or absent where there is one", rows
 
 
 class TemperedTailColumns(TargetColumns):
@@ -90,7 +98,7 @@ class TemperedTailColumns(TargetColumns):
         tails = {float(temperature): _decode_log_tail(stored.single[name]) for name, temperature in columns.items()}
         return {"tempered_log_tails": tails}
 
-    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> BrokenRules:
+    def broken_rules(self, windows: Windows, targets: TargetRows, metadata: ShardMetadata) -> BrokenRules:
         for temperature, log_tail in targets.tempered_log_tails.items():
             rows = np.flatnonzero(np.isnan(log_tail) == targets.has_target())
             yield f"{_tail_at(temperature)} is present where there is no target, or absent where there is one", rows

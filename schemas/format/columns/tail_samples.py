@@ -17,7 +17,7 @@ from logitcask.schemas.format.columns.family import (
     outside_vocabulary,
 )
 from logitcask.schemas.format.metadata import ShardMetadata
-from logitcask.schemas.format.targets import TailSample, Targets, Windows
+from logitcask.schemas.format.targets import TailSample, TargetRows, Targets, Windows
 
 _NAME = re.compile(r"tail_sample(?:@([1-9]\d*))?")
 _TYPE = list_type(pa.int32())
@@ -50,9 +50,12 @@ class TailSampleColumns(TargetColumns):
         samples = [stored.lists[replicas[replica]] for replica in sorted(replicas)]
         return {"tail_samples": tuple(TailSample(ids=drawn.values, offsets=drawn.offsets) for drawn in samples)}
 
-    def broken_rules(self, windows: Windows, targets: Targets, vocab_size: int) -> BrokenRules:
+    def broken_rules(self, windows: Windows, targets: TargetRows, metadata: ShardMetadata) -> BrokenRules:
+        num_samples = len(sample_columns(metadata))
+        if len(targets.tail_samples) != num_samples:
+            yield f"{len(targets.tail_samples)} tail samples, but the scheme has {num_samples}", np.zeros(1, np.int64)
         for replica, sample in enumerate(targets.tail_samples):
-            for rule, rows in _broken_rules(targets, sample, vocab_size):
+            for rule, rows in _broken_rules(targets, sample, metadata.vocab_size):
                 yield f"{_column(replica)}: {rule}", rows
 
 
@@ -60,7 +63,7 @@ def _column(replica: int) -> str:
     return f"tail_sample@{replica}" if replica else "tail_sample"
 
 
-def _broken_rules(targets: Targets, sample: TailSample, vocab_size: int) -> BrokenRules:
+def _broken_rules(targets: TargetRows, sample: TailSample, vocab_size: int) -> BrokenRules:
     rows, widths = np.arange(targets.num_positions), np.diff(sample.offsets)
     drawn_row, head_row = np.repeat(rows, widths), np.repeat(rows, targets.head_widths())
     falls = (np.diff(sample.ids) < 0) & (np.diff(drawn_row) == 0)

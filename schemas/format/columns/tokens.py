@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 
 from logitcask.schemas.format.columns.family import BrokenRules, check_ids, outside_vocabulary
-from logitcask.schemas.format.targets import Part, Windows
+from logitcask.schemas.format.metadata import ShardMetadata
+from logitcask.schemas.format.targets import Kind, Part, Windows
 
 TOKEN_FIELDS = (
     pa.field("window", pa.int32(), nullable=False),
@@ -51,9 +52,17 @@ def decode_windows(table: pa.Table, first_window: int, window_offsets: np.ndarra
     return windows
 
 
-def broken_token_rules(windows: Windows, vocab_size: int) -> BrokenRules:
+def broken_token_rules(windows: Windows, metadata: ShardMetadata) -> BrokenRules:
     """The rules for token columns."""
-    yield "a token is outside the vocabulary", np.flatnonzero(outside_vocabulary(windows.token, vocab_size))
+    lengths, starts = np.diff(windows.window_offsets), windows.part_starts()
+    rises = np.diff(windows.part, prepend=windows.part[:1] - 1)
+    yield "a token is outside the vocabulary", np.flatnonzero(outside_vocabulary(windows.token, metadata.vocab_size))
+    yield "an unknown kind", np.flatnonzero(~np.isin(windows.kind, list(Kind)))
+    yield "`document` does not rise by one at the start of a part", np.flatnonzero(rises != starts)
+    yield (
+        f"a window has more than {metadata.window_tokens} positions",
+        windows.window_offsets[:-1][lengths > metadata.window_tokens],
+    )
 
 
 def to_numpy(column: pa.ChunkedArray) -> np.ndarray:

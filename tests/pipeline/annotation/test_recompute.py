@@ -21,6 +21,7 @@ from logitcask.schemas.dataset.shard_view import stored_record
 from logitcask.schemas.dataset.snapshot import load_snapshot
 from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
 from logitcask.schemas.errors import FingerprintMismatchError, UsageError
+from logitcask.schemas.format import quantizer
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.format.targets import Targets
 from logitcask.schemas.format.writer import encode_shard
@@ -100,8 +101,11 @@ def altered(out: str, directory: Path, change: Any) -> str:
 
 
 def shifted(targets: Targets) -> Targets:
-    """Raises every head log-probability by a twentieth of a nat."""
-    return dataclasses.replace(targets, head_log_probs=np.minimum(targets.head_log_probs + 0.05, 0))
+    """Moves a twentieth of every head's mass to its tail."""
+    log_probs = targets.head_log_probs + np.float32(np.log(0.95))
+    tail = 1 - quantizer.sum_rows(np.exp(log_probs), targets.head_offsets)
+    log_tail = np.where(targets.has_target(), np.log(tail), np.nan).astype(np.float32)
+    return dataclasses.replace(targets, head_log_probs=log_probs, log_tail=log_tail)
 
 
 def other_label(targets: Targets) -> Targets:

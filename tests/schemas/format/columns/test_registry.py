@@ -82,11 +82,11 @@ def test_rows_are_filtered_in_a_table_as_in_memory(table, windows, rich, metadat
 
 def test_sound_rows_break_no_rule(windows, rich, metadata):
     # The drawn ids may be in heads here, which is a rule of samples.
-    assert list(broken_rules(windows, dataclasses.replace(rich, tail_samples=()), metadata.vocab_size)) == []
+    assert list(broken_rules(windows, dataclasses.replace(rich, tail_samples=()), metadata)) == []
 
 
-def test_a_broken_rule_names_its_first_row(windows, targets):
+def test_a_broken_rule_names_its_first_row(windows, targets, metadata):
     token = windows.token.copy()
     token[[5, 9]] = 300
     bad = dataclasses.replace(windows, token=token)
-    assert list(broken_rules(bad, targets, 300)) == [("a token is outside the vocabulary", 5)]
+    assert list(broken_rules(bad, targets, metadata)) == [("a token is outside the vocabulary", 5)]
