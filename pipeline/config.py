@@ -1,5 +1,6 @@
 """Settings of an annotation job, as the user gives them. Imports nothing heavy."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -15,6 +16,24 @@ _NUMBERS = tyro.constructors.PrimitiveConstructorSpec(
     instance_from_str=lambda words: tuple(float(number) for number in words[0].split(",") if number),
     is_instance=lambda value: isinstance(value, tuple) and all(isinstance(number, float) for number in value),
     str_from_instance=lambda numbers: [",".join(f"{number:g}" for number in numbers)],
+)
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+
+def seconds(text: str) -> float:
+    """The seconds that `90`, `90s`, `30min` or `1.5h` stand for. Raises ValueError for other text."""
+    match = re.fullmatch(r"([\d.]+) ?(s|min|h|)", text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration; write 90s, 30min or 2h")
+    return float(match[1]) * _SECONDS.get(match[2], 1)
+
+
+_DURATION = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="90s|30min|2h",
+    instance_from_str=lambda words: seconds(words[0]),
+    is_instance=lambda value: value is None or isinstance(value, float),
+    str_from_instance=lambda value: ["never" if value is None else f"{value:g}s"],
 )
 
 
@@ -144,6 +163,9 @@ class AnnotateConfig:
     retry_quarantined: bool = False
     """Retry quarantined units."""
 
+    publish_every: Annotated[float | None, _DURATION] = None
+    """Publish a snapshot of what is finished at this interval; `train --allow-partial` reads it."""
+
     heartbeat: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """Append progress to this local file as lines of JSON."""
 
@@ -190,6 +212,14 @@ class AnnotateConfig:
             (
                 self.unit_timeout is not None and not self.unit_timeout > 0,
                 f"--unit-timeout must be positive, got {self.unit_timeout}",
+            ),
+            (
+                self.publish_every is not None and not self.publish_every > 0,
+                f"--publish-every must be positive, got {self.publish_every}",
+            ),
+            (
+                self.publish_every is not None and self.append,
+                "--publish-every has no use with --append: readers keep the old snapshot until the corpus is added",
             ),
             (_below(self.threads, 1), f"--threads must be at least 1, got {self.threads}"),
             (

@@ -21,6 +21,7 @@ from logitcask.pipeline.config import AnnotateConfig
 from logitcask.pipeline.corpus.parquet import row_group_bytes
 from logitcask.pipeline.execution.background_run import UnitFailedError
 from logitcask.pipeline.execution.progress import Listener
+from logitcask.pipeline.execution.publisher import publishing
 from logitcask.pipeline.execution.stages import Stage, StageResult, finish_stage
 from logitcask.pipeline.execution.telemetry import telemetry
 from logitcask.pipeline.finalization.append import finished_before, write_appended
@@ -39,7 +40,7 @@ from logitcask.pipeline.units.token_unit_record import read_token_unit_record
 from logitcask.pipeline.units.token_units import TokenUnit, make_token_units, token_unit_name
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.snapshot import Snapshot
-from logitcask.schemas.dataset.snapshot_writer import write_draft
+from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
 from logitcask.schemas.errors import CorpusError, LogitcaskError, MissingShardError
 
 _logger = logging.getLogger(__name__)
@@ -95,7 +96,8 @@ def _annotate(config: AnnotateConfig, runner: "StageRunner") -> JobResult:
     _require_documents(job, tokenized, first)
     started_seconds = time.monotonic()
     try:
-        second = _finish_targets(runner, job, token_units, tokenized)
+        with publishing(config.publish_every, partial(_publish_finished, job, tokenized)) as listeners:
+            second = _finish_targets(runner, job, token_units, tokenized, listeners)
     except LogitcaskError:
         if not config.append:
             finalize(job.out, job.identity, tokenized, check=False)
@@ -130,11 +132,24 @@ class StageRunner:
         )
 
 
+def _publish_finished(job: ResolvedJob, tokenized: TokenizedCorpus) -> None:
+    """Writes a snapshot of the finished units, if there are any."""
+
+    def write(out: str, draft: Draft) -> Snapshot | None:
+        return write_draft(out, draft) if draft.splits and not draft.complete else None
+
+    finalize(job.out, job.identity, tokenized, check=False, write=write)
+
+
 def _finish_targets(
-    runner: StageRunner, job: ResolvedJob, token_units: Sequence[TokenUnit], tokenized: TokenizedCorpus
+    runner: StageRunner,
+    job: ResolvedJob,
+    token_units: Sequence[TokenUnit],
+    tokenized: TokenizedCorpus,
+    listeners: Sequence[Listener],
 ) -> StageResult:
     """Runs the second stage; token shards that were lost in the meantime are written again."""
-    stage = _target_stage(job, tokenized.units)
+    stage = dataclasses.replace(_target_stage(job, tokenized.units), listeners=listeners)
     try:
         return runner.finish(job, stage)
     except MissingShardError:

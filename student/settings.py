@@ -66,6 +66,8 @@ class TrainSettings(LossFields):
     """With several datasets: how often to take windows from each; default: in proportion to their windows."""
     snapshot: tuple[int, ...] = ()
     """Snapshot number of each dataset; default: the latest."""
+    allow_partial: bool = False
+    """Accept snapshots of a job that still runs (`annotate --publish-every`)."""
     steps: int | None = None
     """Optimizer steps; default: one epoch."""
     batch_windows: int = 8
@@ -168,6 +170,8 @@ class EvalSettings:
     """Split of the dataset to evaluate on."""
     snapshot: int | None = None
     """Snapshot number; default: the latest."""
+    allow_partial: bool = False
+    """Accept a snapshot of a job that still runs (`annotate --publish-every`)."""
     online: str | None = None
     """Directory, .gguf file or hub id of the teacher, for the exact KL."""
     windows: int | None = None

@@ -48,6 +48,7 @@ class Stage:
         size: Returns how much of the measure a unit is.
         transform: Returns the stage as a transform, given where its workers report and what a unit may cost.
         gather: Called after each wave with the range of units that has been processed since the last call.
+        listeners: Called with the progress of this stage, in addition to those of the job.
     """
 
     label: str
@@ -57,6 +58,7 @@ class Stage:
     size: Callable[[Any], int]
     transform: "Callable[[Heartbeats, UnitLimits], beam.PTransform]"
     gather: Callable[[int, int], None] = lambda start, stop: None
+    listeners: Sequence[Listener] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +105,7 @@ def finish_stage(
     quarantined: dict[str, list[Lease]] = {}
     if not left:
         return StageResult(num_units=0, size=0, quarantined=quarantined)
+    listeners = (*listeners, *stage.listeners)
     with progress_display(stage.label, stage.measure, size, quiet=quiet, listeners=listeners) as display:
         done, gathered = 0, 0
         for indices in _waves(left, wave_units):

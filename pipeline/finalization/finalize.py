@@ -29,6 +29,7 @@ from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.stats.sum_by_key import sum_by_key
 
 T = TypeVar("T")
+W = TypeVar("W", bound=Snapshot | None)
 
 # Units of a segment; a smaller job has none.
 BLOCK_UNITS = 10_000
@@ -94,8 +95,8 @@ def finalize(
     *,
     check: bool = True,
     block_units: int = BLOCK_UNITS,
-    write: Callable[[str, Draft], Snapshot] = write_draft,
-) -> Snapshot:
+    write: Callable[[str, Draft], W] = write_draft,
+) -> W:
     """Writes the snapshot of what storage has; it is complete if every unit is finished or its documents rejected.
 
     Args:

@@ -195,8 +195,8 @@ def complete_snapshot(out: str, number: int | None = None) -> Snapshot:
     snapshot = load_snapshot(out, number)
     if not snapshot.complete:
         raise IncompleteDatasetError(
-            f"{storage.redact(out)}: snapshot {snapshot.number} is not complete: the annotation was interrupted; "
-            "run the same `logitcask annotate` again to finish it"
+            f"{storage.redact(out)}: snapshot {snapshot.number} is not complete: {snapshot.num_missing_units} units "
+            "are not finished; run the same `logitcask annotate` again to finish it, or read it with --allow-partial"
         )
     return snapshot
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.identity import Identity, differences
 from logitcask.schemas.dataset.shard_view import SnapshotShard, open_shard
-from logitcask.schemas.dataset.snapshot import ShardEntry, complete_snapshot, require_split
+from logitcask.schemas.dataset.snapshot import ShardEntry, complete_snapshot, load_snapshot, require_split
 from logitcask.schemas.errors import FingerprintMismatchError, MissingShardError
 from logitcask.schemas.format.columns.single_values import ENTROPY
 from logitcask.schemas.format.metadata import ShardMetadata, Split
@@ -53,6 +53,7 @@ class SoftTargetDataset(Dataset[WindowSample]):
         snapshot: Number of the snapshot; None: the latest, which must be complete.
         cache_bytes: Memory for decoded row groups in each process.
         copies: Local copies of whole shards of a remote dataset; None: shards are read remotely.
+        allow_partial: Accept a snapshot that is not complete, as `annotate --publish-every` writes it.
 
     Raises:
         IncompleteDatasetError: There is no such snapshot, or it is not complete.
@@ -69,8 +70,9 @@ class SoftTargetDataset(Dataset[WindowSample]):
         snapshot: int | None = None,
         cache_bytes: int = CACHE_BYTES,
         copies: LocalCopies | None = None,
+        allow_partial: bool = False,
     ) -> None:
-        self.snapshot = complete_snapshot(url, snapshot)
+        self.snapshot = (load_snapshot if allow_partial else complete_snapshot)(url, snapshot)
         require_split(self.snapshot, split)
         self.split = split
         self._cache_bytes, self._copies = cache_bytes, copies

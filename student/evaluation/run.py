@@ -25,7 +25,9 @@ def measure(settings: EvalSettings, load_teacher: LoadTeacher | None = None) -> 
         FingerprintMismatchError, VocabularyError: Student, teacher and shards have different vocabularies.
         And the errors of `SoftTargetDataset`.
     """
-    dataset = SoftTargetDataset(settings.shards, settings.split, snapshot=settings.snapshot)
+    dataset = SoftTargetDataset(
+        settings.shards, settings.split, snapshot=settings.snapshot, allow_partial=settings.allow_partial
+    )
     device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
     model = load_student_for(settings.student, dataset.metadata, device)
     return evaluate(

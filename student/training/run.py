@@ -108,7 +108,7 @@ def open_datasets(settings: TrainSettings, split: Split) -> WindowDataset:
     copies = LocalCopies(settings.copies, int(settings.copies_gib * GIB)) if settings.copies else None
     snapshots = settings.snapshot or [None] * len(settings.datasets)
     parts = [
-        SoftTargetDataset(url, split, snapshot=snapshot, copies=copies)
+        SoftTargetDataset(url, split, snapshot=snapshot, copies=copies, allow_partial=settings.allow_partial)
         for url, snapshot in zip(settings.datasets, snapshots, strict=True)
     ]
     return parts[0] if len(parts) == 1 else MixedDataset(parts, settings.weights or None)
