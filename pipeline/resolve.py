@@ -142,6 +142,7 @@ def _scorer_spec(
         num_ids=identity.num_ids,
         kernel=environment["kernel"],
         device_map=environment.get("device_map"),
+        window_tokens=config.window,
     )
 
 

@@ -1,4 +1,8 @@
-"""`verify --recompute`: annotates some windows again and compares with what is stored."""
+"""`verify --recompute`: annotates some windows again and compares with what is stored.
+
+The windows are annotated in another way than in a job: each document by itself, by a plain forward pass. So an error
+that comes from running documents together is found too.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +26,7 @@ from logitcask.teacher.scoring.registry import load_scorer
 
 
 def recompute(out: str, teacher: str, num_windows: int, *, number: int | None = None, seed: int = 0) -> Recomputation:
-    """Annotates random windows again with the dataset's recorded settings.
+    """Annotates random windows again with the dataset's recorded settings, each document by itself.
 
     The windows are read from the snapshot's shards as written. Rules of the snapshot leave rows out, but change no
     target.
@@ -76,6 +80,8 @@ def _scorer_spec(snapshot: Snapshot, teacher: str) -> ScorerSpec:
         device_map=environment.get("device_map") if device == environment.get("device") else None,
         scheme=identity.scheme,
         temperatures=identity.temperatures,
+        window_tokens=identity.window_tokens,
+        each_part_alone=True,
     )
 
 

@@ -50,6 +50,7 @@ def measure(
             dtype=resolve_dtype("auto", resolved),
             scheme=scheme,
             batch_tokens=max(window_tokens, 2048 if resolved == "cpu" else 32_768),
+            window_tokens=window_tokens,
         )
     )
     # Uniformly drawn ids: a forward pass costs the same for any ids.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from logitcask.schemas.length_thresholds import max_sequence_tokens
 from logitcask.teacher.model.description import text_config
 from logitcask.teacher.model.gguf_header import read_gguf_header
 from logitcask.teacher.model.references import resolve
@@ -62,7 +63,7 @@ def max_part_tokens(teacher: str | Path) -> int | None:
     resolved = resolve(teacher)
     if resolved.kind == "gguf":
         return read_gguf_header(resolved.path).setting("context_length")
-    return getattr(text_config(resolved), "max_position_embeddings", None)
+    return max_sequence_tokens(text_config(resolved))
 
 
 def attention_shape(teacher: str | Path) -> AttentionShape:

@@ -31,6 +31,8 @@ class ScorerSpec:
         num_ids: Ids from here on are padding of the vocabulary and get no probability; None if there are none.
         kernel: What passes over the logits (`teacher.scoring.block_sums`).
         device_map: Spreads the teacher over several devices (`teacher.model.loading.load_model`).
+        window_tokens: The longest part that will come, so that the teacher is tried at that length; None if not known.
+        each_part_alone: Runs every part by itself, as a plain forward does: slow, to check what batches gave.
     """
 
     kind: str = "huggingface"
@@ -46,6 +48,8 @@ class ScorerSpec:
     num_ids: int | None = None
     kernel: str = "auto"
     device_map: str | None = None
+    window_tokens: int | None = None
+    each_part_alone: bool = False
 
 
 class Scorer(Protocol):

@@ -4,34 +4,86 @@ A long window of small parts is cut between parts. `transformers` separates the 
 and attention costs S² whatever the mask hides. No part attends to another, so a window of 32,768 rows in parts of 500
 gives the same numbers as eight sequences of 4,096, at an eighth of the attention and a sixty-fourth of the mask. A
 sequence of a single part needs no mask.
+
+Some models allow less (`teacher.scoring.trial` finds out which): a `Grouping` says what may share a forward pass.
 """
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from logitcask.schemas.format.targets import Windows
+from logitcask.teacher.text.packing import batches
 
 # Windows up to this length are not cut: a mask of [4096, 4096] is 17 MB. Only a longer part makes a longer sequence.
 _SEQUENCE_TOKENS = 4096
 
 
-def sequence_offsets(windows: Windows, *, packs: bool = True, num_halvings: int = 0) -> np.ndarray:
-    """First row of each sequence, and T, int64 [number of sequences + 1].
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grouping:
+    """Which parts may share a forward pass.
+
+    Attributes:
+        parts: "packed": sequences of many parts. "batched": every part is a sequence, padded to the longest. "alone":
+            every part has a forward pass of its own, without padding.
+        thresholds: Ascending lengths. A part that is longer than one of them shares no forward pass with a part that
+            is not.
+    """
+
+    parts: Literal["packed", "batched", "alone"] = "packed"
+    thresholds: tuple[int, ...] = ()
+
+    def text(self) -> str:
+        """What it means for a user, in a few words."""
+        apart = " or ".join(f"{threshold:,}" for threshold in self.thresholds)
+        if self.parts == "alone":
+            return "each document runs by itself, much slower"
+        runs = "documents share windows" if self.parts == "packed" else "each document runs as a sequence, slower"
+        return f"{runs}; those of more than {apart} tokens run apart from shorter ones" if apart else runs
+
+
+ALONE = Grouping(parts="alone")
+
+
+def forward_offsets(
+    windows: Windows, grouping: Grouping, *, batch_tokens: int, num_halvings: int = 0
+) -> Iterator[np.ndarray]:
+    """For each forward pass, the first row of each of its sequences and the end of the last, int64 [B + 1].
 
     Args:
         windows: T rows.
-        packs: Whether the model separates the parts of a sequence; if not, every part is a sequence.
-        num_halvings: How often the length of sequences is halved, to save memory.
+        grouping: Which parts may share a forward pass.
+        batch_tokens: Maximum positions of a forward pass, padding included; a longer sequence goes alone.
+        num_halvings: How often the length of sequences and `batch_tokens` are halved, to save memory.
     """
+    offsets, side = _sequences(windows, grouping, num_halvings)
+    if grouping.parts == "alone":
+        yield from (offsets[index : index + 2] for index in range(len(side)))
+        return
+    cuts = [0, *(np.flatnonzero(np.diff(side)) + 1).tolist(), len(side)]
+    for first, last in itertools.pairwise(cuts):
+        for start, stop in batches(offsets[first : last + 1], max(1, batch_tokens >> num_halvings)):
+            yield offsets[first + start : first + stop + 1]
+
+
+def _sequences(windows: Windows, grouping: Grouping, num_halvings: int) -> tuple[np.ndarray, np.ndarray]:
+    """First row of each sequence, and T, [B + 1]; and how many thresholds its parts exceed, [B]."""
     part_starts = np.flatnonzero(windows.part_starts())
-    if not packs:
-        return np.append(part_starts, windows.num_positions)
-    starts = set(windows.window_offsets.tolist())
-    first = 0
-    for start, stop in zip(part_starts.tolist(), [*part_starts[1:].tolist(), windows.num_positions], strict=True):
-        if start in starts or stop - first > (_SEQUENCE_TOKENS >> num_halvings):
+    part_stops = np.append(part_starts[1:], windows.num_positions)
+    side = np.searchsorted(np.array(grouping.thresholds, dtype=np.int64), part_stops - part_starts, side="left")
+    if grouping.parts != "packed":
+        return np.append(part_starts, windows.num_positions), side
+    window_starts = set(windows.window_offsets.tolist())
+    first, chosen = 0, []
+    for index, (start, stop) in enumerate(zip(part_starts.tolist(), part_stops.tolist(), strict=True)):
+        is_apart = index > 0 and side[index] != side[index - 1]
+        if start in window_starts or is_apart or stop - first > (_SEQUENCE_TOKENS >> num_halvings):
             first = start
-            starts.add(start)
-    return np.array(sorted(starts), dtype=np.int64)
+            chosen.append(index)
+    return np.append(part_starts[chosen], windows.num_positions), side[chosen]
 
 
 class Sequences:

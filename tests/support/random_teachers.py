@@ -59,7 +59,8 @@ def random_model(name: str) -> tf.PreTrainedModel:
 
 def scorer_of(model: tf.PreTrainedModel, scheme: Scheme, **options: Any) -> TrunkScorer:
     spec = ScorerSpec(reference="made up", device="cpu", dtype="float32", scheme=scheme, **options)
-    return TrunkScorer(HuggingFaceTrunk(model), spec)
+    trunk = HuggingFaceTrunk(model, window_tokens=spec.window_tokens, each_part_alone=spec.each_part_alone)
+    return TrunkScorer(trunk, spec)
 
 
 def random_windows(part_lengths: list[list[int]], seed: int = 0) -> Windows:

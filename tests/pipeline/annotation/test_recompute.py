@@ -27,6 +27,7 @@ from logitcask.schemas.format.targets import Targets
 from logitcask.schemas.format.writer import encode_shard
 from logitcask.schemas.maintenance.compact import compact
 from logitcask.schemas.maintenance.select_forget import forget_documents, select_rows
+from logitcask.teacher.scoring.sequences import Grouping
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")
 
@@ -61,6 +62,25 @@ def test_the_teacher_gives_the_stored_targets_again(out: str, tiny_teacher: Path
     assert result.id_difference_rate < 1e-4
     assert max(one.mean_nats for one in (result.head, result.tail, result.next_token, result.entropy)) < 1e-5
     assert result.head.beyond_step_nats == result.tail.beyond_step_nats == 0
+
+
+def test_targets_of_wrongly_shared_batches_are_reported(
+    english: str, tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher that computes a short document otherwise next to a long one, annotated as if it did not."""
+    teacher = shutil.copytree(tiny_teacher, tmp_path / "teacher")
+    config = json.loads((teacher / "config.json").read_text())
+    factors = {"short_factor": [1.0] * 8, "long_factor": [2.0**i for i in range(8)]}
+    config["rope_parameters"] = {"rope_type": "longrope", "rope_theta": 1e4, **factors}
+    config["rope_parameters"]["original_max_position_embeddings"] = config["original_max_position_embeddings"] = 40
+    (teacher / "config.json").write_text(json.dumps(config))
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": english[:size]}) for size in (900, 60, 60, 900)))
+    trusting = "logitcask.teacher.scoring.huggingface.choose_grouping"
+    monkeypatch.setattr(trusting, lambda *settings, **more: Grouping())
+    small: dict[str, Any] = {"window": 64, "batch_tokens": 256, "threads": 1, "dtype": "float32", "device": "cpu"}
+    corpus, out = (str(tmp_path / "a.jsonl"),), str(tmp_path / "out")
+    annotate(AnnotateConfig(corpus=corpus, teacher=str(teacher), out=out, held_out=0.0, **small), quiet=True)
+    assert not recompute(out, str(teacher), 1000).is_within_tolerance
 
 
 def test_a_seed_chooses_the_windows(out: str, tiny_teacher: Path) -> None:

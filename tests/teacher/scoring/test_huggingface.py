@@ -43,14 +43,14 @@ def test_targets_equal_a_plain_forward_of_each_part_alone(name):
 
 
 @pytest.mark.parametrize("batch_tokens", [16, 4096])
-def test_models_whose_parts_see_each_other_run_each_part_alone(batch_tokens, caplog):
+def test_models_whose_parts_see_each_other_run_each_part_as_a_sequence(batch_tokens, caplog):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = tf.BloomConfig(vocab_size=VOCAB_SIZE, hidden_size=32, n_layer=1, n_head=4, initializer_range=0.3)
         model = tf.BloomForCausalLM(config).eval().requires_grad_(False)
     with caplog.at_level(logging.WARNING):
         scorer = scorer_of(model, ThresholdScheme(), batch_tokens=batch_tokens)
-    assert "each runs alone" in caplog.text
+    assert "each document runs as a sequence" in caplog.text
     assert_targets_equal(scorer.score(PACKED), plain_forward(model, PACKED), PACKED)
 
 

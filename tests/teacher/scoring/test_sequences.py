@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.schemas.format.targets import Part, Windows
-from logitcask.teacher.scoring.sequences import Sequences, sequence_offsets
+from logitcask.teacher.scoring.sequences import ALONE, Grouping, Sequences, forward_offsets
 
 
 def window_of(lengths: list[int]) -> Windows:
@@ -23,16 +23,37 @@ def window_of(lengths: list[int]) -> Windows:
     )
 
 
+def passes_of(lengths: list[int], grouping: Grouping, batch_tokens: int = 1 << 30, **options: int) -> list[list[int]]:
+    """The offsets of each forward pass over one window of such parts."""
+    found = forward_offsets(window_of(lengths), grouping, batch_tokens=batch_tokens, **options)
+    return [offsets.tolist() for offsets in found]
+
+
 def test_windows_up_to_4096_rows_are_not_cut() -> None:
-    assert sequence_offsets(window_of([4000, 96])).tolist() == [0, 4096]
+    assert passes_of([4000, 96], Grouping()) == [[0, 4096]]
 
 
 def test_longer_windows_are_cut_between_parts_only() -> None:
-    assert sequence_offsets(window_of([3000, 1000, 97, 9000, 10])).tolist() == [0, 4000, 4097, 13097, 13107]
+    assert passes_of([3000, 1000, 97, 9000, 10], Grouping()) == [[0, 4000, 4097, 13097, 13107]]
 
 
-def test_a_model_that_does_not_pack_gets_each_part_alone() -> None:
-    assert sequence_offsets(window_of([5, 6, 7]), packs=False).tolist() == [0, 5, 11, 18]
+def test_sequences_are_halved_to_save_memory() -> None:
+    assert passes_of([2000, 2000, 10], Grouping(), 4096, num_halvings=1) == [[0, 2000], [2000, 4010]]
+
+
+def test_batched_parts_are_sequences_that_share_a_pass() -> None:
+    assert passes_of([5, 6, 7], Grouping(parts="batched")) == [[0, 5, 11, 18]]
+    assert passes_of([5, 6, 7], Grouping(parts="batched"), 12) == [[0, 5, 11], [11, 18]]
+
+
+def test_parts_alone_share_no_pass() -> None:
+    assert passes_of([5, 6, 7], ALONE) == [[0, 5], [5, 11], [11, 18]]
+
+
+def test_parts_on_two_sides_of_a_threshold_share_no_pass() -> None:
+    packed, batched = (Grouping(parts=parts, thresholds=(6,)) for parts in ("packed", "batched"))
+    assert passes_of([5, 6, 7, 9, 2], packed) == [[0, 11], [11, 27], [27, 29]]
+    assert passes_of([5, 6, 7, 9, 2], batched) == [[0, 5, 11], [11, 18, 27], [27, 29]]
 
 
 def test_rows_are_found_in_the_rectangle() -> None:
