@@ -11,7 +11,6 @@ import errno
 import io
 import json
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -115,16 +114,6 @@ def open_reader(url: str) -> IO[bytes]:
         fs, path = filesystem(url)
         file = fs.open(path, "rb")
     return cast(IO[bytes], file if is_local(url) else _NamedErrorReader(file, url))
-
-
-def read_json(url: str) -> Any:
-    """The parsed contents of a JSON file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        json.JSONDecodeError: The file is not JSON.
-    """
-    return json.loads(read_bytes(url))
 
 
 def describe_file(url: str) -> StoredFile:
@@ -279,7 +268,7 @@ def _temporary_file(path: Path, data: bytes) -> Iterator[Path]:
     The umask decides who may read the file, as for any other; a file of `tempfile` would be readable by its owner only.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{os.urandom(8).hex()}"
     try:
         with temporary.open("xb") as file:
             file.write(data)

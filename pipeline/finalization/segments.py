@@ -12,13 +12,13 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from logitcask.pipeline.units.finished import Named
 from logitcask.schemas import storage
+from logitcask.schemas.checked_json import Count, convert, parse_object
 from logitcask.schemas.dataset.split_summary import SplitSummary, sum_summaries
 from logitcask.schemas.errors import CorruptShardError
 from logitcask.schemas.fingerprints import fingerprint
@@ -40,9 +40,9 @@ class UnitTotals:
         splits: Totals and statistics of target shards.
     """
 
-    num_units: int = 0
-    num_documents: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
+    num_units: Count = 0
+    num_documents: Count = 0
+    rejected: dict[str, Count] = field(default_factory=dict)
     splits: dict[str, SplitSummary] = field(default_factory=dict)
 
     def __add__(self, other: "UnitTotals") -> "UnitTotals":
@@ -55,11 +55,6 @@ class UnitTotals:
                 for split in sorted({*self.splits, *other.splits})
             },
         )
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "UnitTotals":
-        splits = {split: SplitSummary.from_json(summary) for split, summary in value["splits"].items()}
-        return cls(**{**value, "splits": splits})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,10 +93,10 @@ def read_segment(out: str, name: str) -> Segment | None:
     try:
         # One row group at a time: a million rows at once would take five times the memory of the table.
         table = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True).read(use_threads=False)
-        note = json.loads(table.schema.metadata[_KEY])
-        if note.pop("segment_version") != _SEGMENT_VERSION:
+        note = parse_object(table.schema.metadata[_KEY])
+        if note.get("segment_version") != _SEGMENT_VERSION:
             return None
-        return Segment(rows=table.replace_schema_metadata(None), totals=UnitTotals.from_json(note))
+        return Segment(rows=table.replace_schema_metadata(None), totals=convert(note, UnitTotals))
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise CorruptShardError(
             f"{storage.redact(url)}: not a segment ({error}); remove it and run again; the records hold the same data"

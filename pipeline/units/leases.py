@@ -20,8 +20,10 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from logitcask.schemas import fault_points, storage
+from logitcask.schemas.checked_json import convert, read_object
 from logitcask.schemas.fault_points import Point
 
 _DIRECTORY = "attempts"
@@ -246,7 +248,7 @@ def _read_leases(out: str, units: Collection[str] | None = None) -> Iterator[tup
         if units is not None and storage.file_name(file.url).rpartition("~")[0] not in units:
             continue
         try:
-            lease = Lease(**storage.read_json(file.url))
+            lease = read_object(file.url, partial(convert, kind=Lease), what="a lease", advice="remove it")
         except FileNotFoundError:
             continue  # its worker has just released it
         yield file.url, lease

@@ -5,7 +5,7 @@ from typing import Any
 
 from logitcask.pipeline.units.token_units import TokenShard
 from logitcask.schemas import storage
-from logitcask.schemas.errors import CorruptShardError
+from logitcask.schemas.checked_json import Count, FileName, convert, read_object, require_version
 
 TOKEN_UNIT_RECORD_VERSION = 1
 
@@ -21,9 +21,9 @@ class TokenUnitRecord:
         shards: Its token shards.
     """
 
-    name: str
-    num_documents: int
-    rejected: dict[str, int]
+    name: FileName
+    num_documents: Count
+    rejected: dict[str, Count]
     shards: tuple[TokenShard, ...]
 
     @property
@@ -35,9 +35,14 @@ class TokenUnitRecord:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "TokenUnitRecord":
-        """Raises KeyError or TypeError if `value` is not such a record."""
-        fields = {key: value[key] for key in ("name", "num_documents", "rejected")}
-        return cls(**fields, shards=tuple(TokenShard(**shard) for shard in value["shards"]))
+        """Parses a record.
+
+        Raises:
+            InvalidValueError: It is not one.
+            UnknownFormatVersionError: Another version wrote it.
+        """
+        require_version(value, "tokenized_unit_version", TOKEN_UNIT_RECORD_VERSION)
+        return convert(value, cls)
 
 
 def token_unit_record_path(name: str) -> str:
@@ -53,7 +58,6 @@ def read_token_unit_record(out: str, name: str) -> TokenUnitRecord:
         CorruptShardError: The file is not such a record.
     """
     url = storage.join(out, token_unit_record_path(name))
-    try:
-        return TokenUnitRecord.from_json(storage.read_json(url))
-    except (KeyError, TypeError, ValueError) as e:
-        raise CorruptShardError(f"{storage.redact(url)}: not a unit's record ({e}); remove it and run again") from e
+    return read_object(
+        url, TokenUnitRecord.from_json, what="the record of a token unit", advice="remove it and run again"
+    )

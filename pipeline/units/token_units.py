@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from logitcask.pipeline.corpus.files import CorpusFile, FileSlice
+from logitcask.schemas.checked_json import Count, Digest, FileName
 from logitcask.schemas.fingerprints import fingerprint
 from logitcask.schemas.format.metadata import Split
 
@@ -48,12 +49,12 @@ class TokenShard:
         footer_digest: Digest of its Parquet footer.
     """
 
-    name: str
+    name: FileName
     split: Split
-    num_windows: int
-    num_positions: int
-    num_documents: int
-    footer_digest: str
+    num_windows: Count
+    num_positions: Count
+    num_documents: Count
+    footer_digest: Digest
 
 
 def make_token_units(

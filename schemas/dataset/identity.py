@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from logitcask.schemas.errors import CorruptShardError, UnknownSchemeError, UsageError
+from logitcask.schemas.checked_json import Count, FileName, Label, Number, convert
+from logitcask.schemas.errors import UnknownSchemeError, UsageError
 from logitcask.schemas.fingerprints import fingerprint
 from logitcask.schemas.format.metadata import (
     ALGORITHM_VERSION,
@@ -39,16 +40,16 @@ class CorpusInfo:
         fingerprint: Covers the content of all files.
     """
 
-    num_files: int
-    size_bytes: int
-    fingerprint: str
+    num_files: Count
+    size_bytes: Count
+    fingerprint: FileName
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AppendedCorpus(CorpusInfo):
     """A corpus that `annotate --append` added, with its own license."""
 
-    corpus_licence: str | None
+    corpus_licence: Label | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,24 +97,24 @@ class Identity:
     """
 
     corpus: CorpusInfo | None = field(default=None, metadata=_row(agrees="job"))
-    corpus_licence: str | None = field(default=None, metadata=_row("tokens", agrees="job", always_stored=True))
-    text_field: str | None = field(default=None, metadata=_row("tokens", agrees="dataset", always_stored=True))
-    chat_field: str | None = field(default=None, metadata=_row("tokens", agrees="dataset", always_stored=True))
-    document_bytes: int | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
+    corpus_licence: Label | None = field(default=None, metadata=_row("tokens", agrees="job", always_stored=True))
+    text_field: Label | None = field(default=None, metadata=_row("tokens", agrees="dataset", always_stored=True))
+    chat_field: Label | None = field(default=None, metadata=_row("tokens", agrees="dataset", always_stored=True))
+    document_bytes: Count | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
     tokenizer: TokenizerInfo | None = field(default=None, metadata=_row("tokens", agrees="targets"))
     teacher: TeacherInfo | None = field(default=None, metadata=_row("targets", agrees="targets"))
     scheme: Scheme | None = field(default=None, metadata=_row("targets", agrees="targets"))
-    temperatures: tuple[float, ...] = field(default=(), metadata=_row("targets", agrees="targets"))
-    num_ids: int | None = field(default=None, metadata=_row("targets", agrees="targets"))
-    window_tokens: int | None = field(default=None, metadata=_row("tokens", agrees="targets"))
-    overlap_tokens: int | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
-    held_out: float | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
-    shard_tokens: int | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
+    temperatures: tuple[Number, ...] = field(default=(), metadata=_row("targets", agrees="targets"))
+    num_ids: Count | None = field(default=None, metadata=_row("targets", agrees="targets"))
+    window_tokens: Count | None = field(default=None, metadata=_row("tokens", agrees="targets"))
+    overlap_tokens: Count | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
+    held_out: Number | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
+    shard_tokens: Count | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
     entropy: bool | None = field(default=None, metadata=_row("targets", agrees="targets"))
     layout: Layout = field(default="plain", metadata=_row("targets", agrees="dataset"))
-    packing_version: int | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
-    algorithm_version: int | None = field(default=None, metadata=_row("targets", agrees="targets"))
-    format_version: int | None = field(default=None, metadata=_row("tokens", "targets", agrees="targets"))
+    packing_version: Count | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
+    algorithm_version: Count | None = field(default=None, metadata=_row("targets", agrees="targets"))
+    format_version: Count | None = field(default=None, metadata=_row("tokens", "targets", agrees="targets"))
     appended: tuple[AppendedCorpus, ...] = field(default=(), metadata=_row(agrees="job"))
     merged: tuple[dict[str, Any], ...] = field(default=(), metadata=_row(agrees="job"))
     unknown: dict[str, Any] = field(default_factory=dict)
@@ -184,23 +185,18 @@ class Identity:
         return _joined(stored, self.unknown)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Identity":
+    def from_json(cls, value: Any) -> "Identity":
         """Parses an identity; what this release does not know is kept in `unknown`.
 
         Raises:
-            TypeError, AttributeError: It is not an identity.
+            InvalidValueError: It is not an identity.
         """
-        settings: dict[str, Any] = {name: value[name] for name in _TABLE if name in value}
-        for name, info in (("corpus", CorpusInfo), ("tokenizer", TokenizerInfo), ("teacher", TeacherInfo)):
-            if settings.get(name) is not None:
-                settings[name] = _known(info, settings[name])
-        if "scheme" in settings:
-            settings["scheme"] = _known_scheme(settings["scheme"])
-        for name in ("temperatures", "merged"):
-            settings[name] = tuple(settings.get(name, ()))
-        settings["appended"] = tuple(_known(AppendedCorpus, one) for one in settings.get("appended", ()))
-        identity = cls(**settings)
-        return replace(identity, unknown=_without(value, identity.to_json()))
+        stored = convert(value, dict[str, Any], at="identity")
+        settings = {name: one for name, one in stored.items() if name in _TABLE and name != "scheme"}
+        identity = convert(settings, cls, at="identity")
+        if stored.get("scheme") is not None:
+            identity = replace(identity, scheme=_known_scheme(stored["scheme"]))
+        return replace(identity, unknown=_without(stored, identity.to_json()))
 
 
 _TABLE: dict[str, _Row] = {one.name: one.metadata["row"] for one in fields(Identity) if one.metadata}
@@ -264,16 +260,11 @@ def _to_json(value: Any) -> Any:
 _INFOS = (CorpusInfo, TokenizerInfo, TeacherInfo)
 
 
-def _known(info: Any, value: Mapping[str, Any]) -> Any:
-    """An instance of a dataclass with the fields of a value that this release knows."""
-    return info(**{one.name: value[one.name] for one in fields(info) if one.name in value})
-
-
-def _known_scheme(value: dict[str, Any]) -> Scheme | None:
+def _known_scheme(value: Any) -> Scheme | None:
     """None for a scheme of a later release, which can be shown but not used."""
     try:
         return Scheme.from_json(value)
-    except (UnknownSchemeError, CorruptShardError):
+    except UnknownSchemeError:
         return None
 
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from logitcask.schemas import storage
+from logitcask.schemas.checked_json import convert, read_object, require_version
 from logitcask.schemas.dataset.identity import Identity
-from logitcask.schemas.errors import ForeignOutputError, UnknownFormatVersionError
+from logitcask.schemas.errors import ForeignOutputError
 
 DATASET_VERSION = 1
 CONFIGURATION_NAME = "logitcask.json"
@@ -35,6 +36,18 @@ class Configuration:
 
     identity: Identity
     environment: dict[str, Any]
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Configuration":
+        """Parses a configuration.
+
+        Raises:
+            InvalidValueError: It is not one.
+            UnknownFormatVersionError: Another version wrote it.
+        """
+        require_version(value, "dataset_version", DATASET_VERSION)
+        environment = convert(value.get("environment"), dict[str, Any], at="environment")
+        return cls(identity=Identity.from_json(value.get("identity")), environment=environment)
 
 
 def configuration_url(out: str) -> str:
@@ -58,25 +71,16 @@ def read_configuration(out: str) -> Configuration | None:
         ForeignOutputError: The directory holds files, but not a dataset.
         UnknownFormatVersionError: A later version began it.
     """
-    url = storage.redact(configuration_url(out))
     try:
-        value = storage.read_json(configuration_url(out))
+        return read_object(
+            configuration_url(out),
+            Configuration.from_json,
+            what="the configuration of a dataset",
+            advice="restore the file, or choose another directory",
+            error=ForeignOutputError,
+        )
     except FileNotFoundError:
         return _require_empty(out)
-    except ValueError as error:
-        raise ForeignOutputError(f"{url}: not JSON ({error})") from error
-    version = value.get("dataset_version") if isinstance(value, dict) else None
-    if version is None:
-        raise ForeignOutputError(f"{url}: not the configuration of a dataset")
-    if version != DATASET_VERSION:
-        raise UnknownFormatVersionError(
-            f"{storage.redact(out)}: dataset version {version}; this release reads {DATASET_VERSION}; "
-            "install a newer logitcask"
-        )
-    try:
-        return Configuration(identity=Identity.from_json(value["identity"]), environment=value["environment"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ForeignOutputError(f"{url}: not the configuration of a dataset ({error})") from error
 
 
 def _require_empty(out: str) -> None:

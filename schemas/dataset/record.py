@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from logitcask.schemas import storage
-from logitcask.schemas.errors import CorruptShardError, UnknownFormatVersionError
-from logitcask.schemas.stats.by_source import SourceSummary, sources_from_json
-from logitcask.schemas.stats.outlier_windows import OutlierWindows, outliers_from_json
+from logitcask.schemas.checked_json import Count, Digest, FileName, convert, read_object, require_version
+from logitcask.schemas.format.metadata import Split
+from logitcask.schemas.stats.by_source import SourceSummary
+from logitcask.schemas.stats.outlier_windows import OutlierWindows
 from logitcask.schemas.stats.target_statistics import Statistics
 
 if TYPE_CHECKING:
@@ -42,18 +42,18 @@ class UnitRecord:
         timings: Seconds by phase, and the wall-clock time of the end (UTC, ISO 8601).
     """
 
-    name: str
+    name: FileName
     kind: Literal["tokens", "targets"]
-    split: Literal["train", "held-out"]
+    split: Split
     status: Literal["done", "rejected"] = "done"
-    digest: str = ""
-    footer_digest: str = ""
-    size_bytes: int = 0
-    num_windows: int = 0
-    num_positions: int = 0
-    num_documents: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    column_bytes: dict[str, int] = field(default_factory=dict)
+    digest: Digest = ""
+    footer_digest: Digest = ""
+    size_bytes: Count = 0
+    num_windows: Count = 0
+    num_positions: Count = 0
+    num_documents: Count = 0
+    rejected: dict[str, Count] = field(default_factory=dict)
+    column_bytes: dict[str, Count] = field(default_factory=dict)
     statistics: Statistics | None = None
     by_source: dict[str, SourceSummary] = field(default_factory=dict)
     extremes: OutlierWindows = field(default_factory=dict)
@@ -80,19 +80,11 @@ class UnitRecord:
         """Parses a record.
 
         Raises:
-            KeyError, TypeError: It is not one.
+            InvalidValueError: It is not one.
             UnknownFormatVersionError: Another version wrote it.
         """
-        fields = dict(value)
-        version = fields.pop("record_version")
-        if version != RECORD_VERSION:
-            raise UnknownFormatVersionError(f"record version {version}; this release reads {RECORD_VERSION}")
-        if fields["statistics"] is not None:
-            fields["statistics"] = Statistics.from_json(fields["statistics"])
-        # Records of the first release lack these.
-        fields["by_source"] = sources_from_json(fields.get("by_source", {}))
-        fields["extremes"] = outliers_from_json(fields.get("extremes", {}))
-        return cls(**fields)
+        require_version(value, "record_version", RECORD_VERSION)
+        return convert(value, cls)
 
 
 def read_record(url: str) -> UnitRecord:
@@ -103,13 +95,4 @@ def read_record(url: str) -> UnitRecord:
         CorruptShardError: What is there is not a record.
         UnknownFormatVersionError: Another version wrote it.
     """
-    try:
-        return UnitRecord.from_json(storage.read_json(url))
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise CorruptShardError(
-            f"{storage.redact(url)}: not a unit record ({error}); remove it and run again"
-        ) from error
-    except UnknownFormatVersionError as error:
-        raise UnknownFormatVersionError(f"{storage.redact(url)}: {error}; install a newer logitcask") from error
-    except ValueError as error:
-        raise CorruptShardError(f"{storage.redact(url)}: not JSON ({error}); remove it and run again") from error
+    return read_object(url, UnitRecord.from_json, what="the record of a unit", advice="remove it and run again")

@@ -7,10 +7,12 @@ no import.
 
 import fnmatch
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from logitcask.schemas.checked_json import Label, Number, convert
 from logitcask.schemas.errors import UnknownFormatVersionError, UsageError
 
 # Of the kinds of positions, those that have a target.
@@ -40,12 +42,12 @@ class Rule:
         kinds: Kinds whose targets stay; None: all.
     """
 
-    sources: tuple[str, ...] | None = None
+    sources: tuple[Label, ...] | None = None
     forgotten: tuple[str, ...] = ()
-    min_entropy: float | None = None
-    max_entropy: float | None = None
-    min_loss: float | None = None
-    max_loss: float | None = None
+    min_entropy: Number | None = None
+    max_entropy: Number | None = None
+    min_loss: Number | None = None
+    max_loss: Number | None = None
     kinds: tuple[TargetKind, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -97,14 +99,14 @@ class Rule:
         Raises:
             UnknownFormatVersionError: It has a condition this release does not know: reading on would return what
                 was left out.
+            InvalidValueError: A condition is not what it must be.
         """
         unknown = sorted(value.keys() - cls.__dataclass_fields__.keys())
         if unknown:
             raise UnknownFormatVersionError(
-                f"the snapshot selects by {unknown[0]!r}, which this release does not know; install a newer logitcask"
+                f"the snapshot selects by {reprlib.repr(unknown[0])}, which this release does not know"
             )
-        fields: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in value.items()}
-        return cls(**fields)
+        return convert(value, cls, at="selections")
 
 
 # All of them hold; their order does not matter.
@@ -115,5 +117,11 @@ def rules_to_json(rules: Sequence[Rule]) -> list[dict[str, Any]]:
     return [rule.to_json() for rule in rules]
 
 
-def rules_from_json(value: Sequence[Mapping[str, Any]]) -> Rules:
-    return tuple(Rule.from_json(one) for one in value)
+def selections_from_json(value: Any) -> tuple[Rules, ...]:
+    """The selections of a snapshot.
+
+    Raises:
+        InvalidValueError, UnknownFormatVersionError: As `Rule.from_json`.
+    """
+    stored = convert(value, list[list[dict[str, Any]]], at="selections")
+    return tuple(tuple(map(Rule.from_json, rules)) for rules in stored)

@@ -7,22 +7,26 @@ them, and `dataset.snapshot_writer` writes the next snapshot.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from logitcask.schemas import storage
+from logitcask.schemas.checked_json import Count, Digest, FileName, convert, read_object, require_version
 from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import DATASET_VERSION
-from logitcask.schemas.dataset.rules import Rules, rules_from_json
+from logitcask.schemas.dataset.rules import Rules, selections_from_json
 from logitcask.schemas.dataset.split_summary import SplitSummary, sum_summaries
 from logitcask.schemas.errors import (
     CorruptShardError,
     IncompleteDatasetError,
     MissingShardError,
-    UnknownFormatVersionError,
     UsageError,
 )
 from logitcask.schemas.fingerprints import digest
+from logitcask.schemas.format.metadata import Split
 
 # Entries of the list of shards that are parsed at a time.
 _BATCH_ENTRIES = 5_000
@@ -43,15 +47,15 @@ class ShardEntry:
         selection: Index into the snapshot's `selections`; None: the snapshot shows everything.
     """
 
-    name: str
-    split: str
+    name: FileName
+    split: Split
     path: str
-    num_windows: int
-    num_positions: int
-    size_bytes: int
-    digest: str
-    footer_digest: str
-    selection: int | None = None
+    num_windows: Count
+    num_positions: Count
+    size_bytes: Count
+    digest: Digest
+    footer_digest: Digest
+    selection: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,19 +80,19 @@ class Snapshot:
     """
 
     url: str
-    number: int
+    number: Annotated[int, Meta(ge=1, lt=1_000_000)]
     complete: bool
     identity: Identity
-    num_documents_in: int
-    rejected: dict[str, int]
-    splits: dict[str, SplitSummary]
-    shards_file: str
-    shards_digest: str
-    removed: dict[str, int] = field(default_factory=dict)
+    num_documents_in: Count
+    rejected: dict[str, Count]
+    splits: dict[FileName, SplitSummary]
+    shards_file: FileName
+    shards_digest: Digest
+    removed: dict[str, Count] = field(default_factory=dict)
     selections: tuple[Rules, ...] = ()
     made_by: Origin = "annotate"
-    base: int | None = None
-    num_missing_units: int = 0
+    base: Count | None = None
+    num_missing_units: Count = 0
 
     @property
     def name(self) -> str:
@@ -172,12 +176,7 @@ def load_snapshot(out: str, number: int | None = None) -> Snapshot:
     if wanted not in numbers:
         raise IncompleteDatasetError(f"{storage.redact(out)}: no snapshot {wanted}; the dataset has {numbers}")
     url = storage.join(out, "snapshots", f"{wanted:06d}.json")
-    try:
-        return _parse_snapshot(out, storage.read_json(url))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, UnknownFormatVersionError):
-            raise
-        raise CorruptShardError(f"{storage.redact(url)}: not a snapshot ({error})") from error
+    return read_object(url, partial(_parse_snapshot, out), what="a snapshot", advice="restore the file")
 
 
 def latest_snapshot(out: str) -> Snapshot | None:
@@ -202,18 +201,14 @@ def complete_snapshot(out: str, number: int | None = None) -> Snapshot:
 
 
 def _parse_snapshot(out: str, value: dict[str, Any]) -> Snapshot:
-    fields = dict(value)
-    version = fields.pop("dataset_version")
-    if version != DATASET_VERSION:
-        raise UnknownFormatVersionError(
-            f"{storage.redact(out)}: a snapshot of dataset version {version}; this release reads {DATASET_VERSION}; "
-            "install a newer logitcask"
-        )
-    fields["identity"] = Identity.from_json(fields["identity"])
-    fields["splits"] = {split: SplitSummary.from_json(summary) for split, summary in fields["splits"].items()}
-    # Snapshots of the first release have none.
-    fields["selections"] = tuple(rules_from_json(rules) for rules in fields.get("selections", []))
-    return Snapshot(url=out, **fields)
+    require_version(value, "dataset_version", DATASET_VERSION)
+    snapshot = convert({**value, "url": out, "identity": {}, "selections": []}, Snapshot)
+    return replace(
+        snapshot,
+        identity=Identity.from_json(value.get("identity")),
+        # Snapshots of the first release have none.
+        selections=selections_from_json(value.get("selections", [])),
+    )
 
 
 def require_split(snapshot: Snapshot, split: str) -> None:

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
+from logitcask.schemas.checked_json import Count
 from logitcask.schemas.dataset.record import UnitRecord
-from logitcask.schemas.stats.by_source import SourceSummary, sources_from_json
-from logitcask.schemas.stats.compute_cost import RunningCost, cost_of_unit, costs_from_json
-from logitcask.schemas.stats.outlier_windows import OutlierWindows, merge_outliers, outliers_from_json
+from logitcask.schemas.stats.by_source import SourceSummary
+from logitcask.schemas.stats.compute_cost import RunningCost, cost_of_unit
+from logitcask.schemas.stats.outlier_windows import OutlierWindows, merge_outliers
 from logitcask.schemas.stats.sum_by_key import sum_by_key
 from logitcask.schemas.stats.target_statistics import Statistics
 
@@ -17,12 +17,12 @@ from logitcask.schemas.stats.target_statistics import Statistics
 class SplitSummary:
     """Totals over the shards of one split; the last three are empty in snapshots of the first release."""
 
-    num_shards: int = 0
-    num_windows: int = 0
-    num_positions: int = 0
-    num_documents: int = 0
-    size_bytes: int = 0
-    column_bytes: dict[str, int] = field(default_factory=dict)
+    num_shards: Count = 0
+    num_windows: Count = 0
+    num_positions: Count = 0
+    num_documents: Count = 0
+    size_bytes: Count = 0
+    column_bytes: dict[str, Count] = field(default_factory=dict)
     statistics: Statistics = field(default_factory=Statistics)
     by_source: dict[str, SourceSummary] = field(default_factory=dict)
     extremes: OutlierWindows = field(default_factory=dict)
@@ -43,16 +43,6 @@ class SplitSummary:
             extremes=record.extremes,
             costs=cost_of_unit(record.num_positions, record.environment, record.timings),
         )
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "SplitSummary":
-        parsed = {
-            "statistics": Statistics.from_json(value["statistics"]),
-            "by_source": sources_from_json(value.get("by_source", {})),
-            "extremes": outliers_from_json(value.get("extremes", {})),
-            "costs": costs_from_json(value.get("costs", {})),
-        }
-        return cls(**{**value, **parsed})
 
 
 def sum_summaries(summaries: Iterable[SplitSummary]) -> SplitSummary:

@@ -8,13 +8,17 @@ inserts before the first word.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from logitcask.schemas import storage
-from logitcask.schemas.errors import FingerprintMismatchError, UnknownFormatVersionError, UsageError
+from logitcask.schemas.checked_json import Label, TokenId, convert, read_object, require_version
+from logitcask.schemas.errors import FingerprintMismatchError, UsageError
 
 VOCABULARY_VERSION = 1
 VOCABULARY_PATH = "tokenizer/pieces.json"
+_ADVICE = "remove the file and run the same `logitcask annotate` again"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,29 +80,36 @@ def read_vocabulary(out: str, vocabulary_fingerprint: str | None = None) -> Voca
         UnknownFormatVersionError: Another version wrote it.
     """
     try:
-        value = storage.read_json(_url(out))
+        file = read_object(_url(out), _VocabularyFile.from_json, what="the pieces of a vocabulary", advice=_ADVICE)
     except FileNotFoundError as error:
         raise UsageError(
             f"{storage.redact(out)}: no {VOCABULARY_PATH}, so ids cannot be shown as text; run the same `logitcask "
             "annotate` again: it adds the file and annotates nothing twice"
         ) from error
-    if value.get("vocabulary_version") != VOCABULARY_VERSION:
-        raise UnknownFormatVersionError(
-            f"{storage.redact(_url(out))}: version {value.get('vocabulary_version')}; this release reads "
-            f"{VOCABULARY_VERSION}; install a newer logitcask"
-        )
-    if vocabulary_fingerprint is not None and value["vocabulary_fingerprint"] != vocabulary_fingerprint:
+    if vocabulary_fingerprint is not None and file.vocabulary_fingerprint != vocabulary_fingerprint:
         raise FingerprintMismatchError(
-            f"{storage.redact(_url(out))}: of the vocabulary {value['vocabulary_fingerprint']}, the dataset's is "
-            f"{vocabulary_fingerprint}; remove the file and run the same `logitcask annotate` again"
+            f"{storage.redact(_url(out))}: of the vocabulary {file.vocabulary_fingerprint}, the dataset's is "
+            f"{vocabulary_fingerprint}; {_ADVICE}"
         )
-    return Vocabulary(pieces=tuple(_pieces(value)))
+    undecodable = {token_id: bytes.fromhex(digits) for token_id, digits in file.bytes.items()}
+    pieces = enumerate(file.pieces)
+    return Vocabulary(
+        pieces=tuple(undecodable.get(token_id, b"") if text is None else text.encode() for token_id, text in pieces)
+    )
 
 
-def _pieces(value: dict[str, Any]) -> Iterable[bytes]:
-    undecodable = value["bytes"]
-    for token_id, text in enumerate(value["pieces"]):
-        yield bytes.fromhex(undecodable[str(token_id)]) if text is None else text.encode()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _VocabularyFile:
+    """The file as it is stored; `bytes` has the pieces that are null, by id, in hexadecimal."""
+
+    vocabulary_fingerprint: Label
+    pieces: list[str | None]
+    bytes: dict[TokenId, Annotated[str, Meta(pattern="^([0-9a-f]{2})*$")]]
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "_VocabularyFile":
+        require_version(value, "vocabulary_version", VOCABULARY_VERSION)
+        return convert(value, cls)
 
 
 def _url(out: str) -> str:

@@ -1,12 +1,14 @@
 """The footer of a shard: key-value metadata about everything that is not a row."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pyarrow.parquet as pq
+from msgspec import Meta
 
+from logitcask.schemas.checked_json import Count, InvalidValueError, TokenId, convert, parse_json, parse_object
 from logitcask.schemas.errors import UnknownFormatVersionError
 from logitcask.schemas.fingerprints import canonical_json
 from logitcask.schemas.format.metadata import FORMAT_VERSION, ShardMetadata
@@ -75,27 +77,59 @@ def parse_footer(pairs: Mapping[bytes, bytes]) -> Footer:
 
     Raises:
         UnknownFormatVersionError: A format version, scheme or layout is not one that this release reads.
-        KeyError, TypeError, ValueError: The pairs are not those of a shard, or are damaged.
+        InvalidValueError: The pairs are not those of a shard, or are damaged.
     """
     version = pairs.get(VERSION_KEY)
     if version is None:
-        raise ValueError("a Parquet file, but not a logitcask shard")
+        raise InvalidValueError("a Parquet file, but not a logitcask shard")
     if version != str(FORMAT_VERSION).encode():
         raise UnknownFormatVersionError(
-            f"format version {version.decode(errors='replace')!r}; this release reads version {FORMAT_VERSION}; "
-            "install a newer logitcask"
+            f"format version {version[:40].decode(errors='replace')!r}; this release reads version {FORMAT_VERSION}"
         )
-    metadata = ShardMetadata.from_json(json.loads(pairs[METADATA_KEY]))
-    parts, windows = json.loads(pairs[PARTS_KEY]), json.loads(pairs[WINDOWS_KEY])
+    metadata = ShardMetadata.from_json(parse_object(_value(pairs, METADATA_KEY)))
+    parts = convert(parse_object(_value(pairs, PARTS_KEY)), _Parts, at=PARTS_KEY.decode())
+    windows = convert(parse_object(_value(pairs, WINDOWS_KEY)), _Windows, at=WINDOWS_KEY.decode())
+    if not len(parts.id) == len(parts.source) == len(parts.offset):
+        raise InvalidValueError(f"{PARTS_KEY.decode()} has lists of different lengths")
+    if len(windows.lengths) != len(windows.hashes):
+        raise InvalidValueError(f"{WINDOWS_KEY.decode()} has lists of different lengths")
+    if max(windows.lengths, default=0) > metadata.window_tokens:
+        raise InvalidValueError(f"a window of {max(windows.lengths)} rows, the maximum is {metadata.window_tokens}")
     return Footer(
         metadata=metadata,
         parts=tuple(
             Part(id=id_, source=source, offset=offset)
-            for id_, source, offset in zip(parts["id"], parts["source"], parts["offset"], strict=True)
+            for id_, source, offset in zip(parts.id, parts.source, parts.offset, strict=True)
         ),
-        window_lengths=np.array(windows["lengths"], dtype=np.int64),
-        window_hashes=windows["hashes"],
-        frequent_ids=(
-            None if metadata.layout == "plain" else np.array(json.loads(pairs[FREQUENT_IDS_KEY]), dtype=np.int32)
-        ),
+        window_lengths=np.array(windows.lengths, dtype=np.int64),
+        window_hashes=windows.hashes,
+        frequent_ids=None if metadata.layout == "plain" else _frequent_ids(pairs),
     )
+
+
+def _frequent_ids(pairs: Mapping[bytes, bytes]) -> np.ndarray:
+    found = convert(parse_json(_value(pairs, FREQUENT_IDS_KEY)), list[TokenId], at=FREQUENT_IDS_KEY.decode())
+    return np.array(found, dtype=np.int32)
+
+
+def _value(pairs: Mapping[bytes, bytes], key: bytes) -> bytes:
+    if key not in pairs:
+        raise InvalidValueError(f"no {key.decode()} in the footer")
+    return pairs[key]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Parts:
+    """The table of parts, as it is stored."""
+
+    id: list[str]
+    source: list[str]
+    offset: list[Count]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Windows:
+    """The table of windows, as it is stored."""
+
+    lengths: list[Annotated[int, Meta(ge=1, lt=1 << 31)]]
+    hashes: list[Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]]

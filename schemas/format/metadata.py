@@ -1,8 +1,9 @@
 """Format and algorithm versions, and the metadata in a shard's footer."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
+from logitcask.schemas.checked_json import Count, InvalidValueError, Label, Number, TokenId, VocabSize, convert
 from logitcask.schemas.errors import UnknownFormatVersionError
 from logitcask.schemas.format.scheme import LAYOUTS, Layout, Scheme
 
@@ -29,12 +30,12 @@ class TokenizerInfo:
         chat_template: The template's text, if there is one.
     """
 
-    name: str
-    fingerprint: str
-    vocabulary_fingerprint: str
-    vocab_size: int
-    bos_id: int | None
-    eos_id: int | None
+    name: Label
+    fingerprint: Label
+    vocabulary_fingerprint: Label
+    vocab_size: VocabSize
+    bos_id: TokenId | None
+    eos_id: TokenId | None
     chat_template: str | None = None
 
 
@@ -53,14 +54,14 @@ class TeacherInfo:
         final_logit_softcap: The cap c of c·tanh(z/c) before the softmax; None if there is none.
     """
 
-    name: str
-    fingerprint: str
-    vocab_size: int
-    dtype: str
-    architecture: str
-    num_parameters: int
-    licence: str | None = None
-    final_logit_softcap: float | None = None
+    name: Label
+    fingerprint: Label
+    vocab_size: VocabSize
+    dtype: Label
+    architecture: Label
+    num_parameters: Count
+    licence: Label | None = None
+    final_logit_softcap: Number | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,12 +82,12 @@ class ShardMetadata:
 
     kind: Literal["tokens", "targets"]
     split: Split
-    window_tokens: int
+    window_tokens: Count
     tokenizer: TokenizerInfo
     teacher: TeacherInfo | None = None
     scheme: Scheme | None = None
     has_entropy: bool = False
-    corpus_licence: str | None = None
+    corpus_licence: Label | None = None
     layout: Layout = "plain"
 
     @property
@@ -113,15 +114,14 @@ class ShardMetadata:
         Raises:
             UnknownFormatVersionError: This release does not know the scheme or the layout.
             CorruptShardError: The scheme's parameters are invalid.
-            KeyError, TypeError: A field is missing.
+            InvalidValueError: A field is missing, or is not what it must be.
         """
-        known = {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}
-        known["tokenizer"] = TokenizerInfo(**known["tokenizer"])
-        known["teacher"] = TeacherInfo(**known["teacher"]) if known.get("teacher") else None
-        known["scheme"] = Scheme.from_json(known["scheme"]) if known.get("scheme") else None
-        layout = known.get("layout", "plain")
-        if layout not in LAYOUTS:
-            raise UnknownFormatVersionError(
-                f"layout {layout!r}; this release reads {', '.join(LAYOUTS)}; install a newer logitcask"
-            )
-        return cls(**known)
+        layout = fields.get("layout", "plain")
+        if isinstance(layout, str) and layout not in LAYOUTS:
+            raise UnknownFormatVersionError(f"layout {layout[:80]!r}; this release reads {', '.join(LAYOUTS)}")
+        metadata = convert({**fields, "scheme": None}, cls)
+        if metadata.kind == "tokens":
+            return metadata
+        if metadata.teacher is None or fields.get("scheme") is None:
+            raise InvalidValueError("a shard of targets names neither its teacher nor its scheme")
+        return replace(metadata, scheme=Scheme.from_json(fields["scheme"]))

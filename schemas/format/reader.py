@@ -235,7 +235,7 @@ class ShardReader:
         try:
             return parse()
         except UnknownFormatVersionError as error:
-            raise type(error)(f"{storage.redact(self.url)}: {error}") from error
+            raise type(error)(f"{storage.redact(self.url)}: {error}; install a newer logitcask") from error
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, MemoryError) as error:
             if isinstance(error, LogitcaskError) and not isinstance(error, CorruptShardError):
                 raise

@@ -8,12 +8,14 @@ A new kind is one class here and one row of `SCHEMES`, its rules of selection (`
 """
 
 import math
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
-from logitcask.schemas.errors import CorruptShardError, UnknownSchemeError, UsageError
+from logitcask.schemas.checked_json import InvalidValueError, Number, VocabSize, convert
+from logitcask.schemas.errors import UnknownSchemeError, UsageError
 
 SchemeKind = Literal["threshold", "topk", "topp", "random-sampling", "threshold-sampling"]
 
@@ -23,6 +25,8 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 # More draws per row would not fit into memory next to the logits.
 _MAX_DRAWS = 10_000
+# Each replica is a column.
+_MAX_REPLICAS = 1000
 # Bounds of a temperature other than 1: its column's name must be a short decimal number.
 _MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.01, 1000
 
@@ -79,19 +83,20 @@ class Scheme(ABC):
 
         Raises:
             UnknownSchemeError: This release does not know the kind.
-            CorruptShardError: The parameters are not those of the kind, or one is outside its range.
+            InvalidValueError: The parameters are not those of the kind, or one is outside its range.
         """
-        parameters = dict(value)
+        parameters = convert(value, dict[str, Any], at="scheme")
         kind = parameters.pop("kind", None)
-        scheme = SCHEMES.get(kind)
+        scheme = SCHEMES.get(kind) if isinstance(kind, str) else None
         if scheme is None:
-            raise UnknownSchemeError(
-                f"head scheme {kind!r}; this release knows {', '.join(SCHEMES)}; install a newer logitcask"
-            )
+            raise UnknownSchemeError(f"head scheme {reprlib.repr(kind)}; this release knows {', '.join(SCHEMES)}")
+        unknown = sorted(parameters.keys() - scheme.__dataclass_fields__.keys())
+        if unknown:
+            raise InvalidValueError(f"head scheme {kind!r} is invalid: it has no {reprlib.repr(unknown[0])}")
         try:
-            return scheme(**parameters)
-        except (TypeError, UsageError) as error:
-            raise CorruptShardError(f"head scheme {dict(value)!r} is invalid: {error}") from error
+            return convert(parameters, scheme, at="scheme")
+        except InvalidValueError as error:
+            raise InvalidValueError(f"head scheme {kind!r} is invalid: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,8 +112,8 @@ class ThresholdScheme(Scheme):
     kind = "threshold"
     _description = "adaptive: p ≥ {tau:g}, {k_min} to {k} entries, and the exact tail"
     _label = "adaptive, p ≥ {tau:g}"
-    tau: float = 1e-3
-    k: int = 128
+    tau: Number = 1e-3
+    k: VocabSize = 128
     k_min: int = 1
 
     @property
@@ -127,7 +132,7 @@ class TopKScheme(Scheme):
     kind = "topk"
     _description = "the {k} largest, and the exact tail"
     _label = "{k} largest + other"
-    k: int = 128
+    k: VocabSize = 128
 
     @property
     def max_head_width(self) -> int:
@@ -146,8 +151,8 @@ class TopPScheme(Scheme):
     kind = "topp"
     _description = "mass ≥ {p:g}, at most {k} entries, and the exact tail"
     _label = "mass ≥ {p:g}"
-    p: float = 0.95
-    k: int = 128
+    p: Number = 0.95
+    k: VocabSize = 128
 
     @property
     def max_head_width(self) -> int:
@@ -194,7 +199,7 @@ class ThresholdSamplingScheme(Scheme):
         "p ≥ {theta:.3g}, the exact tail, and one systematic draw for each {theta:.3g} of the tail, at least one"
     )
     _label = "p ≥ {theta:.3g} + draws"
-    theta: float = 1 / 36
+    theta: Number = 1 / 36
     replicas: int = 1
 
     def __post_init__(self) -> None:
@@ -247,8 +252,8 @@ def _check_parameters(parameters: Mapping[str, Any]) -> None:
         raise UsageError(f"draws must be between 1 and {_MAX_DRAWS:,}, got {parameters['draws']}")
     if not 1 / _MAX_DRAWS <= parameters.get("theta", 1) <= 1:
         raise UsageError(f"theta is a probability in [{1 / _MAX_DRAWS:g}, 1], got {parameters['theta']}")
-    if parameters.get("replicas", 1) < 1:
-        raise UsageError(f"replicas must be at least 1, got {parameters['replicas']}")
+    if not 1 <= parameters.get("replicas", 1) <= _MAX_REPLICAS:
+        raise UsageError(f"replicas must be between 1 and {_MAX_REPLICAS:,}, got {parameters['replicas']}")
 
 
 def extra_temperatures(temperatures: Iterable[float], scheme: Scheme) -> tuple[float, ...]:

@@ -16,16 +16,18 @@ Token shards are removed whole and not rewritten: they are the checkpoint of a f
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from logitcask.schemas import storage
+from logitcask.schemas.checked_json import Count, Digest, FileName, convert, read_object
 from logitcask.schemas.dataset import snapshot_writer
 from logitcask.schemas.dataset.appends import unfinished_appends
 from logitcask.schemas.dataset.shard_view import parts_of_shards, stored_record
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, complete_snapshot, load_snapshot, snapshot_numbers
 from logitcask.schemas.dataset.snapshot_writer import Draft
-from logitcask.schemas.errors import CorruptShardError, IncompleteDatasetError, MissingShardError
+from logitcask.schemas.errors import IncompleteDatasetError, MissingShardError
 from logitcask.schemas.fingerprints import digest
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.maintenance.rewrite_shard import copy_shard, rewritten_name
@@ -44,15 +46,10 @@ class Compaction:
         removed_files: Removed paths, relative to the dataset's directory.
     """
 
-    snapshot: int
-    rewritten: tuple[str, ...]
-    removed_snapshots: tuple[int, ...]
+    snapshot: Count
+    rewritten: tuple[FileName, ...]
+    removed_snapshots: tuple[Count, ...]
     removed_files: tuple[str, ...]
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Compaction":
-        fields: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in value.items()}
-        return cls(**fields)
 
     def to_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -62,7 +59,7 @@ class Compaction:
 class _Journal:
     """`compaction.json`: what to do once the snapshot with this list of shards is published."""
 
-    shards_digest: str
+    shards_digest: Digest
     compaction: Compaction
 
 
@@ -242,14 +239,14 @@ def _published_journal(out: str) -> _Journal | None:
 
 def _read_journal(out: str) -> _Journal | None:
     try:
-        value = storage.read_json(_journal_url(out))
-        return _Journal(shards_digest=value["shards_digest"], compaction=Compaction.from_json(value["compaction"]))
+        return read_object(
+            _journal_url(out),
+            partial(convert, kind=_Journal),
+            what="the journal of a compaction",
+            advice="remove it and run again",
+        )
     except FileNotFoundError:
         return None
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptShardError(
-            f"{storage.redact(_journal_url(out))}: not the journal of a compaction ({error}); remove it and run again"
-        ) from error
 
 
 def _is_published(out: str, journal: _Journal) -> bool:

@@ -8,8 +8,9 @@ work is divided into units.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from logitcask.schemas.checked_json import Count
 from logitcask.schemas.stats.target_statistics import Statistics
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class SourceSummary:
         statistics: Statistics of the rows' targets, without vocabulary statistics, which cover whole windows.
     """
 
-    num_documents: int = 0
-    num_positions: int = 0
+    num_documents: Count = 0
+    num_positions: Count = 0
     statistics: Statistics = field(default_factory=Statistics)
 
     def __add__(self, other: "SourceSummary") -> "SourceSummary":
@@ -58,10 +59,6 @@ class SourceSummary:
             num_positions=self.num_positions + other.num_positions,
             statistics=self.statistics + other.statistics,
         )
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "SourceSummary":
-        return cls(**{**value, "statistics": Statistics.from_json(value["statistics"])})
 
 
 def summarize_by_source(windows: "Windows", targets: "Targets", groups: SourceGroups) -> dict[str, SourceSummary]:
@@ -82,8 +79,3 @@ def summarize_by_source(windows: "Windows", targets: "Targets", groups: SourceGr
         )
         for index, name in enumerate(names)
     }
-
-
-def sources_from_json(value: Mapping[str, Any]) -> dict[str, SourceSummary]:
-    """Restores summaries by group from the output of `dataclasses.asdict`."""
-    return {name: SourceSummary.from_json(one) for name, one in value.items()}

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from logitcask.schemas.checked_json import Count, Sum
 from logitcask.schemas.stats.sum_by_key import sum_by_key
 
 _SUFFIX = "_seconds"
+_MAX_SECONDS = 1e12
 _CONSECUTIVE = ("read", "load", "score", "finish")
 
 
@@ -21,9 +23,9 @@ class RunningCost:
             consecutive; "forward" and "encode" run inside "score", concurrently.
     """
 
-    num_units: int = 0
-    num_positions: int = 0
-    milliseconds: dict[str, int] = field(default_factory=dict)
+    num_units: Count = 0
+    num_positions: Count = 0
+    milliseconds: dict[str, Sum] = field(default_factory=dict)
 
     def __add__(self, other: "RunningCost") -> "RunningCost":
         return RunningCost(
@@ -48,7 +50,8 @@ def cost_of_unit(
     milliseconds = {
         name.removesuffix(_SUFFIX): round(1000 * value)
         for name, value in timings.items()
-        if name.endswith(_SUFFIX) and isinstance(value, int | float)
+        # A clock that was set back gives no time.
+        if name.endswith(_SUFFIX) and isinstance(value, int | float) and 0 <= value < _MAX_SECONDS
     }
     if "forward" not in milliseconds and "score" in milliseconds:
         # The first release encoded a unit after scoring it, and recorded the forward pass as "score".
@@ -58,8 +61,3 @@ def cost_of_unit(
         return {}
     cost = RunningCost(num_units=1, num_positions=num_positions, milliseconds=milliseconds)
     return {str(device.get("model", "unknown device")): cost}
-
-
-def costs_from_json(value: Mapping[str, Any]) -> dict[str, RunningCost]:
-    """Restores costs by device from the output of `dataclasses.asdict`."""
-    return {device: RunningCost(**cost) for device, cost in value.items()}

@@ -6,8 +6,9 @@ loses nothing and its order does not matter.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from logitcask.schemas.checked_json import Count, FileName
 from logitcask.schemas.stats.target_statistics import STEPS_PER_NAT
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class OutlierWindow:
         mean_steps: The mean over the window's rows that have the quantity, in 1/STEPS_PER_NAT nat.
     """
 
-    shard: str
-    window: int
+    shard: FileName
+    window: Count
     mean_steps: int
 
     @property
@@ -64,13 +65,9 @@ def merge_outliers(pieces: Iterable[Mapping[str, Iterable[OutlierWindow]]]) -> O
     return {
         measure: tuple(sorted(outliers, key=lambda one: _order(measure, one))[:MAX_OUTLIERS])
         for measure, outliers in sorted(gathered.items())
-        if outliers
+        # A measure of a later release cannot be ordered here.
+        if outliers and measure in MEASURES
     }
-
-
-def outliers_from_json(value: Mapping[str, Any]) -> OutlierWindows:
-    """Restores outlier windows from the output of `dataclasses.asdict`."""
-    return {measure: tuple(OutlierWindow(**one) for one in outliers) for measure, outliers in value.items()}
 
 
 def _order(measure: str, outlier: OutlierWindow) -> tuple[int, str, int]:

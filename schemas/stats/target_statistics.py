@@ -6,8 +6,11 @@ the last bit, the statistics of both shards, in any order. Quantiles come from t
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from msgspec import Meta
+
+from logitcask.schemas.checked_json import Count, Sum
 from logitcask.schemas.stats.sum_by_key import sum_by_key
 from logitcask.schemas.stats.vocabulary_statistics import VocabularyStatistics
 
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 
     from logitcask.schemas.format.targets import TargetRows, Windows
 
+# Names of `format.targets.Kind`, which needs numpy.
+_KINDS = ("train", "context", "prompt", "generated")
+NUM_KINDS = len(_KINDS)
 BINS_PER_NAT = 16
 NUM_BINS = 32 * BINS_PER_NAT
 # Resolution of the integer sums: fractions of a nat, and of the unit mass.
@@ -37,10 +43,10 @@ class Histogram:
         infinite: Number of infinite values.
     """
 
-    count: int = 0
-    sum_steps: int = 0
-    bins: dict[int, int] = field(default_factory=dict)
-    infinite: int = 0
+    count: Count = 0
+    sum_steps: Sum = 0
+    bins: dict[Annotated[int, Meta(ge=0, lt=NUM_BINS)], Count] = field(default_factory=dict)
+    infinite: Count = 0
 
     @classmethod
     def of(cls, values_nats: "np.ndarray") -> "Histogram":
@@ -101,18 +107,18 @@ class Statistics:
             name of its stored key.)
     """
 
-    positions_by_kind: dict[int, int] = field(default_factory=dict)
-    targets: int = 0
-    head_entries: int = 0
-    head_widths: dict[int, int] = field(default_factory=dict)
-    sample_entries: int = 0
-    sample_draws: int = 0
-    tail_mass_steps: int = 0
+    positions_by_kind: dict[Annotated[int, Meta(ge=0, lt=NUM_KINDS)], Count] = field(default_factory=dict)
+    targets: Count = 0
+    head_entries: Count = 0
+    head_widths: dict[Count, Count] = field(default_factory=dict)
+    sample_entries: Count = 0
+    sample_draws: Count = 0
+    tail_mass_steps: Sum = 0
     entropy: Histogram = field(default_factory=Histogram)
     tail: Histogram = field(default_factory=Histogram)
     loss: Histogram = field(default_factory=Histogram)
-    top1_known: int = 0
-    top1_hits: int = 0
+    top1_known: Count = 0
+    top1_hits: Count = 0
     wide: VocabularyStatistics = field(default_factory=VocabularyStatistics)
 
     @classmethod
@@ -213,17 +219,6 @@ class Statistics:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Statistics":
-        histograms = {
-            name: Histogram(**{**value[name], "bins": _int_keys(value[name]["bins"])})
-            for name in ("entropy", "tail", "loss")
-        }
-        counts = {name: _int_keys(value[name]) for name in ("positions_by_kind", "head_widths")}
-        # Records written before vocabulary statistics existed lack the key.
-        vocabulary = VocabularyStatistics.from_json(value["wide"]) if "wide" in value else VocabularyStatistics()
-        return cls(**{**value, **histograms, **counts, "wide": vocabulary})
-
 
 def _mean_and_quantiles(histogram: Histogram) -> dict[str, float | None]:
     return {
@@ -242,7 +237,7 @@ def _count_quantile(counts: dict[int, int], share: float) -> int | None:
 
 
 def _kind_name(kind: int) -> str:
-    return ("train", "context", "prompt", "generated")[kind]
+    return _KINDS[kind]
 
 
 def _counts(values: "np.ndarray") -> dict[int, int]:
@@ -252,10 +247,6 @@ def _counts(values: "np.ndarray") -> dict[int, int]:
     counts = np.bincount(values)
     found = np.flatnonzero(counts)
     return dict(zip(found.tolist(), counts[found].tolist(), strict=True))
-
-
-def _int_keys(counts: dict[str, int]) -> dict[int, int]:
-    return {int(key): count for key, count in counts.items()}
 
 
 def _sum(a: Any, b: Any) -> Any:

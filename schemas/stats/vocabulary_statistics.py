@@ -9,6 +9,7 @@ shards' figures equals, to the last bit, the figures of both shards, in any orde
 from dataclasses import dataclass, field
 from typing import Any
 
+from logitcask.schemas.checked_json import Count, Sum
 from logitcask.schemas.stats.sum_by_key import sum_by_key
 
 # The head widths and numbers of draws that are measured.
@@ -28,9 +29,9 @@ class VocabularyStatistics:
         unique_steps: Each N of `DRAWS` to the sum of the expected numbers of distinct ids, in 1/STEPS_PER_UNIT.
     """
 
-    rows: int = 0
-    mass_steps: dict[int, int] = field(default_factory=dict)
-    unique_steps: dict[int, int] = field(default_factory=dict)
+    rows: Count = 0
+    mass_steps: dict[Count, Sum] = field(default_factory=dict)
+    unique_steps: dict[Count, Sum] = field(default_factory=dict)
 
     def __add__(self, other: "VocabularyStatistics") -> "VocabularyStatistics":
         return VocabularyStatistics(
@@ -52,11 +53,3 @@ class VocabularyStatistics:
 
     def to_json(self) -> dict[str, Any]:
         return {"rows": self.rows, "mass_steps": self.mass_steps, "unique_steps": self.unique_steps}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "VocabularyStatistics":
-        return cls(
-            rows=value["rows"],
-            mass_steps={int(key): steps for key, steps in value["mass_steps"].items()},
-            unique_steps={int(key): steps for key, steps in value["unique_steps"].items()},
-        )

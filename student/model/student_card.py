@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from logitcask.schemas.errors import UnknownFormatVersionError, UsageError
+from logitcask.schemas.checked_json import Label, convert, read_object, require_version
+from logitcask.schemas.errors import UsageError
 from logitcask.schemas.format.metadata import TokenizerInfo
 
 STUDENT_VERSION = 1
 CARD_NAME = "logitcask.json"
+_ADVICE = "make a student with `logitcask student init --teacher TEACHER --out STUDENT` or `--from CHECKPOINT`"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +31,7 @@ class StudentCard:
     tokenizer: TokenizerInfo
     initialisation: dict[str, Any]
     training: dict[str, Any] | None = None
-    licences: dict[str, str | None] = field(default_factory=dict)
+    licences: dict[str, Label | None] = field(default_factory=dict)
 
     def write(self, directory: Path) -> None:
         """Writes the file into a student's directory."""
@@ -46,15 +48,13 @@ class StudentCard:
         """
         path = directory / CARD_NAME
         try:
-            value = json.loads(path.read_text())
-            version = value.pop("student_version")
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UsageError(
-                f"{path}: not a student's description ({error or type(error).__name__}); make a student with "
-                "`logitcask student init --teacher TEACHER --out STUDENT` or `--from CHECKPOINT`"
-            ) from error
-        if version != STUDENT_VERSION:
-            raise UnknownFormatVersionError(
-                f"{path}: student version {version}; this release reads {STUDENT_VERSION}; install a newer logitcask"
+            return read_object(
+                str(path), cls._from_json, what="a student's description", advice=_ADVICE, error=UsageError
             )
-        return cls(**{**value, "tokenizer": TokenizerInfo(**value["tokenizer"])})
+        except OSError as error:
+            raise UsageError(f"{path}: no student's description ({error.strerror}); {_ADVICE}") from error
+
+    @classmethod
+    def _from_json(cls, value: dict[str, Any]) -> "StudentCard":
+        require_version(value, "student_version", STUDENT_VERSION)
+        return convert(value, cls)

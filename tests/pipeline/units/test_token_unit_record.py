@@ -12,5 +12,5 @@ def test_a_damaged_unit_record_is_named(tmp_path: Path) -> None:
     url = tmp_path / token_unit_record_path("u")
     url.parent.mkdir(parents=True)
     url.write_text('{"name": "u"}')
-    with pytest.raises(CorruptShardError, match=r"u\.json: not a unit's record"):
+    with pytest.raises(CorruptShardError, match=r"u\.json: not the record of a token unit"):
         read_token_unit_record(str(tmp_path), "u")

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from logitcask.schemas.checked_json import InvalidValueError
 from logitcask.schemas.dataset.identity import AppendedCorpus, CorpusInfo, Identity, differences, joined_licenses
 from logitcask.schemas.errors import UsageError
 from logitcask.schemas.format.metadata import TeacherInfo, TokenizerInfo
@@ -111,7 +112,7 @@ def test_a_scheme_of_a_later_release_is_kept_but_not_used():
 
 @pytest.mark.parametrize("value", [[], 1, {"teacher": []}, {"tokenizer": {"name": "x"}}])
 def test_what_is_not_an_identity_is_refused(value):
-    with pytest.raises((TypeError, AttributeError)):
+    with pytest.raises(InvalidValueError):
         Identity.from_json(value)
 
 

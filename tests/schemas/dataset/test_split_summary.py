@@ -6,6 +6,7 @@ from dataclasses import asdict
 import pytest
 from random_shards import THREE_SHARDS, write_random_dataset
 
+from logitcask.schemas.checked_json import convert
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.shard_view import stored_record
 from logitcask.schemas.dataset.split_summary import SplitSummary, sum_records, sum_summaries
@@ -38,8 +39,8 @@ def test_order_and_grouping_do_not_matter(records):
 def test_a_summary_of_the_first_release_lacks_the_later_fields(records):
     summary = SplitSummary.of_record(records[0])
     stored = json.loads(json.dumps(asdict(summary)))
-    assert SplitSummary.from_json(stored) == summary
+    assert convert(stored, SplitSummary) == summary
     older = {name: one for name, one in stored.items() if name not in ("by_source", "extremes", "costs")}
-    read = SplitSummary.from_json(older)
+    read = convert(older, SplitSummary)
     assert (read.by_source, read.extremes, read.costs) == ({}, {}, {})
     assert read.statistics == summary.statistics

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from logitcask.schemas import storage
+from logitcask.schemas.checked_json import parse_json
 from logitcask.schemas.dataset.layout import record_path
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot import load_snapshot
@@ -60,7 +61,7 @@ def test_a_snapshot_of_the_first_release_can_be_described(seen, tmp_path):
 
 
 def test_records_of_the_first_release_can_be_read(seen):
-    record = storage.read_json(storage.join(seen.url, record_path("targets", "train", "shard-0")))
+    record = parse_json(storage.read_bytes(storage.join(seen.url, record_path("targets", "train", "shard-0"))))
     whole = UnitRecord.from_json(record)
     assert whole.by_source["corpus"].statistics.targets == whole.statistics.targets  # pyright: ignore
     del record["by_source"], record["extremes"], record["statistics"]["wide"]

@@ -3,7 +3,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from logitcask.schemas.stats.by_source import OTHER_SOURCES, SourceGroups, sources_from_json, summarize_by_source
+from logitcask.schemas.checked_json import convert
+from logitcask.schemas.stats.by_source import OTHER_SOURCES, SourceGroups, SourceSummary, summarize_by_source
 from logitcask.schemas.stats.sum_by_key import sum_by_key
 from logitcask.schemas.stats.target_statistics import Statistics
 
@@ -44,4 +45,4 @@ def test_summaries_add_up_in_any_order_and_survive_json(windows, targets):
     assert merged == sum_by_key(reversed(pieces))
     assert set(merged) == {"corpus", OTHER_SOURCES}
     value = {name: asdict(one) for name, one in merged.items()}
-    assert sources_from_json(json.loads(json.dumps(value))) == merged
+    assert convert(json.loads(json.dumps(value)), dict[str, SourceSummary]) == merged

@@ -4,15 +4,16 @@ from dataclasses import asdict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from logitcask.schemas.checked_json import convert
 from logitcask.schemas.stats.outlier_windows import (
     HIGHEST_LOSS,
     LOWEST_LOSS,
     MAX_OUTLIERS,
     MIN_ROWS,
     OutlierWindow,
+    OutlierWindows,
     find_outliers,
     merge_outliers,
-    outliers_from_json,
 )
 
 found = st.builds(OutlierWindow, shard=st.sampled_from("abc"), window=st.integers(0, 50), mean_steps=st.integers(0, 9))
@@ -47,4 +48,4 @@ def test_the_lowest_loss_reverses_the_highest(windows, targets):
 def test_outliers_survive_json(windows, targets):
     outliers = find_outliers("shard", windows, targets)
     value = {measure: [asdict(one) for one in found] for measure, found in outliers.items()}
-    assert outliers_from_json(json.loads(json.dumps(value))) == outliers
+    assert convert(json.loads(json.dumps(value)), OutlierWindows) == outliers

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from logitcask.schemas.checked_json import convert
 from logitcask.schemas.stats.target_statistics import Histogram, Statistics
 
 nats = hnp.arrays(np.float64, st.integers(0, 30), elements=st.one_of(st.floats(0, 40), st.just(np.inf)))
@@ -51,7 +52,7 @@ def test_the_summary_agrees_with_the_arrays(windows, targets):
 
 def test_statistics_survive_json(windows, targets):
     statistics = Statistics.of(windows, targets)
-    assert Statistics.from_json(json.loads(json.dumps(statistics.to_json()))) == statistics
+    assert convert(json.loads(json.dumps(statistics.to_json())), Statistics) == statistics
 
 
 def test_empty_statistics_have_no_means_or_quantiles():

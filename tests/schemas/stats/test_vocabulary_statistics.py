@@ -2,6 +2,7 @@
 
 import json
 
+from logitcask.schemas.checked_json import convert
 from logitcask.schemas.stats.target_statistics import Statistics
 from logitcask.schemas.stats.vocabulary_statistics import STEPS_PER_UNIT, VocabularyStatistics
 
@@ -22,12 +23,12 @@ def test_order_and_empty_statistics_do_not_change_the_sum() -> None:
 
 
 def test_vocabulary_statistics_survive_json_alone_and_in_statistics() -> None:
-    assert VocabularyStatistics.from_json(json.loads(json.dumps(FIRST.to_json()))) == FIRST
+    assert convert(json.loads(json.dumps(FIRST.to_json())), VocabularyStatistics) == FIRST
     statistics = Statistics(wide=FIRST)
-    assert Statistics.from_json(json.loads(json.dumps(statistics.to_json()))) == statistics
+    assert convert(json.loads(json.dumps(statistics.to_json())), Statistics) == statistics
 
 
 def test_an_old_record_has_empty_vocabulary_statistics() -> None:
     old = Statistics().to_json()
     del old["wide"]
-    assert Statistics.from_json(json.loads(json.dumps(old))).wide == VocabularyStatistics()
+    assert convert(json.loads(json.dumps(old)), Statistics).wide == VocabularyStatistics()
