@@ -109,7 +109,8 @@ class Verify:
 
     --recompute also annotates random windows again, each document by itself, and compares log-probabilities with the
     stored ones. In nats, float32 may differ by 0.001 on average and, for a single entry, by 0.01 beyond one step of the
-    quantizer; bfloat16 by 0.1 and 1. 0.1 % of the head ids may differ (bfloat16: 10 %).
+    quantizer; bfloat16 by 0.1 and 1, float16 by 0.0125 and 0.125. 0.1 % of the head ids may differ (bfloat16: 10 %,
+    float16: 1.25 %).
 
     Exit status: 0 if no fault is found, 1 if any is (each is named), 2 for bad usage.
 

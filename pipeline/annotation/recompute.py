@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from logitcask.pipeline.annotation.target_comparison import Recomputation, TargetComparison
+from logitcask.pipeline.annotation.target_comparison import TOLERANCES_NATS, Recomputation, TargetComparison
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.layout import read_configuration
 from logitcask.schemas.dataset.shard_view import stored_record
@@ -64,6 +64,11 @@ def _scorer_spec(snapshot: Snapshot, teacher: str) -> ScorerSpec:
         raise UsageError(
             f"{storage.redact(snapshot.url)}: snapshot {snapshot.number} does not state a teacher and a scheme that "
             "this release knows, so nothing can be recomputed"
+        )
+    if identity.teacher.dtype not in TOLERANCES_NATS:
+        raise UsageError(
+            f"{storage.redact(snapshot.url)}: annotated in {identity.teacher.dtype!r}; targets can be recomputed in "
+            f"{', '.join(TOLERANCES_NATS)}"
         )
     _check_teacher(snapshot.url, identity.teacher, teacher)
     path = Path(teacher).expanduser()

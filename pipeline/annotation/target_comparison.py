@@ -20,10 +20,10 @@ from logitcask.schemas.format.targets import StoredTargets, TargetRows, Targets,
 # Their rounding errors add up like a random walk over about a hundred operations, to about 10 · 10 · u: 6e-6 in float32
 # (u = 6e-8), 0.4 at worst and less on average in bfloat16 (u = 4e-3). Float32 is allowed a hundred times more, which is
 # still a tenth of the head's smallest step. Bfloat16 is allowed a quarter of the 0.4 on average, as environments share
-# most of their rounding.
-TOLERANCES_NATS = {"float32": (1e-3, 1e-2), "bfloat16": (0.1, 1.0)}
+# most of their rounding; float16 (u = 5e-4) an eighth of what bfloat16 is.
+TOLERANCES_NATS = {"float32": (1e-3, 1e-2), "bfloat16": (0.1, 1.0), "float16": (0.0125, 0.125)}
 # Ids with a probability near the threshold, or near that of another id, enter and leave the head.
-ID_TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
+ID_TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.0125}
 _NOTHING = np.zeros(0, np.float32)
 
 

@@ -63,8 +63,12 @@ def from_gaps(
     """Ids, ascending in each row, int32 [N], and their quantized values, uint8 [N]: the inverse of `to_gaps`.
 
     Raises:
-        ValueError: A rank is outside the vocabulary.
+        ValueError: A rank is outside the vocabulary, or does not ascend.
     """
+    is_later = np.ones(len(gaps), dtype=bool)
+    is_later[offsets[:-1][np.diff(offsets) > 0]] = False
+    if (gaps[is_later] <= 0).any():
+        raise ValueError("a gap is not above 0, so a rank occurs twice or ranks do not ascend")
     sums = np.cumsum(gaps, dtype=np.int64)
     widths = np.diff(offsets)
     starts = offsets[:-1][widths > 0]

@@ -28,6 +28,7 @@ from logitcask.schemas.format.columns.family import StoredColumns
 from logitcask.schemas.format.columns.heads import ID_COLUMNS, ID_GAPS
 from logitcask.schemas.format.columns.registry import decode_targets, is_optional, required_columns
 from logitcask.schemas.format.columns.tokens import decode_windows, to_numpy
+from logitcask.schemas.format.file_rules import check_columns
 from logitcask.schemas.format.footer import footer_of, parse_footer
 from logitcask.schemas.format.parquet.row_groups import RowGroups
 from logitcask.schemas.format.ragged import Lists, offsets_from_lengths
@@ -74,6 +75,7 @@ class ShardReader:
     Attributes:
         url: As given.
         metadata, parts, window_lengths, window_hashes, frequent_ids: See `schemas.format.footer.Footer`.
+        parquet_metadata: What Parquet itself says in the footer.
 
     Raises:
         MissingShardError: The file does not exist.
@@ -89,12 +91,13 @@ class ShardReader:
                 f"{storage.redact(url)}: the footer has digest {digest(footer)}, expected {footer_digest}; the file is "
                 "damaged or replaced: restore it, or remove it and annotate again"
             )
-        parquet_metadata = self._parse(lambda: pq.read_metadata(pa.BufferReader(b"PAR1" + footer)))
-        self._read_metadata(parquet_metadata)
+        self.parquet_metadata = self._parse(lambda: pq.read_metadata(pa.BufferReader(b"PAR1" + footer)))
+        self._read_metadata(self.parquet_metadata)
         self._source = _open_source(url)
         self._file = self._parse(
-            lambda: pq.ParquetFile(self._source, metadata=parquet_metadata, page_checksum_verification=True)
+            lambda: pq.ParquetFile(self._source, metadata=self.parquet_metadata, page_checksum_verification=True)
         )
+        self._parse(lambda: check_columns(self._file.schema, self.parquet_metadata.num_columns))
         self._groups = RowGroups(self._file, self._source)
 
     def _read_metadata(self, parquet_metadata: pq.FileMetaData) -> None:

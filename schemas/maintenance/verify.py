@@ -1,16 +1,19 @@
 """Checks a dataset: every file against its digest, every row against the rules of the format."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from logitcask.schemas import storage
+from logitcask.schemas.dataset.identity import Identity, differences
 from logitcask.schemas.dataset.layout import record_path, shard_path
 from logitcask.schemas.dataset.record import UnitRecord, read_record
 from logitcask.schemas.dataset.shard_view import SnapshotShard
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, load_snapshot
 from logitcask.schemas.errors import CorruptShardError, LogitcaskError, MissingShardError
 from logitcask.schemas.fingerprints import digest
+from logitcask.schemas.format.columns.single_values import stored_temperatures
+from logitcask.schemas.format.file_rules import broken_file_rules
 from logitcask.schemas.format.reader import ShardReader, StoredBlock
 from logitcask.schemas.format.row_rules import RowCheck
 from logitcask.schemas.terminal.progress import shard_progress
@@ -99,10 +102,11 @@ def _snapshot_faults(snapshot: Snapshot) -> Iterator[Fault]:
 
 def _shard_faults(snapshot: Snapshot, entry: ShardEntry) -> list[Fault]:
     try:
-        _check_file(snapshot.shard_url(entry), entry.size_bytes, entry.digest)
+        data = _check_file(snapshot.shard_url(entry), entry.size_bytes, entry.digest)
         record = _check_record(snapshot.url, "targets", entry.split, entry.name, entry.digest)
         with ShardReader(snapshot.shard_url(entry), footer_digest=entry.footer_digest) as reader:
             found, num_targets = check_rows(reader)
+            found += [*broken_file_rules(data, reader.parquet_metadata), *_other_purpose(snapshot, entry, reader)]
             shown = _shown(snapshot, entry, reader)
             if shown != (entry.num_windows, entry.num_positions):
                 listed = f"{entry.num_windows} windows with {entry.num_positions} rows"
@@ -112,6 +116,19 @@ def _shard_faults(snapshot: Snapshot, entry: ShardEntry) -> list[Fault]:
         return [Fault(path=entry.path, error="CorruptShardError", what=what) for what in found]
     except LogitcaskError as error:
         return [_fault(entry.path, error)]
+
+
+def _other_purpose(snapshot: Snapshot, entry: ShardEntry, reader: ShardReader) -> Iterator[str]:
+    """What a shard says of itself that is not what the snapshot says of it."""
+    if (reader.metadata.kind, reader.metadata.split) != ("targets", entry.split):
+        yield f"a shard of {reader.metadata.split} {reader.metadata.kind}, listed as one of {entry.split} targets"
+        return
+    # What a shard does not state, or the snapshot does not know, cannot differ.
+    identity, found = snapshot.identity, Identity.of_shards(reader.metadata)
+    unknown = {one.name: None for one in fields(Identity) if getattr(identity, one.name) is None}
+    temperatures = tuple(sorted(stored_temperatures(reader.options)))
+    found = replace(found, temperatures=temperatures, **{**unknown, "num_ids": identity.num_ids})
+    yield from differences(identity, found, "targets", where=("in the snapshot", "in the shard"))
 
 
 def _shown(snapshot: Snapshot, entry: ShardEntry, reader: ShardReader) -> tuple[int, int]:
@@ -127,7 +144,7 @@ def _fault(path: str, error: LogitcaskError) -> Fault:
     return Fault(path=path, error=type(error).__name__, what=str(error))
 
 
-def _check_file(url: str, size_bytes: int | None, expected: str) -> None:
+def _check_file(url: str, size_bytes: int | None, expected: str) -> bytes:
     try:
         data = storage.read_bytes(url)
     except FileNotFoundError as error:
@@ -140,6 +157,7 @@ def _check_file(url: str, size_bytes: int | None, expected: str) -> None:
         raise CorruptShardError(
             f"digest {digest(data)}, but {expected} was written; restore the file or annotate again"
         )
+    return data
 
 
 def _check_record(out: str, kind: str, split: str, name: str, expected_digest: str) -> UnitRecord:
@@ -164,7 +182,12 @@ def _token_shard_faults(out: str) -> Iterator[Fault]:
         path = shard_path("tokens", split, name)
         try:
             record = read_record(storage.join(out, record_path("tokens", split, name)))
-            _check_file(file.url, record.size_bytes, record.digest)
+            data = _check_file(file.url, record.size_bytes, record.digest)
+            with ShardReader(file.url, footer_digest=record.footer_digest) as reader:
+                found = [*check_rows(reader)[0], *broken_file_rules(data, reader.parquet_metadata)]
+                if (reader.metadata.kind, reader.metadata.split) != ("tokens", split):
+                    found.append(f"a shard of {reader.metadata.split} {reader.metadata.kind}, among {split} tokens")
+            yield from (Fault(path=path, error="CorruptShardError", what=what) for what in found)
         except FileNotFoundError:
             yield Fault(path=path, error="MissingShardError", what="no record; run `logitcask annotate` to rebuild it")
         except LogitcaskError as error:

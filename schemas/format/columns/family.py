@@ -47,6 +47,10 @@ class TargetColumns(ABC):
     def owns(self, column: str) -> bool:
         """Whether a column of this name belongs to the family."""
 
+    @abstractmethod
+    def field(self, column: str) -> pa.Field:
+        """Name, type and nullability of one of the columns."""
+
     def required(self, metadata: ShardMetadata) -> list[str]:
         """Names of the columns that a target shard with this metadata must have."""
         return []

@@ -35,6 +35,9 @@ class HeadColumns(TargetColumns):
     def owns(self, column: str) -> bool:
         return column in (*ID_COLUMNS, Q)
 
+    def field(self, column: str) -> pa.Field:
+        return pa.field(column, _Q_TYPE if column == Q else _IDS_TYPE, nullable=False)
+
     def required(self, metadata: ShardMetadata) -> list[str]:
         return [IDS if metadata.layout == "plain" else ID_GAPS, Q]
 
@@ -45,8 +48,8 @@ class HeadColumns(TargetColumns):
             by_rank = id_gaps.ids_by_rank(frequent_ids, metadata.vocab_size)
             ids, q = id_gaps.to_gaps(ids, q, targets.head_offsets, by_rank)
         name = IDS if frequent_ids is None else ID_GAPS
-        yield pa.field(name, _IDS_TYPE, nullable=False), list_column(ids, targets.head_offsets, _IDS_TYPE)
-        yield pa.field(Q, _Q_TYPE, nullable=False), list_column(q, targets.head_offsets, _Q_TYPE)
+        yield self.field(name), list_column(ids, targets.head_offsets, _IDS_TYPE)
+        yield self.field(Q), list_column(q, targets.head_offsets, _Q_TYPE)
 
     def decode(self, stored: StoredColumns) -> dict[str, Any]:
         q, lists = stored.lists[Q], stored.lists

@@ -18,7 +18,7 @@ from logitcask.schemas.format.columns.single_values import (
     TemperedTailColumns,
 )
 from logitcask.schemas.format.columns.tail_samples import TailSampleColumns
-from logitcask.schemas.format.columns.tokens import TOKEN_COLUMNS, broken_token_rules
+from logitcask.schemas.format.columns.tokens import TOKEN_COLUMNS, TOKEN_FIELDS, broken_token_rules
 from logitcask.schemas.format.metadata import ShardMetadata
 from logitcask.schemas.format.ragged import filter_lists
 from logitcask.schemas.format.targets import StoredTargets, TargetRows, Targets, Windows
@@ -43,6 +43,13 @@ def required_columns(metadata: ShardMetadata) -> list[str]:
 def is_optional(column: str) -> bool:
     """Whether a column is an optional one that this version knows."""
     return any(columns.is_optional and columns.owns(column) for columns in TARGET_COLUMNS)
+
+
+def known_field(column: str) -> pa.Field | None:
+    """Name, type and nullability of a column; None if this version does not know it."""
+    if column in TOKEN_COLUMNS:
+        return TOKEN_FIELDS[TOKEN_COLUMNS.index(column)]
+    return next((columns.field(column) for columns in TARGET_COLUMNS if columns.owns(column)), None)
 
 
 def encode_targets(

@@ -1,6 +1,7 @@
 """Columns with one quantized value per row, null where there is none: `tail`, `tail@T`, `next_q`, `entropy`."""
 
 import re
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,9 @@ class _OneColumn(TargetColumns):
 
     def owns(self, column: str) -> bool:
         return column == self.name
+
+    def field(self, column: str) -> pa.Field:
+        return _field(column)
 
     def required(self, metadata: ShardMetadata) -> list[str]:
         return [] if self.is_optional else [self.name]
@@ -89,6 +93,9 @@ class TemperedTailColumns(TargetColumns):
     def owns(self, column: str) -> bool:
         return _TAIL_AT.fullmatch(column) is not None
 
+    def field(self, column: str) -> pa.Field:
+        return _field(column)
+
     def encode(self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None) -> EncodedColumns:
         for temperature, log_tail in sorted(targets.tempered_log_tails.items()):
             yield _field(_tail_at(temperature)), _encode_log_tail(log_tail)
@@ -102,6 +109,11 @@ class TemperedTailColumns(TargetColumns):
         for temperature, log_tail in targets.tempered_log_tails.items():
             rows = np.flatnonzero(np.isnan(log_tail) == targets.has_target())
             yield f"{_tail_at(temperature)} is present where there is no target, or absent where there is one", rows
+
+
+def stored_temperatures(columns: Iterable[str]) -> list[float]:
+    """The temperatures of those columns that hold tails at other temperatures than 1."""
+    return [float(match[1]) for name in columns if (match := _TAIL_AT.fullmatch(name))]
 
 
 def _tail_at(temperature: float) -> str:

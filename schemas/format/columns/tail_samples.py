@@ -37,13 +37,16 @@ class TailSampleColumns(TargetColumns):
     def owns(self, column: str) -> bool:
         return _NAME.fullmatch(column) is not None
 
+    def field(self, column: str) -> pa.Field:
+        return pa.field(column, _TYPE, nullable=False)
+
     def required(self, metadata: ShardMetadata) -> list[str]:
         return sample_columns(metadata)
 
     def encode(self, targets: Targets, metadata: ShardMetadata, frequent_ids: np.ndarray | None) -> EncodedColumns:
         for replica, sample in enumerate(targets.tail_samples):
             check_ids(_column(replica), sample.ids, metadata.vocab_size)
-            yield pa.field(_column(replica), _TYPE, nullable=False), list_column(sample.ids, sample.offsets, _TYPE)
+            yield self.field(_column(replica)), list_column(sample.ids, sample.offsets, _TYPE)
 
     def decode(self, stored: StoredColumns) -> dict[str, Any]:
         replicas = {int(match[1] or 0): name for name in stored.lists if (match := _NAME.fullmatch(name))}

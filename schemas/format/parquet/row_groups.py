@@ -27,7 +27,7 @@ class RowGroups:
         self._pages = ListPages(lambda offset, length: source.read_at(length, offset))
         self.columns: list[str] = file.schema_arrow.names
         self._schemas = [file.schema.column(index) for index in range(self._metadata.num_columns)]
-        self._leaf = {_column_of(schema): index for index, schema in enumerate(self._schemas)}
+        self._leaf = {column_of(schema): index for index, schema in enumerate(self._schemas)}
 
     def read(self, groups: Sequence[int], columns: Sequence[str]) -> tuple[pa.Table, dict[str, Lists]]:
         """All rows of some row groups: the columns with one value per row as a table, and the lists by name.
@@ -74,6 +74,6 @@ class RowGroups:
         return self._metadata.row_group(group).column(self._leaf[column])
 
 
-def _column_of(schema: pq.ColumnSchema) -> str:
+def column_of(schema: pq.ColumnSchema) -> str:
     """Name of the column of a leaf: "ids" for `ids.list.element`, "tail@0.5" for `tail@0.5`."""
     return schema.path.partition(".")[0] if schema.max_repetition_level else schema.path

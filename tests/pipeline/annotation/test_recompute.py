@@ -198,6 +198,23 @@ def test_bfloat16_in_other_batches_stays_within_its_tolerance(make: Any, tiny_te
     assert result.is_within_tolerance
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_a_dtype_has_a_tolerance_or_is_refused(out: str, tiny_teacher: Path, monkeypatch: Any, dtype: str) -> None:
+    """Datasets that other software imports may state any dtype."""
+    snapshot = load_snapshot(out)
+    assert snapshot.identity.teacher is not None
+    teacher = dataclasses.replace(snapshot.identity.teacher, dtype=dtype)
+    stated = dataclasses.replace(snapshot, identity=dataclasses.replace(snapshot.identity, teacher=teacher))
+    monkeypatch.setattr("logitcask.pipeline.annotation.recompute.load_snapshot", lambda *_: stated)
+    if dtype == "float16":
+        result = recompute(out, str(tiny_teacher), 4)
+        assert (result.dtype, result.mean_tolerance_nats) == ("float16", 0.0125)
+        assert result.is_within_tolerance
+    else:
+        with pytest.raises(UsageError, match="annotated in 'float64'; targets can be recomputed in float32, bfloat16"):
+            recompute(out, str(tiny_teacher), 4)
+
+
 def test_bad_usage_is_refused(out: str, tiny_teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match="at least one window"):
         recompute(out, str(tiny_teacher), -1)

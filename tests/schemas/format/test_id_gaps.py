@@ -49,6 +49,14 @@ def test_a_gap_beyond_the_vocabulary_is_refused():
         from_gaps(np.array([3, 3], np.int32), np.zeros(2, np.uint8), np.array([0, 2]), np.arange(6, dtype=np.int32))
 
 
+@pytest.mark.parametrize("gap", [0, -1])
+def test_a_later_gap_must_be_above_zero(gap):
+    offsets, by_rank = np.array([0, 2, 3]), np.arange(6, dtype=np.int32)
+    with pytest.raises(ValueError, match="a gap is not above 0"):
+        from_gaps(np.array([3, gap, 2], np.int32), np.zeros(3, np.uint8), offsets, by_rank)
+    assert from_gaps(np.array([0, 1, 0], np.int32), np.zeros(3, np.uint8), offsets, by_rank)[0].tolist() == [0, 1, 0]
+
+
 def test_a_compact_shard_reads_like_the_plain_one(tmp_path, windows, targets, metadata, compact):
     with (
         ShardReader(write(tmp_path / "plain", windows, targets, metadata)) as plain,
