@@ -49,13 +49,13 @@ class Report:
 
     def run(self) -> int:
         from logitcask.schemas import storage
-        from logitcask.schemas.dataset.snapshot import load_snapshot
+        from logitcask.schemas.dataset.partial import readable_snapshot
         from logitcask.schemas.inspection.window import vocabulary_if_any
         from logitcask.schemas.report.gathering import SampleSize, gather
         from logitcask.schemas.report.page import render_page
 
         size = SampleSize(num_windows=self.windows, num_tokens=self.tokens, seed=self.seed)
-        snapshot = load_snapshot(self.out, self.snapshot)
+        snapshot = readable_snapshot(self.out, self.snapshot)
         run = None if self.run_directory is None else Path(self.run_directory)
         student = _student(run, snapshot) if run is not None and self.score else None
         report = gather(snapshot, vocabulary_if_any(snapshot), size, run=run, student=student)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from logitcask.schemas import storage
-from logitcask.schemas.dataset.snapshot import Snapshot, load_snapshot
+from logitcask.schemas.dataset.partial import readable_snapshot
+from logitcask.schemas.dataset.snapshot import Snapshot
 from logitcask.schemas.errors import IncompleteDatasetError, UsageError
 from logitcask.schemas.inspection.settings import InspectSettings
 
@@ -19,7 +20,7 @@ def run(settings: InspectSettings) -> int:
     """
     _check(settings)
     outs = (settings.out,) if settings.other is None else (settings.out, settings.other)
-    snapshots = [load_snapshot(out, settings.snapshot) for out in outs]
+    snapshots = [readable_snapshot(out, settings.snapshot) for out in outs]
     show = _chosen(settings)
     return show(settings, *snapshots)
 

@@ -33,7 +33,7 @@ def describe(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "dataset": storage.redact(snapshot.url),
-        "snapshot": snapshot.number,
+        "snapshot": snapshot.number or None,
         "complete": snapshot.complete,
         "missing_units": snapshot.num_missing_units,
         "made_by": snapshot.made_by,

@@ -35,10 +35,11 @@ def print_summary(description: Mapping[str, Any], console: Console | None = None
 
 
 def _headline(description: Mapping[str, Any]) -> Text:
-    state = Text("complete", style="bold green") if description["complete"] else Text("INCOMPLETE", style="bold red")
+    state = Text("complete", style="bold green") if description["complete"] else Text("PARTIAL", style="bold red")
     missing = description["missing_units"]
     note = f"  {missing:,} unit{'s' * (missing != 1)} missing" if missing else ""
-    return Text.assemble((description["dataset"], "bold"), f"  snapshot {description['snapshot']}  ", state, note)
+    snapshot = f"snapshot {description['snapshot']}" if description["snapshot"] else "no snapshot yet"
+    return Text.assemble((description["dataset"], "bold"), f"  {snapshot}  ", state, note)
 
 
 def _facts(description: Mapping[str, Any]) -> Table:

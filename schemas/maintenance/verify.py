@@ -7,9 +7,10 @@ from typing import Any
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.identity import Identity, differences
 from logitcask.schemas.dataset.layout import record_path, shard_path
+from logitcask.schemas.dataset.partial import readable_snapshot
 from logitcask.schemas.dataset.record import UnitRecord, read_record
 from logitcask.schemas.dataset.shard_view import SnapshotShard
-from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, load_snapshot
+from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot
 from logitcask.schemas.errors import CorruptShardError, LogitcaskError, MissingShardError
 from logitcask.schemas.fingerprints import digest
 from logitcask.schemas.format.columns.single_values import stored_temperatures
@@ -51,7 +52,8 @@ class Verification:
     def text(self) -> str:
         """One line per fault, then the totals."""
         lines = [f"{fault.path}: {fault.error}: {fault.what}" for fault in self.faults]
-        checked = f"snapshot {self.snapshot}: {self.num_shards} shards, {self.num_positions:,} positions, "
+        name = f"snapshot {self.snapshot}" if self.snapshot else "partial dataset, no snapshot yet"
+        checked = f"{name}: {self.num_shards} shards, {self.num_positions:,} positions, "
         verdict = f"{len(self.faults)} faults" if self.faults else "all well"
         return "\n".join([*lines, f"{checked}{self.size_bytes:,} bytes checked: {verdict}"])
 
@@ -62,7 +64,7 @@ def verify(out: str, number: int | None = None) -> Verification:
     Raises:
         LogitcaskError: There is no snapshot to check. All other faults are in the result.
     """
-    snapshot = load_snapshot(out, number)
+    snapshot = readable_snapshot(out, number)
     faults = list(_snapshot_faults(snapshot))
     num_shards = num_positions = size_bytes = 0
     try:
@@ -84,12 +86,12 @@ def verify(out: str, number: int | None = None) -> Verification:
 
 
 def _snapshot_faults(snapshot: Snapshot) -> Iterator[Fault]:
-    path = f"snapshots/{snapshot.name}.json"
+    path = f"snapshots/{snapshot.name}.json" if snapshot.number else "snapshots"
     if not snapshot.complete:
         yield Fault(
             path=path,
             error="IncompleteDatasetError",
-            what="the snapshot is not complete; run the same `logitcask annotate` again to finish it",
+            what="the dataset is partial; run the same `logitcask annotate` again to finish it",
         )
     accounted = snapshot.total().num_documents + snapshot.num_rejected + snapshot.num_removed
     if snapshot.complete and accounted != snapshot.num_documents_in:

@@ -6,7 +6,7 @@ function drawSummary() {
   const { teacher, tokenizer, total, documents } = data;
   const name = data.dataset.replace(/\/+$/, "").split("/").pop();
   byId("name").textContent = readable(name);
-  byId("state").textContent = data.complete ? "complete" : `incomplete: ${count(data.missing_units)} units missing`;
+  byId("state").textContent = data.complete ? "complete" : `partial: ${count(data.missing_units)} units missing`;
   byId("state").classList.toggle("warning", !data.complete);
   byId("what").textContent = `${readable(teacher?.name ?? "no teacher")} annotated ${count(total.tokens)} tokens. This is what it expected at each of them.`;
   const loss = total.teacher_loss_nats;
@@ -27,7 +27,7 @@ function drawSummary() {
     ["tokenizer", [tokenizer.name, tokenizer.vocab_size && `${count(tokenizer.vocab_size)} ids`]],
     ["head", [REPORT.scheme_words]],
     ["licenses", [`teacher ${data.licences.teacher ?? "not stated"}`, `corpus ${data.licences.corpus ?? "not stated"}`]],
-    ["dataset", [data.dataset, `snapshot ${data.snapshot}`, `windows of up to ${count(data.window_tokens)}`]],
+    ["dataset", [data.dataset, data.snapshot ? `snapshot ${data.snapshot}` : "no snapshot yet", `windows of up to ${count(data.window_tokens)}`]],
   ];
   byId("identity").append(...identity.map(([title, facts]) =>
     make("div", {}, make("dt", {}, title), make("dd", {}, readable(facts.filter(Boolean).join(" · "))))));
