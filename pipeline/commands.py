@@ -1,6 +1,5 @@
 """`logitcask annotate`, `clean` and `verify`. Beam, torch and the teacher are imported when the command runs."""
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -8,6 +7,7 @@ import tyro
 
 from logitcask.pipeline.config import AnnotateConfig
 from logitcask.schemas.errors import UsageError
+from logitcask.schemas.terminal.guard import print_json
 
 if TYPE_CHECKING:
     from logitcask.pipeline.job import JobResult
@@ -62,7 +62,7 @@ class Clean:
             raise UsageError(f"--older-than must be at least 0 hours, got {self.older_than}")
         removals = clean.clean(self.out, older_than=timedelta(hours=self.older_than), dry_run=self.dry_run)
         if self.json:
-            print(json.dumps([asdict(removal) for removal in removals], indent=1, ensure_ascii=False))
+            print_json([asdict(removal) for removal in removals])
         else:
             print("\n".join(clean.summary(removals, dry_run=self.dry_run)))
         return 0
@@ -146,5 +146,8 @@ class Verify:
             report["recomputed"] = again.to_json()
             texts.append(again.text())
             is_sound = again.is_within_tolerance
-        print(json.dumps(report, indent=1, ensure_ascii=False) if self.json else "\n".join(texts))
+        if self.json:
+            print_json(report)
+        else:
+            print("\n".join(texts))
         return 0 if is_sound else 1

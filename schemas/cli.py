@@ -10,17 +10,21 @@ lists it in a class attribute: `old_names: ClassVar = {"old_option": "new_option
 
 import atexit
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import MISSING, fields
+from functools import partial
 from importlib.metadata import EntryPoint, distribution, version
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, get_type_hints
 
 from logitcask.schemas.errors import LogitcaskError, UsageError
-from logitcask.schemas.redaction import printable, scrub
+from logitcask.schemas.redaction import printable, redact, scrub
+from logitcask.schemas.terminal.guard import guard_output, guarded_output, styled
 
 COMMAND_GROUP = "logitcask.commands"
 INTERRUPTED = 130
@@ -36,12 +40,12 @@ class Command(Protocol):
 
 def console(arguments: Sequence[str] | None = None) -> NoReturn:
     """The program `logitcask`: runs the command line and exits."""
+    guard_output()
     status = main(arguments)
     if status == INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         # A runner's threads may still be inside libraries; a normal interpreter exit would then abort the process.
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
 
@@ -49,22 +53,40 @@ def console(arguments: Sequence[str] | None = None) -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0 success, 1 bad data, 2 bad usage, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with guarded_output():
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
     try:
-        return _dispatch(words)
+        try:
+            return _dispatch(words)
+        finally:
+            _flush_stdout()
     except LogitcaskError as error:
-        print(f"logitcask: error: {printable(scrub(str(error)))}", file=sys.stderr)
+        print(f"logitcask: error: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print("logitcask: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output is gone (`| head`). This prevents the interpreter's complaint at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # the reader of our output is gone (`| head`)
     except Exception:
-        # A bug: the traceback helps to fix it, but it may quote URLs with credentials.
-        print(printable(scrub(traceback.format_exc())), file=sys.stderr)
+        # A bug: the traceback helps to fix it.
+        print(traceback.format_exc(), file=sys.stderr)
         return 1
+
+
+def _flush_stdout() -> None:
+    """Writes what is buffered while an error can still be reported."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # This prevents the interpreter's complaint at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def registered_commands() -> dict[str, EntryPoint]:
@@ -122,7 +144,17 @@ def parse_command(command: type, name: str, words: Sequence[str]) -> Command:
     default, flags = _apply_settings(command, settings)
     current = _with_current_names([*flags, *words], _old_names(command))
     description = cleandoc(command.__doc__ or "")
-    return tyro.cli(command, prog=f"logitcask {name}", description=description, args=current, default=default)
+    parser = partial(tyro.cli, command, prog=f"logitcask {name}", description=description, default=default)
+    # The parser quotes words, and wraps them, so that a credential could no longer be found in its output.
+    shown = [printable(scrub(word)) for word in current]
+    if shown != current:
+        with suppress(SystemExit):
+            return parser(args=current, console_outputs=False)
+    with styled(trusted=repr(default).isprintable()):
+        command_of_shown = parser(args=shown)
+    if shown != current:
+        raise UsageError(f"invalid options: {' '.join(shown)}")
+    return command_of_shown
 
 
 def _old_names(command: type) -> dict[str, str]:
@@ -164,6 +196,8 @@ def _take_config(words: Sequence[str]) -> tuple[list[str], str | None]:
 def _read_config(file: str, command: type) -> dict[str, Any]:
     import tomllib
 
+    if "://" in file:
+        raise UsageError(f"--config reads a local TOML file, not a URL: {redact(file)}; download it first")
     try:
         settings = tomllib.loads(Path(file).read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -1,6 +1,5 @@
 """`logitcask train`, `logitcask eval` and `logitcask student init`. Heavy imports wait until a command runs."""
 
-import json
 import math
 import os
 from dataclasses import asdict, dataclass, fields
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from logitcask.schemas.errors import UsageError
+from logitcask.schemas.terminal.guard import print_json
 from logitcask.student.settings import DecoderSizes, EvalSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Eval(EvalSettings):
 
             evaluation = measure(self, load_teacher=partial(live_teacher, self.online, self.dtype))
         if self.json:
-            print(json.dumps(evaluation.to_json(), indent=1))
+            print_json(evaluation.to_json())
         else:
             for name, value in _labeled(evaluation).items():
                 print(f"{name:<32}{_formatted(value):>12}")

@@ -4,13 +4,14 @@ The command is in `student`, not in `schemas`, because with --run it scores wind
 imported only then.
 """
 
-import json as json_format
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import tyro
+
+from logitcask.schemas.terminal.guard import print_json
 
 if TYPE_CHECKING:
     from logitcask.schemas.dataset.snapshot import Snapshot
@@ -60,7 +61,7 @@ class Report:
         student = _student(run, snapshot) if run is not None and self.score else None
         report = gather(snapshot, vocabulary_if_any(snapshot), size, run=run, student=student)
         if self.json:
-            print(json_format.dumps(report, indent=1, ensure_ascii=False))
+            print_json(report)
             return 0
         page = render_page(report)
         storage.replace(self.html, page)

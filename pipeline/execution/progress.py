@@ -3,7 +3,6 @@
 Listeners export the same figures to other programs (`pipeline.execution.telemetry`).
 """
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+from logitcask.schemas.terminal.console import message_console
 
 _PLAIN_INTERVAL_SECONDS = 10.0
 # The rate covers the last minute: a job's first seconds (loading the teacher) do not predict its end.
@@ -127,7 +128,9 @@ class ProgressDisplay:
         self._listeners = listeners
         self._console = console
         self._next_line_seconds = time.monotonic() + _PLAIN_INTERVAL_SECONDS
-        self._bar = Progress(BarColumn(bar_width=30), TextColumn("{task.description}"), console=console, transient=True)
+        self._bar = Progress(
+            BarColumn(bar_width=30), TextColumn("{task.description}", markup=False), console=console, transient=True
+        )
         self._task = self._bar.add_task("", total=max(meter.total, 1))
 
     def update(self, done: int, forward_share: float | None = None) -> None:
@@ -150,7 +153,7 @@ def progress_display(
     stage: str, unit: str, total: int, *, quiet: bool = False, listeners: Sequence[Listener] = ()
 ) -> Iterator[ProgressDisplay]:
     """A display that is shown while the context lasts; listeners get a reading at each update."""
-    console = Console(file=sys.stderr, quiet=quiet)
+    console = message_console(quiet=quiet)
     display = ProgressDisplay(Meter(stage=stage, unit=unit, total=total), console, listeners)
     if console.is_terminal and not quiet:
         with display._bar:

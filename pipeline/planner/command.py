@@ -1,10 +1,11 @@
 """`logitcask plan`. Imports nothing heavy; loads a model only to measure it."""
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import tyro
+
+from logitcask.schemas.terminal.guard import print_json
 
 if TYPE_CHECKING:
     from logitcask.pipeline.planner.model_shapes import ModelShape
@@ -103,7 +104,7 @@ class Plan:
 
             plan["against"] = against(plan, load_snapshot(self.against))
         if self.json:
-            print(json.dumps(plan, indent=1, ensure_ascii=False))
+            print_json(plan)
         else:
             from logitcask.pipeline.planner.view import print_plan
 

@@ -17,12 +17,14 @@ from logitcask.pipeline.runners.local_workers import (
 )
 from logitcask.pipeline.runners.messages import silence_libraries
 from logitcask.pipeline.units.leases import release_leases, wait_until_idle
+from logitcask.schemas.terminal.guard import guard_output
 
 _PARENT_CHECK_SECONDS = 1.0
 
 
 def main() -> None:
     """Serves the driver until the driver ends the stage."""
+    guard_output()
     silence_libraries()
     # Ctrl-C reaches the whole process group; only the driver handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

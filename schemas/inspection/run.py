@@ -1,14 +1,13 @@
 """Runs `inspect`: chooses the view, and prints it as JSON or as text."""
 
-import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.partial import readable_snapshot
 from logitcask.schemas.dataset.snapshot import Snapshot
 from logitcask.schemas.errors import IncompleteDatasetError, UsageError
 from logitcask.schemas.inspection.settings import InspectSettings
+from logitcask.schemas.terminal.guard import print_json
 
 
 def run(settings: InspectSettings) -> int:
@@ -66,7 +65,7 @@ def _show_summary(settings: InspectSettings, snapshot: Snapshot) -> int:
         with row_progress(snapshot.total().num_positions) as progress:
             description["deep"] = describe_rows(snapshot, vocabulary_if_any(snapshot), progress=progress)
     if settings.json:
-        _print_json(description)
+        print_json(description)
     else:
         from logitcask.schemas.inspection.summary_view import print_summary
 
@@ -86,7 +85,7 @@ def _show_window(settings: InspectSettings, snapshot: Snapshot) -> int:
     vocabulary = vocabulary_if_any(snapshot)
     window = describe_window(snapshot, settings.window, vocabulary, num_alternatives=settings.top)
     if settings.json:
-        _print_json({**window, "rows": window["rows"][rows]})
+        print_json({**window, "rows": window["rows"][rows]})
     else:
         from logitcask.schemas.inspection.window_view import print_window
 
@@ -102,7 +101,7 @@ def _show_hits(settings: InspectSettings, snapshot: Snapshot) -> int:
     vocabulary = dataset_vocabulary(snapshot)
     found = find_text(snapshot, settings.find, vocabulary, split=settings.split, limit=settings.limit)
     if settings.json:
-        _print_json(found)
+        print_json(found)
     else:
         from logitcask.schemas.inspection.search_view import print_hits
 
@@ -121,7 +120,7 @@ def _show_document(settings: InspectSettings, snapshot: Snapshot) -> int:
             "be rejected (see rejected/) or forgotten; --find searches the text"
         )
     if settings.json:
-        _print_json(found)
+        print_json(found)
     else:
         from logitcask.schemas.inspection.search_view import print_document
 
@@ -134,7 +133,7 @@ def _show_comparison(settings: InspectSettings, a: Snapshot, b: Snapshot) -> int
 
     comparison = compare(a, b)
     if settings.json:
-        _print_json(comparison)
+        print_json(comparison)
     else:
         from logitcask.schemas.inspection.comparison_view import print_comparison
 
@@ -157,7 +156,3 @@ def parse_rows(rows: str | None) -> slice:
     except ValueError as error:
         raise UsageError(f"--rows {rows}: expected START:STOP, counted from 0") from error
     return slice(first, last)
-
-
-def _print_json(value: Mapping[str, Any]) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))

@@ -1,15 +1,13 @@
 """`logitcask select`, `forget`, `compact` and `merge`: datasets made from datasets, without a teacher."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from logitcask.schemas.dataset.rules import Rule, TargetKind
-
-if TYPE_CHECKING:
-    from logitcask.schemas.maintenance.select_forget import Derivation
+from logitcask.schemas.terminal.guard import print_json
 
 _Out = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]]
 
@@ -60,7 +58,8 @@ class Select:
         )
         if rule == Rule() and self.snapshot is None:
             raise UsageError("nothing to select by; give --source, --min-entropy, --max-entropy, --min-loss, ...")
-        return _print(select_forget.select_rows(self.out, rule, snapshot=self.snapshot), as_json=self.json)
+        report = select_forget.describe(select_forget.select_rows(self.out, rule, snapshot=self.snapshot))
+        return _print(report, select_forget.text(report), as_json=self.json)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +87,8 @@ class Forget:
 
         if not self.documents:
             raise UsageError("no documents to forget; give their ids")
-        return _print(select_forget.forget_documents(self.out, self.documents), as_json=self.json)
+        report = select_forget.describe(select_forget.forget_documents(self.out, self.documents))
+        return _print(report, select_forget.text(report), as_json=self.json)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,8 +113,7 @@ class Compact:
         from logitcask.schemas.maintenance import compact
 
         result = compact.compact(self.out)
-        print(json.dumps(result.to_json(), indent=1) if self.json else compact.text(result))
-        return 0
+        return _print(result.to_json(), compact.text(result), as_json=self.json)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,13 +138,12 @@ class Merge:
         from logitcask.schemas.maintenance import merge
 
         result = merge.merge(self.datasets, self.out)
-        print(json.dumps(result.to_json(), indent=1) if self.json else merge.text(result))
-        return 0
+        return _print(result.to_json(), merge.text(result), as_json=self.json)
 
 
-def _print(derivation: "Derivation", *, as_json: bool) -> int:
-    from logitcask.schemas.maintenance import select_forget
-
-    report = select_forget.describe(derivation)
-    print(json.dumps(report, indent=1, ensure_ascii=False) if as_json else select_forget.text(report))
+def _print(report: Mapping[str, Any], text: str, *, as_json: bool) -> int:
+    if as_json:
+        print_json(report)
+    else:
+        print(text)
     return 0

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from logitcask.schemas.dataset.snapshot import ShardEntry
+from logitcask.schemas.terminal.console import message_console
 
 
 @contextmanager
 def row_progress(num_rows: int) -> Iterator[Callable[[int], None]]:
     """Shows a bar of rows; yields a function that advances it by a number of rows, from any thread."""
-    console = Console(stderr=True)
+    console = message_console()
     columns = (
         TextColumn("inspect"),
         BarColumn(),
@@ -26,5 +26,5 @@ def row_progress(num_rows: int) -> Iterator[Callable[[int], None]]:
 
 def shard_progress(entries: Iterable[ShardEntry], label: str, num_shards: int) -> Iterator[ShardEntry]:
     """Yields the shards; the bar counts those that are finished."""
-    console = Console(stderr=True)
+    console = message_console()
     yield from track(entries, label, total=num_shards, console=console, transient=True, disable=not console.is_terminal)

@@ -5,12 +5,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from logitcask.schemas.errors import UsageError
+from logitcask.schemas.terminal.console import message_console
 
 
 class MetricsFile(TrainerCallback):
@@ -70,10 +70,10 @@ class ProgressBar(TrainerCallback):
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("steps"),
-                TextColumn("{task.fields[status]}"),
+                TextColumn("{task.fields[status]}", markup=False),
                 TimeRemainingColumn(),
                 TextColumn("left"),
-                console=Console(stderr=True),
+                console=message_console(),
             )
             self._task = bar.add_task("train", total=state.max_steps, completed=state.global_step, status="")
             bar.start()

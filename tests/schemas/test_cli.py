@@ -10,6 +10,7 @@ import tyro
 
 from logitcask.schemas import cli
 from logitcask.schemas.errors import UsageError
+from logitcask.schemas.terminal.guard import guarded_output
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +130,34 @@ def test_a_bad_config_file_is_named(config, text, found):
     with pytest.raises(UsageError, match=found) as raised:
         parse("c", "--teacher", "t", "--config", file)
     assert file in str(raised.value)
+
+
+def test_a_url_for_the_config_file_is_refused_without_its_credentials():
+    with pytest.raises(UsageError, match="local TOML file") as raised:
+        parse("--config", "s3://KEY:se/cret@bucket/run.toml")
+    assert "cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["c", "--teacher", "t", "--steps", "s3://KEY:se/cret@bucket/" + "long/" * 40],
+        ["c", "--teacher", "t", "--unknown=\x1b[31m", "--token=secret"],
+        ["c", "--teacher", "t", "\u202e\x9b31m", "--steps"],
+    ],
+)
+def test_the_parser_shows_no_credentials_and_no_control_characters(words, capsys):
+    with guarded_output(), pytest.raises(SystemExit) as stopped:
+        parse(*words)
+    assert stopped.value.code == 2
+    shown = "".join(capsys.readouterr())
+    assert "teacher" in shown or "steps" in shown or "Unrecognized" in shown
+    assert not [word for word in ("cret", "\x1b", "\u202e", "\x9b") if word in shown]
+
+
+def test_names_with_control_characters_are_parsed_unchanged():
+    assert parse("\x1b[2J", "--teacher", "https://u:p@h").corpus == ("\x1b[2J",)
+    assert parse("\x1b[2J", "--teacher", "https://u:p@h").teacher == "https://u:p@h"
 
 
 @pytest.mark.parametrize("words", [["c"], ["c", "--teacher", "t", "--steps", "many"], ["--unknown", "1"]])
