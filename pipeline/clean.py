@@ -4,13 +4,14 @@ Needed are the files that a snapshot lists, every target shard that follows from
 would use it), and every token unit's record with the shards it lists. Unknown files are never removed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from logitcask.pipeline.units.annotation_units import annotation_unit
-from logitcask.pipeline.units.leases import active_leases
+from logitcask.pipeline.units.evidence import active_leases
+from logitcask.pipeline.units.processes import describe_process
 from logitcask.pipeline.units.token_unit_record import read_token_unit_record
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.identity import Identity
@@ -58,10 +59,10 @@ def clean(out: str, *, older_than: timedelta, dry_run: bool = False) -> list[Rem
     configuration = read_configuration(out)
     if configuration is None:
         raise ForeignOutputError(f"{storage.redact(out)}: not a dataset")
-    _require_no_active_run(out, older_than)
     before = datetime.now(UTC) - older_than
     fs, root = storage.filesystem(out)
     needed = _Needed(out, configuration.identity)
+    _require_no_active_run(out, older_than, needed.finished)
     found = fs.find(root, detail=True)
     assert isinstance(found, dict)
     removals = []
@@ -75,11 +76,11 @@ def clean(out: str, *, older_than: timedelta, dry_run: bool = False) -> list[Rem
     return removals
 
 
-def _require_no_active_run(out: str, older_than: timedelta) -> None:
-    active = active_leases(out, older_than)
+def _require_no_active_run(out: str, older_than: timedelta, finished: Collection[str]) -> None:
+    active = active_leases(out, older_than, finished)
     if active:
         raise RunIsActiveError(
-            f"{storage.redact(out)}: {active[0].process.rpartition(':')[0]} has worked on unit {active[0].unit} since "
+            f"{storage.redact(out)}: {describe_process(active[0].process)} has worked on unit {active[0].unit} since "
             f"{active[0].started_at}; clean after the run has ended"
         )
 
@@ -95,7 +96,7 @@ class _Needed:
         self._lists: set[str] = set()
         self._targets: set[tuple[str, str]] = set()
         self._tokens: set[tuple[str, str]] = set()
-        self._finished: set[str] = set()
+        self.finished: set[str] = set()
         for number in snapshot_numbers(out):
             snapshot = load_snapshot(out, number)
             self._lists.add(snapshot.shards_file)
@@ -103,12 +104,12 @@ class _Needed:
         settings_fingerprint = identity.target_fingerprint()
         for file in storage.list_files(storage.join(out, "tokens", "units")):
             unit = read_token_unit_record(out, storage.file_name(file.url).removesuffix(".json"))
-            self._finished.add(unit.name)
+            self.finished.add(unit.name)
             self._tokens |= {(shard.split, shard.name) for shard in unit.shards}
             self._targets |= {(shard.split, annotation_unit(shard, settings_fingerprint).name) for shard in unit.shards}
         for file in storage.list_files(storage.join(out, "targets")):
             if file.url.endswith(".json"):
-                self._finished.add(storage.file_name(file.url).removesuffix(".json"))
+                self.finished.add(storage.file_name(file.url).removesuffix(".json"))
 
     def leftover(self, path: str) -> Leftover | None:
         """Kind of an unneeded file; None if the file is needed or unknown."""
@@ -123,7 +124,7 @@ class _Needed:
                 return "target shard"
             case ["snapshots"] if suffix == "parquet" and name not in self._lists:
                 return "list of shards"
-            case ["attempts"] if name.rpartition("~")[0] in self._finished:
+            case ["attempts"] if name.rpartition("~")[0] in self.finished:
                 return "lease"
         return None
 

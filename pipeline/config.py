@@ -166,6 +166,9 @@ class AnnotateConfig:
     publish_every: Annotated[float | None, _DURATION] = None
     """Publish a snapshot of what is finished at this interval; `train --allow-partial` reads it."""
 
+    store_timeout: Annotated[float, _DURATION] = 1800.0
+    """Wait this long for a store that is away during the job; an outage that ends in time costs no attempt."""
+
     heartbeat: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """Append progress to this local file as lines of JSON."""
 
@@ -221,6 +224,7 @@ class AnnotateConfig:
                 self.publish_every is not None and self.append,
                 "--publish-every has no use with --append: readers keep the old snapshot until the corpus is added",
             ),
+            (not self.store_timeout >= 0, f"--store-timeout must be at least 0 seconds, got {self.store_timeout}"),
             (_below(self.threads, 1), f"--threads must be at least 1, got {self.threads}"),
             (
                 self.batch_tokens != "auto" and self.batch_tokens < 1,

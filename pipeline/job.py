@@ -34,14 +34,16 @@ from logitcask.pipeline.finalization.finalize import (
 )
 from logitcask.pipeline.resolve import ResolvedJob, resolve_job
 from logitcask.pipeline.units.annotation_units import AnnotationUnitTable
+from logitcask.pipeline.units.evidence import remove_dead_leases
 from logitcask.pipeline.units.finished import finished_annotation_units, finished_token_units, stored_shards
-from logitcask.pipeline.units.leases import Lease, UnitLimits, remove_dead_leases, this_process
+from logitcask.pipeline.units.leases import Lease, UnitLimits
+from logitcask.pipeline.units.processes import this_process
 from logitcask.pipeline.units.token_unit_record import read_token_unit_record
 from logitcask.pipeline.units.token_units import TokenUnit, make_token_units, token_unit_name
-from logitcask.schemas import storage
+from logitcask.schemas import outages, storage
 from logitcask.schemas.dataset.snapshot import Snapshot
 from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
-from logitcask.schemas.errors import CorpusError, LogitcaskError, MissingShardError
+from logitcask.schemas.errors import CorpusError, LogitcaskError, MissingShardError, StorageError
 
 _logger = logging.getLogger(__name__)
 
@@ -85,6 +87,12 @@ def annotate(config: AnnotateConfig, *, quiet: bool = False) -> JobResult:
 
 def _annotate(config: AnnotateConfig, runner: "StageRunner") -> JobResult:
     job = resolve_job(config)
+    # Not before: a store that has never answered is rather a wrong address.
+    with outages.store_timeout(config.store_timeout):
+        return _finish(config, job, runner)
+
+
+def _finish(config: AnnotateConfig, job: ResolvedJob, runner: "StageRunner") -> JobResult:
     finished = finished_before(job.out, job.identity, appends=config.append)
     if finished is not None:
         return JobResult(out=job.out, snapshot=finished, num_units=0, num_annotated_positions=0, seconds=0.0)
@@ -98,6 +106,8 @@ def _annotate(config: AnnotateConfig, runner: "StageRunner") -> JobResult:
     try:
         with publishing(config.publish_every, partial(_publish_finished, job, tokenized)) as listeners:
             second = _finish_targets(runner, job, token_units, tokenized, listeners)
+    except StorageError:
+        raise
     except LogitcaskError:
         if not config.append:
             finalize(job.out, job.identity, tokenized, check=False)
@@ -126,6 +136,7 @@ class StageRunner:
             attempts=self._config.unit_attempts,
             timeout_seconds=self._config.unit_timeout,
             driver=this_process(),
+            store_timeout_seconds=self._config.store_timeout,
         )
         return finish_stage(
             stage, self._settings, limits, self._config.attempts, quiet=self._quiet, listeners=self._listeners

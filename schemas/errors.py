@@ -86,7 +86,11 @@ class ForeignOutputError(LogitcaskError):
 
 
 class StorageError(LogitcaskError):
-    """A store refused, failed or could not be reached, even after the retries of its library."""
+    """A store refused, failed or could not be reached: that says nothing about what it holds."""
+
+
+class StoreAwayError(StorageError):
+    """A store that did not refuse failed or could not be reached, and was not back in time."""
 
 
 class ClusterError(LogitcaskError):

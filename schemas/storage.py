@@ -3,8 +3,9 @@
 A file appears whole or not at all, and the first writer wins: each unit of work therefore takes effect exactly once,
 however often it is retried. Nothing here overwrites a file, except `replace` (for progress, never for data).
 
-When a store refuses a request, or still fails after the retries of its library, that is a StorageError without
-credentials. Only FileNotFoundError and FileExistsError keep their type. Local disks keep their OSError.
+A store that is away is waited for (`schemas.outages`). When it refuses a request, or is not back in time, that is a
+StorageError without credentials. Only FileNotFoundError and FileExistsError keep their type. Local disks keep their
+OSError.
 """
 
 import errno
@@ -12,20 +13,23 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from logitcask.schemas import fault_points
-from logitcask.schemas.errors import LogitcaskError, StorageError
+from logitcask.schemas.errors import LogitcaskError, StorageError, StoreAwayError
+from logitcask.schemas.outages import may_pass, wait_out
 from logitcask.schemas.redaction import redact, scrub
 
 if TYPE_CHECKING:
     # Imported only where it is used: `logitcask inspect` of a local dataset does not need it, and starts 0.1 s sooner.
     from fsspec import AbstractFileSystem
+
+T = TypeVar("T")
 
 # Names of files that are being written on a local disk begin with it; such files are never listed as data.
 TEMPORARY_PREFIX = ".tmp-"
@@ -82,9 +86,14 @@ def file_name(url: str) -> str:
 
 def exists(url: str) -> bool:
     """Whether a file or a directory exists."""
-    with _named_errors(url):
-        fs, path = filesystem(url)
-        return bool(fs.exists(path))
+    if is_local(url):
+        return _local_path(url).exists()
+    try:
+        # Not `fs.exists`: of some file systems it is False for every error.
+        _ask(url, lambda fs, path: fs.info(path))
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def read_bytes(url: str, start: int | None = None, stop: int | None = None) -> bytes:
@@ -96,9 +105,7 @@ def read_bytes(url: str, start: int | None = None, stop: int | None = None) -> b
     """
     if start is None and stop is None and is_local(url):
         return _local_path(url).read_bytes()
-    with _named_errors(url):
-        fs, path = filesystem(url)
-        data = fs.cat_file(path, start=start, end=stop)
+    data = _ask(url, lambda fs, path: fs.cat_file(path, start=start, end=stop))
     assert isinstance(data, bytes)
     return data
 
@@ -110,9 +117,7 @@ def open_reader(url: str) -> IO[bytes]:
         FileNotFoundError: There is no such file.
         StorageError: The store failed.
     """
-    with _named_errors(url):
-        fs, path = filesystem(url)
-        file = fs.open(path, "rb")
+    file = _ask(url, lambda fs, path: fs.open(path, "rb"))
     return cast(IO[bytes], file if is_local(url) else _NamedErrorReader(file, url))
 
 
@@ -122,9 +127,7 @@ def describe_file(url: str) -> StoredFile:
     Raises:
         FileNotFoundError: There is no such file.
     """
-    with _named_errors(url):
-        fs, path = filesystem(url)
-        return _stored_file(fs, fs.info(path), url)
+    return _ask(url, lambda fs, path: _stored_file(fs, fs.info(path), url))
 
 
 def list_files(url: str, prefix: str = "") -> list[StoredFile]:
@@ -144,15 +147,16 @@ def list_files(url: str, prefix: str = "") -> list[StoredFile]:
 
 
 def _list_remote(url: str, prefix: str) -> list[StoredFile]:
+    def find(fs: "AbstractFileSystem", path: str) -> list[StoredFile]:
+        # Only file systems with flat listings know `prefix`; others would pass it to `ls`.
+        found = fs.find(path, detail=True, prefix=prefix) if prefix else fs.find(path, detail=True)
+        assert isinstance(found, dict)
+        return [_stored_file(fs, info, url) for info in found.values()]
+
     try:
-        with _named_errors(url):
-            fs, path = filesystem(url)
-            # Only file systems with flat listings know `prefix`; others would pass it to `ls`.
-            found = fs.find(path, detail=True, prefix=prefix) if prefix else fs.find(path, detail=True)
+        return _ask(url, find)
     except FileNotFoundError:
         return []
-    assert isinstance(found, dict)
-    return [_stored_file(fs, info, url) for info in found.values()]
 
 
 def _walk(directory: Path) -> Iterator[StoredFile]:
@@ -179,14 +183,21 @@ def _local_path(url: str) -> Path:
 
 def expand(pattern: str) -> list[StoredFile]:
     """The files that a file name, a directory (all files below it) or a glob stands for; empty if there are none."""
-    with _named_errors(pattern):
-        fs, path = filesystem(pattern)
-        if any(character in path for character in "*?[") and not fs.exists(path):
-            matches = [match for match in fs.glob(path) if not fs.isdir(match)]
-            return [_stored_file(fs, fs.info(match), pattern) for match in sorted(map(str, matches))]
-        if fs.isdir(path):
-            return list_files(pattern)
-        return [_stored_file(fs, fs.info(path), pattern)] if fs.exists(path) else []
+    try:
+        info = _ask(pattern, lambda fs, path: fs.info(path))
+    except FileNotFoundError:
+        return _ask(pattern, lambda fs, path: _glob(fs, path, pattern))
+    if info["type"] == "directory":
+        return list_files(pattern)
+    return _ask(pattern, lambda fs, _: [_stored_file(fs, info, pattern)])
+
+
+def _glob(fs: "AbstractFileSystem", path: str, pattern: str) -> list[StoredFile]:
+    if not any(character in path for character in "*?["):
+        return []
+    found = fs.glob(path, detail=True)
+    assert isinstance(found, dict)
+    return [_stored_file(fs, info, pattern) for _, info in sorted(found.items()) if info["type"] != "directory"]
 
 
 def create(url: str, data: bytes) -> bool:
@@ -199,11 +210,9 @@ def create(url: str, data: bytes) -> bool:
     Raises:
         StorageError: The store failed; the file then does not exist, or is whole.
     """
-    with _named_errors(url):
-        fs, path = filesystem(url)
-        if is_local(url):
-            return _create_local(Path(path), data)
-        return _create_remote(fs, path, data)
+    if is_local(url):
+        return _create_local(Path(filesystem(url)[1]), data)
+    return _ask(url, lambda fs, path: _create_remote(fs, path, data))
 
 
 def _create_remote(fs: "AbstractFileSystem", path: str, data: bytes) -> bool:
@@ -228,7 +237,10 @@ def create_json(url: str, value: Any) -> bool:
 
 
 def replace(url: str, data: bytes) -> None:
-    """Writes a whole file, replacing an existing one: for progress reports, never for data."""
+    """Writes a whole file, replacing an existing one: for progress reports, never for data.
+
+    Does not wait for a store that is away: the report would be old.
+    """
     with _named_errors(url):
         fs, path = filesystem(url)
         if is_local(url):
@@ -240,9 +252,8 @@ def replace(url: str, data: bytes) -> None:
 
 def remove(url: str) -> None:
     """Removes a file if it exists: for temporary files and leases, never for files that a snapshot names."""
-    with _named_errors(url), suppress(FileNotFoundError):
-        fs, path = filesystem(url)
-        fs.rm_file(path)
+    with suppress(FileNotFoundError):
+        _ask(url, lambda fs, path: fs.rm_file(path))
 
 
 def _create_local(path: Path, data: bytes) -> bool:
@@ -288,6 +299,16 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def _ask(url: str, request: Callable[["AbstractFileSystem", str], T]) -> T:
+    """The answer to a request, given the file system and the path in it; waits for a store that is away."""
+
+    def ask() -> T:
+        with _named_errors(url):
+            return request(*filesystem(url))
+
+    return ask() if is_local(url) else wait_out(ask)
+
+
 @contextmanager
 def _named_errors(url: str) -> Iterator[None]:
     """Turns all that a store's library raises into named errors without credentials."""
@@ -305,7 +326,8 @@ def _named_errors(url: str) -> Iterator[None]:
     except Exception as error:
         if is_local(url):
             raise
-        raise StorageError(
+        kind = StoreAwayError if may_pass(error) else StorageError
+        raise kind(
             f"{redact(url)}: the store failed or refused ({type(error).__name__}: {scrub(str(error))}). Check the "
             "address, the credentials and the network, then run the same command again: finished work is kept"
         ) from error
@@ -325,8 +347,7 @@ class _NamedErrorReader(io.RawIOBase):
         return bool(self._file.seekable())
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        with _named_errors(self._url):
-            return self._file.seek(offset, whence)
+        return wait_out(lambda: self._named(lambda: self._file.seek(offset, whence)))
 
     def tell(self) -> int:
         return self._file.tell()
@@ -337,8 +358,18 @@ class _NamedErrorReader(io.RawIOBase):
         return len(data)
 
     def read(self, size: int = -1) -> bytes:
-        with _named_errors(self._url):
+        position = self._file.tell()
+
+        def read() -> bytes:
+            if self._file.tell() != position:
+                self._file.seek(position)
             return self._file.read(size)
+
+        return wait_out(lambda: self._named(read))
+
+    def _named(self, request: Callable[[], T]) -> T:
+        with _named_errors(self._url):
+            return request()
 
     def close(self) -> None:
         self._file.close()

@@ -2,37 +2,42 @@
 
 Units are submitted in waves, so that a job of any length stays small in memory and in the runner. A wave is attempted
 until storage has all its units; an attempt without progress counts against `attempts`, and a unit that too many
-workers died of is quarantined (`pipeline.units.leases`). After a fault, workers finish the units they have. Ctrl-C
-and SIGTERM let them finish their batch; a second one ends immediately. In every case the same command resumes.
+workers died of is quarantined (`pipeline.units.evidence`). Units that an earlier job died with come last. After a
+fault, workers finish the units they have. Ctrl-C and SIGTERM let them finish their batch; a second one ends
+immediately. In every case the same command resumes.
 """
 
+import dataclasses
 import itertools
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from logitcask.pipeline.execution.background_run import BackgroundRun, UnitFailedError, not_stored
 from logitcask.pipeline.execution.progress import Listener, ProgressDisplay, progress_display
 from logitcask.pipeline.execution.storage_progress import StorageProgress
 from logitcask.pipeline.runners.settings import RunnerSettings
-from logitcask.pipeline.units.heartbeats import Heartbeats
-from logitcask.pipeline.units.leases import (
-    Lease,
-    UnitLimits,
-    dead_leases,
+from logitcask.pipeline.units.evidence import (
+    STALE_SECONDS,
+    DeathWatch,
+    deaths,
     quarantined_units,
-    record_endings,
     remove_dead_leases,
+    suspected_units,
 )
-from logitcask.schemas.errors import LogitcaskError, StorageError
+from logitcask.pipeline.units.heartbeats import Heartbeats
+from logitcask.pipeline.units.leases import Lease, UnitLimits
+from logitcask.schemas.errors import LogitcaskError
 
 if TYPE_CHECKING:
     import apache_beam as beam
 
 # Maximum number of units that a runner holds at a time: hours of work, a few megabytes.
 WAVE_UNITS = 10_000
+_SETTLE_SECONDS = 2.0
 _logger = logging.getLogger(__name__)
 
 
@@ -101,34 +106,52 @@ def finish_stage(
         LogitcaskError: The last attempt's error, as the worker reported it.
         KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
-    left, size = _unfinished(stage, wave_units)
+    left = _unfinished(stage, wave_units, suspected_units(limits.out, limits.driver))
     quarantined: dict[str, list[Lease]] = {}
-    if not left:
+    if not left.indices and not left.suspected:
         return StageResult(num_units=0, size=0, quarantined=quarantined)
     listeners = (*listeners, *stage.listeners)
-    with progress_display(stage.label, stage.measure, size, quiet=quiet, listeners=listeners) as display:
+    if left.suspected:
+        _logger.warning("%d units were held by processes that are gone: they come last", len(left.suspected))
+        settings = dataclasses.replace(settings, spares_driver=True)
+    with progress_display(stage.label, stage.measure, left.size, quiet=quiet, listeners=listeners) as display:
         done, gathered = 0, 0
-        for indices in _waves(left, wave_units):
+        for indices in itertools.chain(_waves(left.indices, wave_units), _waves(left.suspected, wave_units)):
             wave = _pick(stage.units, indices)
             quarantined |= _Wave(stage, settings, limits, display, done).finish(wave, attempts)
-            stage.gather(gathered, indices[-1] + 1)
-            gathered = indices[-1] + 1
+            if indices[-1] >= gathered:
+                stage.gather(gathered, indices[-1] + 1)
+                gathered = indices[-1] + 1
             done += sum(map(stage.size, wave))
             display.update(done)
-    return StageResult(num_units=len(left), size=size, quarantined=quarantined)
+    return StageResult(num_units=len(left.indices) + len(left.suspected), size=left.size, quarantined=quarantined)
 
 
-def _unfinished(stage: Stage, block_units: int) -> tuple[list[int], int]:
-    """The indices of units that storage does not have, and their total size."""
-    left, size = [], 0
+@dataclass(kw_only=True, slots=True)
+class _Unfinished:
+    """The units that storage does not have.
+
+    Attributes:
+        indices: Those that nothing is known against.
+        suspected: Those that an earlier job may have died of.
+        size: Of all.
+    """
+
+    indices: list[int] = field(default_factory=list)
+    suspected: list[int] = field(default_factory=list)
+    size: int = 0
+
+
+def _unfinished(stage: Stage, block_units: int, suspected: Collection[str]) -> _Unfinished:
+    left = _Unfinished()
     for block in _waves(range(len(stage.units)), block_units):
         units = _pick(stage.units, block)
         finished = stage.finished(units)
         for index, unit in zip(block, units, strict=True):
             if unit.name not in finished:
-                left.append(index)
-                size += stage.size(unit)
-    return left, size
+                (left.suspected if unit.name in suspected else left.indices).append(index)
+                left.size += stage.size(unit)
+    return left
 
 
 def _waves(indices: Iterable[int], wave_units: int) -> Iterator[list[int]]:
@@ -152,6 +175,7 @@ class _Wave:
     ) -> None:
         self._stage, self._settings, self._limits = stage, settings, limits
         self._display, self._done_before = display, done
+        self._watch = DeathWatch(limits.out, limits.driver)
 
     def finish(self, units: Sequence[Any], attempts: int) -> dict[str, list[Lease]]:
         """Attempts the units until storage has them all; returns the quarantined ones."""
@@ -175,9 +199,7 @@ class _Wave:
         return quarantined
 
     def _quarantined(self, units: Sequence[Any]) -> dict[str, list[Lease]]:
-        names = {unit.name for unit in units}
-        found = quarantined_units(self._limits.out, self._limits)
-        return {name: leases for name, leases in found.items() if name in names}
+        return quarantined_units(self._limits.out, self._limits, {unit.name for unit in units})
 
     def _size(self, units: Iterable[Any]) -> int:
         return sum(map(self._stage.size, units))
@@ -194,24 +216,34 @@ class _Wave:
             stored = StorageProgress(units, self._stage.finished, self._stage.size)
 
             def draw() -> None:
-                elsewhere = stored.done() if self._settings.is_cluster else 0
+                elsewhere = 0
+                if self._settings.is_cluster:
+                    self._watch.look_if_due()
+                    elsewhere = stored.done()
                 self._display.update(done + max(heartbeats.done(), elsewhere), heartbeats.forward_share())
 
             interrupted = run.wait(heartbeats, draw)
-            if run.deaths:
-                record_endings(self._limits.out, run.deaths[0])
             if interrupted:
                 raise KeyboardInterrupt
+            self._note_deaths(run)
             if run.error is None:
                 return None
             error = run.named_error(heartbeats)
-            # Bad data fails again; a store that failed may have recovered.
-            if not isinstance(error, UnitFailedError | StorageError) or not run.can_be_retried:
+            # Bad data fails again, and so does a store that was waited for.
+            if not isinstance(error, UnitFailedError) or not run.can_be_retried:
                 raise error from run.error
             return error
 
+    def _note_deaths(self, run: BackgroundRun) -> None:
+        """Notes which workers died; after a failure, workers of other machines get the time to show that they live."""
+        deadline_seconds = time.monotonic() + STALE_SECONDS
+        while self._watch.look(run.deaths[0] if run.deaths else None):
+            if run.error is None or time.monotonic() >= deadline_seconds:
+                return
+            time.sleep(_SETTLE_SECONDS)
+
     def _report(self, error: LogitcaskError, failed_in_a_row: int, attempts: int) -> None:
-        for unit, leases in sorted(dead_leases(self._limits.out).items()):
+        for unit, leases in sorted(deaths(self._limits.out, self._limits.driver).items()):
             _logger.warning(
                 "unit %s: %d workers died of it (quarantined at %d): %s",
                 unit,

@@ -19,8 +19,10 @@ from logitcask.pipeline.annotation.annotate_unit import AnnotationSpec, annotate
 from logitcask.pipeline.runners.release import require_release
 from logitcask.pipeline.tokenization.token_shards import TokenSpec
 from logitcask.pipeline.tokenization.tokenize_unit import tokenize_unit
+from logitcask.pipeline.units.evidence import quarantined_units
 from logitcask.pipeline.units.heartbeats import Heartbeats
-from logitcask.pipeline.units.leases import UnitLimits, dead_leases, hold_lease
+from logitcask.pipeline.units.leases import UnitLimits, hold_lease
+from logitcask.schemas import outages
 from logitcask.schemas.dataset.record import UnitRecord
 
 
@@ -75,11 +77,16 @@ class ProcessUnit(beam.DoFn):
         died of it are counted here too. An error is reported to the driver by name before the runner turns it into
         text.
         """
+        # A wait for the store is no hang, and ends when the driver asks for a stop.
+        with outages.waiting(self._limits.store_timeout_seconds, on_pause=partial(self._heartbeats.advance, 0)):
+            done = self._process(element)
+        yield done
+
+    def _process(self, element: Any) -> tuple[str, int]:
         unit = element.name
         self._heartbeats.require_open()
-        if len(dead_leases(self._limits.out, unit).get(unit, ())) >= self._limits.attempts:
-            yield unit, 0
-            return
+        if quarantined_units(self._limits.out, self._limits, {unit}):
+            return unit, 0
         report_failure = partial(self._heartbeats.report_failure, unit)
         try:
             with hold_lease(unit, self._limits, on_hang=report_failure):
@@ -89,7 +96,7 @@ class ProcessUnit(beam.DoFn):
             raise
         finally:
             self._heartbeats.flush()
-        yield unit, num_positions
+        return unit, num_positions
 
 
 class RequireRelease(beam.DoFn):

@@ -71,7 +71,7 @@ def run_stage(
 
 def _run_locally(units: Sequence[Any], transform: Any, settings: RunnerSettings) -> None:
     options = PipelineOptions.from_dictionary(beam_options(settings))
-    if settings.num_workers == 1:
+    if settings.num_workers == 1 and not settings.spares_driver:
         _run(units, transform, fn_runner.FnApiRunner(), options)
         return
     # Without this the workers' own pipeline options are empty. (Numbers would reach them as floats.)

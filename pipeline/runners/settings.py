@@ -52,7 +52,7 @@ class RunnerSettings:
 
     Attributes:
         name: One of `SUPPORTED_RUNNERS`.
-        num_workers: Processes of the local runner; with one, units run in this process.
+        num_workers: Processes of the local runner; with one, units run in this process (see `spares_driver`).
         dask_scheduler: Address of a Dask scheduler, `tcp://host:port`.
         job_endpoint: Address of a Beam job service, `host:port`.
         environment_type: How a portable runner starts its workers: EXTERNAL, DOCKER or PROCESS.
@@ -61,6 +61,7 @@ class RunnerSettings:
         device: Where the teacher runs on a worker: "cpu", "cuda" or "cuda:1"; "auto" on the local runner only.
         num_threads: CPU threads of each worker; None on the local runner only, which divides the cores.
         urls: Corpus and output, as workers will open them.
+        spares_driver: Whether the local runner's only worker is a process of its own too: a unit may kill it.
 
     Raises:
         UsageError: A setting is invalid, or Beam would silently misinterpret it.
@@ -76,6 +77,7 @@ class RunnerSettings:
     device: str = "auto"
     num_threads: int | None = None
     urls: tuple[str, ...] = ()
+    spares_driver: bool = False
 
     def __post_init__(self) -> None:
         for fault in (

@@ -1,1 +1,1 @@
-"""Units of work: what they are, who holds them, how they are committed, and which are finished."""
+"""Units of work: what they are, who holds them, what is known against them, and which are finished."""

@@ -1,32 +1,36 @@
-"""Leases on units: a unit that kills every worker is quarantined, and a worker that hangs is ended.
+"""Leases: which worker holds which unit, and how far it is.
 
     OUT/attempts/<unit>~<8 hex digits>.json     created when a worker takes a unit, removed when it releases the unit
 
 A worker releases a unit when the unit is finished, and also when it ends with an error that it could report. So a
-lease in storage belongs to a worker that runs or to one that died, and its last contents are the evidence: where,
-when, which process, how far. Leases are the only files of a dataset that change, and none of them is data.
+lease in storage belongs to a worker that runs or to one that is gone (`pipeline.units.evidence` tells them apart). It
+is rewritten at each phase and every `BEAT_SECONDS`. Leases are the only files of a dataset that change, and none of
+them is data.
 """
 
 import json
 import logging
 import os
 import secrets
-import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 
-from logitcask.schemas import fault_points, storage
+from logitcask.pipeline.units.processes import describe_process, this_process
+from logitcask.schemas import fault_points, outages, storage
 from logitcask.schemas.checked_json import convert, read_object
+from logitcask.schemas.errors import StorageError
 from logitcask.schemas.fault_points import Point
 
-_DIRECTORY = "attempts"
+DIRECTORY = "attempts"
+# How often a worker rewrites its leases, so that other machines see that it lives.
+BEAT_SECONDS = 20.0
 _logger = logging.getLogger(__name__)
 
 
@@ -46,13 +50,15 @@ class UnitLimits:
         out: The dataset's directory.
         attempts: A unit that this many workers died of is quarantined: no worker takes it again.
         timeout_seconds: A worker whose unit makes no progress for this long is ended; None: never.
-        driver: The process that runs the job: it is not ended, it reports the error.
+        driver: The process that runs the job. It is not ended if a unit hangs in it: it reports the error.
+        store_timeout_seconds: How long a worker waits for a store that is away.
     """
 
     out: str
     attempts: int = 3
     timeout_seconds: float | None = None
     driver: str = ""
+    store_timeout_seconds: float = outages.SHORT_TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,53 +67,26 @@ class Lease:
 
     Attributes:
         unit: The unit's name.
-        process: The worker, as returned by `this_process`.
+        process: The worker, named as by `this_process`.
+        driver: The driver that it works for, named in the same way.
         started_at: When the unit was taken (UTC, ISO 8601).
         phase: The last point that was reached.
-        ending: How the worker ended, where known.
+        beats: How often the lease was rewritten: it changes while the worker lives, whatever the clocks say.
+        ending: How the worker ended, as the driver saw it; None while it runs, and where the driver ended too.
     """
 
     unit: str
     process: str
+    driver: str = ""
     started_at: str
     phase: str = "taken"
+    beats: int = 0
     ending: str | None = None
 
-    def holder_runs_here(self) -> bool:
-        """Whether its process is alive on this machine; False for all processes of other machines."""
-        host, pid, start = self.process.rsplit(":", 2)
-        if host != socket.gethostname():
-            return False
-        if int(pid) == os.getpid():
-            return start == _process_start(os.getpid())
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
-        return start == _process_start(int(pid))
-
     def describe(self) -> str:
-        """One human-readable line about a dead worker."""
+        """One human-readable line about a worker that is gone."""
         ending = f": {self.ending.splitlines()[0]}" if self.ending else ""
-        return f"{self.started_at} {self.process.rpartition(':')[0]} died at {self.phase!r}{ending}"
-
-
-def this_process() -> str:
-    """`host:pid:start`, different for any two processes."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_process_start(os.getpid())}"
-
-
-def _process_start(pid: int) -> str:
-    """When a process started, in ticks since boot, because pids are reused; "0" where the system does not say."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - once for each lease of a listing
-            state, *fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return "0"
-    # A zombie: Beam's worker pool never waits for its children, nor does a container without an init process.
-    return "dead" if state in (b"Z", b"X") else fields[18].decode()
+        return f"{self.started_at} {describe_process(self.process)} died at {self.phase!r}{ending}"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -118,16 +97,34 @@ class _HeldLease:
     lease: Lease
     thread: int
     progressed_seconds: float
+    is_released: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def update(self, **changes: str) -> None:
-        self.lease = replace(self.lease, **changes)
-        # Evidence only: where the lease cannot be written, the unit's shard may still be.
-        with suppress(OSError):
-            storage.replace(self.url, _encode(self.lease))
+        """Rewrites it; nothing after its release."""
+        with self.lock:
+            if self.is_released:
+                return
+            self.lease = replace(self.lease, beats=self.lease.beats + 1, **changes)
+            # Evidence only: where the lease cannot be written, the unit's shard may still be.
+            with suppress(OSError, StorageError):
+                write_lease(self.url, self.lease)
+
+    def release(self) -> None:
+        with self.lock:
+            self.is_released = True
+        with _lock:
+            _held.pop(self.url, None)
+        try:
+            storage.remove(self.url)
+        except (OSError, StorageError) as error:
+            _logger.debug("%s: %s", storage.redact(self.url), error)
 
 
 _lock = threading.Lock()
 _held: dict[str, _HeldLease] = {}
+# The process whose leases are being rewritten: a fork has no threads of its parent.
+_beating_pid: int | None = None
 
 
 @contextmanager
@@ -139,12 +136,18 @@ def hold_lease(unit: str, limits: UnitLimits, on_hang: Callable[[Exception], Non
         limits: When the unit counts as hung.
         on_hang: Called with the error before this process ends; in the driver, instead of ending it.
     """
-    url = storage.join(limits.out, _DIRECTORY, f"{unit}~{secrets.token_hex(4)}.json")
-    lease = Lease(unit=unit, process=this_process(), started_at=datetime.now(UTC).isoformat(timespec="seconds"))
+    url = storage.join(limits.out, DIRECTORY, f"{unit}~{secrets.token_hex(4)}.json")
+    lease = Lease(
+        unit=unit,
+        process=this_process(),
+        driver=limits.driver,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
     held = _HeldLease(url=url, lease=lease, thread=threading.get_ident(), progressed_seconds=time.monotonic())
     storage.create(url, _encode(lease))
     with _lock:
         _held[url] = held
+    _start_beating()
     released = threading.Event()
     if limits.timeout_seconds is not None:
         threading.Thread(target=_end_if_hung, args=(held, limits, released, on_hang), daemon=True).start()
@@ -152,7 +155,7 @@ def hold_lease(unit: str, limits: UnitLimits, on_hang: Callable[[Exception], Non
         yield
     finally:
         released.set()
-        _release(held)
+        held.release()
 
 
 def report_phase(point: Point, unit: str) -> None:
@@ -177,9 +180,10 @@ def report_progress() -> None:
 
 
 def release_leases() -> None:
-    """Removes this process's leases before it ends on purpose, so that no unit is blamed."""
-    for held in tuple(_held.values()):
-        _release(held)
+    """Removes this process's leases before it ends on purpose, so that no unit is suspected."""
+    with outages.waiting(0):
+        for held in tuple(_held.values()):
+            held.release()
 
 
 def wait_until_idle() -> None:
@@ -188,83 +192,45 @@ def wait_until_idle() -> None:
         time.sleep(0.05)
 
 
-def dead_leases(out: str, unit: str | None = None) -> dict[str, list[Lease]]:
-    """Leases of workers that died, by unit: of one unit, or of all.
-
-    Workers of other machines count as dead, because this machine cannot see whether they run.
-    """
-    found: dict[str, list[Lease]] = {}
-    for _, lease in _read_leases(out, None if unit is None else {unit}):
-        if not lease.holder_runs_here():
-            found.setdefault(lease.unit, []).append(lease)
-    return found
-
-
-def quarantined_units(out: str, limits: UnitLimits) -> dict[str, list[Lease]]:
-    """The units that no worker takes again, each with the leases of the workers that died of it."""
-    return {unit: leases for unit, leases in dead_leases(out).items() if len(leases) >= limits.attempts}
-
-
-def active_leases(out: str, recently: timedelta) -> list[Lease]:
-    """Leases of live processes of this machine, and of other machines' processes that took a unit recently."""
-    after = datetime.now(UTC) - recently
-    host = socket.gethostname()
-    return [
-        lease
-        for _, lease in _read_leases(out)
-        if (
-            lease.holder_runs_here()
-            if lease.process.startswith(f"{host}:")
-            else datetime.fromisoformat(lease.started_at) > after
-        )
-    ]
-
-
-def record_endings(out: str, ending: str) -> None:
-    """Adds how the worker ended to the leases of this machine's dead workers that do not say so yet."""
-    host = socket.gethostname()
-    for url, lease in _read_leases(out):
-        if lease.ending is None and lease.process.startswith(f"{host}:") and not lease.holder_runs_here():
-            with suppress(OSError):
-                storage.replace(url, _encode(replace(lease, ending=ending)))
-
-
-def remove_dead_leases(out: str, units: Collection[str] | None = None) -> int:
-    """Removes leases of dead workers, so that their units are retried; returns their number.
-
-    Args:
-        out: The dataset's directory.
-        units: Only the leases of these units; None: of all.
-    """
-    urls = [url for url, lease in _read_leases(out, units) if not lease.holder_runs_here()]
-    for url in urls:
-        storage.remove(url)
-    return len(urls)
-
-
-def _read_leases(out: str, units: Collection[str] | None = None) -> Iterator[tuple[str, Lease]]:
-    """The leases in storage, with their URLs."""
-    for file in storage.list_files(storage.join(out, _DIRECTORY)):
+def read_leases(out: str, units: Collection[str] | None = None) -> Iterator[tuple[str, Lease]]:
+    """The leases in storage, with their URLs: of some units, or of all."""
+    prefix = f"{next(iter(units))}~" if units is not None and len(units) == 1 else ""
+    for file in storage.list_files(storage.join(out, DIRECTORY), prefix):
         if units is not None and storage.file_name(file.url).rpartition("~")[0] not in units:
             continue
-        try:
-            lease = read_object(file.url, partial(convert, kind=Lease), what="a lease", advice="remove it")
-        except FileNotFoundError:
-            continue  # its worker has just released it
-        yield file.url, lease
+        with suppress(FileNotFoundError):  # its worker has just released it
+            yield file.url, read_lease(file.url)
+
+
+def read_lease(url: str) -> Lease:
+    """Raises FileNotFoundError if it was released."""
+    return read_object(url, partial(convert, kind=Lease), what="a lease", advice="remove it")
+
+
+def write_lease(url: str, lease: Lease) -> None:
+    """Replaces a lease."""
+    storage.replace(url, _encode(lease))
 
 
 def _encode(lease: Lease) -> bytes:
     return json.dumps(asdict(lease), indent=1).encode() + b"\n"
 
 
-def _release(held: _HeldLease) -> None:
+def _start_beating() -> None:
+    """Starts this process's thread that rewrites its leases, once."""
+    global _beating_pid
     with _lock:
-        _held.pop(held.url, None)
-    try:
-        storage.remove(held.url)
-    except OSError as error:
-        _logger.debug("%s: %s", storage.redact(held.url), error)
+        if _beating_pid == os.getpid():
+            return
+        _beating_pid = os.getpid()
+    threading.Thread(target=_beat, name="leases", daemon=True).start()
+
+
+def _beat() -> None:
+    while True:
+        time.sleep(BEAT_SECONDS)
+        for held in tuple(_held.values()):
+            held.update()
 
 
 def _end_if_hung(
@@ -272,8 +238,13 @@ def _end_if_hung(
 ) -> None:
     """Ends this process if the unit makes no progress within the limit."""
     assert limits.timeout_seconds is not None
-    while not released.wait(min(1.0, limits.timeout_seconds / 4)):
-        if time.monotonic() - held.progressed_seconds < limits.timeout_seconds:
+    pause_seconds = min(1.0, limits.timeout_seconds / 4)
+    looked_seconds = time.monotonic()
+    while not released.wait(pause_seconds):
+        before_seconds, looked_seconds = looked_seconds, time.monotonic()
+        # A much longer pause than intended: this process was stopped, and its unit with it.
+        held.progressed_seconds += max(0.0, looked_seconds - before_seconds - 2 * pause_seconds)
+        if looked_seconds - held.progressed_seconds < limits.timeout_seconds:
             continue
         message = f"no progress for {limits.timeout_seconds:g} s at {held.lease.phase!r}"
         held.update(ending=f"{message}\n{_stack(held.thread)}")

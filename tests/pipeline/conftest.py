@@ -36,11 +36,13 @@ def job_out(finished_job: JobResult, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def leave_lease(tmp_path: Path) -> Callable[..., None]:
-    """leave_lease(unit, process, number=0, started_at=…) writes a lease to `tmp_path`, as a dead worker leaves it."""
+    """leave_lease(unit, process, number=0, ending=None, driver="") writes a lease to `tmp_path`."""
 
-    def leave(unit: str, process: str, number: int = 0, started_at: str = "2026-01-01T00:00:00+00:00") -> None:
+    def leave(unit: str, process: str, number: int = 0, ending: str | None = None, driver: str = "") -> None:
         (tmp_path / "attempts").mkdir(exist_ok=True)
-        lease = {"unit": unit, "process": process, "started_at": started_at, "phase": "encode", "ending": None}
+        started_at = "2026-01-01T00:00:00+00:00"
+        lease = {"unit": unit, "process": process, "started_at": started_at, "phase": "encode", "ending": ending}
+        lease |= {"driver": driver}
         (tmp_path / f"attempts/{unit}~{number:08x}.json").write_text(json.dumps(lease))
 
     return leave

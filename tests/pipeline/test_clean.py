@@ -15,7 +15,7 @@ from logitcask.pipeline.clean import RunIsActiveError
 from logitcask.pipeline.commands import Clean
 from logitcask.pipeline.tokenization.token_shards import token_shard
 from logitcask.pipeline.units.annotation_units import AnnotationUnit, annotation_unit
-from logitcask.pipeline.units.leases import this_process
+from logitcask.pipeline.units.processes import this_process
 from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, token_unit_record_path
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.dataset_writer import write_shard

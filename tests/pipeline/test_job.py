@@ -84,7 +84,7 @@ def test_a_quarantined_unit_is_skipped_until_a_retry_is_requested(
     unit.unlink()
     unit.with_suffix(".json").unlink()
     for number in range(3):
-        leave_lease(unit.stem, "elsewhere:7:1", number)
+        leave_lease(unit.stem, "elsewhere:7:1", number, "return code -9")
     shutil.move(tmp_path / "attempts", job_out / "attempts")
     result = run(settings(job_corpus, tiny_teacher, job_out))
     assert result.quarantined.keys() == {unit.stem}

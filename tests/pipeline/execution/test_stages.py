@@ -29,9 +29,11 @@ class Cluster:
     def __init__(self, work: Callable[["Cluster", Unit], None]) -> None:
         self.stored: set[str] = set()
         self.attempts: list[list[str]] = []
+        self.spared_drivers: list[bool] = []
         self._work = work
 
-    def run_stage(self, units: Sequence[Unit], *_: Any, **__: Any) -> None:
+    def run_stage(self, units: Sequence[Unit], _: Any, settings: RunnerSettings, **__: Any) -> None:
+        self.spared_drivers.append(settings.spares_driver)
         self.attempts.append([unit.name for unit in units])
         for unit in units:
             self._work(self, unit)
@@ -106,7 +108,7 @@ def test_units_missing_in_storage_fail_a_run_that_reports_success(finish: Any) -
 def test_a_unit_that_kills_workers_is_quarantined_and_the_rest_is_finished(finish: Any, leave_lease: Any) -> None:
     def deadly(cluster: Cluster, unit: Unit) -> None:
         if unit.name == "u1":
-            leave_lease("u1", f"elsewhere:{len(cluster.attempts)}:1", len(cluster.attempts))
+            leave_lease("u1", f"elsewhere:{len(cluster.attempts)}:1", len(cluster.attempts), "return code -9")
             raise ChildProcessError("return code -9")
         cluster.stored.add(unit.name)
 
@@ -120,13 +122,32 @@ def test_a_unit_that_kills_workers_is_quarantined_and_the_rest_is_finished(finis
 
 def test_if_every_unit_kills_its_worker_the_job_fails(finish: Any, leave_lease: Any) -> None:
     def deadly(cluster: Cluster, unit: Unit) -> None:
-        leave_lease(unit.name, f"elsewhere:{len(cluster.attempts)}:1", len(cluster.attempts))
+        leave_lease(unit.name, f"elsewhere:{len(cluster.attempts)}:1", len(cluster.attempts), "return code -9")
         raise ChildProcessError("return code -9")
 
     cluster = Cluster(deadly)
     with pytest.raises(UnitFailedError, match="return code -9"):
         finish(cluster, 9)
     assert len(cluster.attempts) == 3
+
+
+def test_units_that_a_job_died_with_come_last_and_spare_the_driver(finish: Any, leave_lease: Any) -> None:
+    leave_lease("u1", "here:0123456789ab:7:1", driver="here:0123456789ab:6:1")
+    cluster = Cluster(lambda cluster, unit: cluster.stored.add(unit.name))
+    assert finish(cluster, 4, wave_units=2).quarantined == {}
+    assert cluster.attempts == [["u0", "u2"], ["u3"], ["u1"]]
+    assert all(cluster.spared_drivers)
+    cluster = Cluster(lambda cluster, unit: cluster.stored.add(unit.name))
+    finish(cluster, 1)
+    assert cluster.spared_drivers == [False]
+
+
+def test_a_job_that_dies_any_number_of_times_quarantines_nothing(finish: Any, leave_lease: Any) -> None:
+    for number in range(20):
+        leave_lease("u0", f"here:0123456789ab:7:{number}", number, driver="here:0123456789ab:6:1")
+    cluster = Cluster(lambda cluster, unit: cluster.stored.add(unit.name))
+    assert finish(cluster, 1).quarantined == {}
+    assert cluster.stored == {"u0"}
 
 
 def test_progress_counts_each_unit_once_despite_retries(finish: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,22 +6,16 @@ import signal
 import subprocess
 import sys
 import threading
-from datetime import timedelta
+import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from logitcask.pipeline.units import leases
-from logitcask.pipeline.units.leases import (
-    DriverHungError,
-    Lease,
-    UnitLimits,
-    dead_leases,
-    hold_lease,
-    quarantined_units,
-    this_process,
-)
+from logitcask.pipeline.units.leases import DriverHungError, Lease, UnitLimits, hold_lease
+from logitcask.pipeline.units.processes import runs, this_process
+from logitcask.schemas import outages, storage
+from logitcask.schemas.errors import StoreAwayError
 
 
 def never(_: Exception) -> None:
@@ -32,12 +26,6 @@ def stored_leases(out: Path) -> list[Lease]:
     return [Lease(**json.loads(path.read_text())) for path in sorted((out / "attempts").glob("*.json"))]
 
 
-def dead_process() -> str:
-    """The name in leases of a process of this machine that has ended."""
-    code = "from logitcask.pipeline.units.leases import this_process; print(this_process())"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-
-
 @pytest.mark.parametrize("error", [None, ValueError("bad")])
 def test_a_lease_is_removed_when_its_unit_ends_even_with_an_error(tmp_path: Path, error: Exception | None) -> None:
     limits = UnitLimits(out=str(tmp_path))
@@ -46,7 +34,6 @@ def test_a_lease_is_removed_when_its_unit_ends_even_with_an_error(tmp_path: Path
             leases.report_phase("forward", "u")
             [lease] = stored_leases(tmp_path)
             assert (lease.unit, lease.phase, lease.process) == ("u", "forward", this_process())
-            assert dead_leases(str(tmp_path)) == {}
             if error is not None:
                 raise error
     except ValueError:
@@ -64,44 +51,8 @@ with leases.hold_lease("u", leases.UnitLimits(out={str(tmp_path)!r}), print):
     (tmp_path / "faults/encode").write_text("kill")
     environment = {**os.environ, "LOGITCASK_FAULTS": str(tmp_path / "faults")}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == -signal.SIGKILL
-    [lease] = dead_leases(str(tmp_path))["u"]
-    assert (lease.phase, lease.ending) == ("encode", None)
-    leases.record_endings(str(tmp_path), "return code -9")
-    assert dead_leases(str(tmp_path))["u"][0].describe().endswith("died at 'encode': return code -9")
-
-
-def test_a_unit_is_quarantined_until_its_leases_are_removed(tmp_path: Path, leave_lease: Any) -> None:
-    limits = UnitLimits(out=str(tmp_path), attempts=2)
-    leave_lease("u", "elsewhere:7:100", 0)
-    leave_lease("v", "elsewhere:7:100", 0)
-    leave_lease("v", "elsewhere:7:200", 1)
-    assert list(quarantined_units(str(tmp_path), limits)) == ["v"]
-    with hold_lease("w", limits, never):
-        assert leases.remove_dead_leases(str(tmp_path)) == 3
-        assert [lease.unit for lease in stored_leases(tmp_path)] == ["w"]
-    assert quarantined_units(str(tmp_path), limits) == {}
-
-
-def test_a_reused_process_number_does_not_make_a_lease_active(tmp_path: Path, leave_lease: Any) -> None:
-    host, pid, _ = this_process().rsplit(":", 2)
-    leave_lease("u", f"{host}:{pid}:1", 0)
-    leave_lease("u", f"{host}:{os.getppid()}:1", 1)
-    leave_lease("u", dead_process(), 2)
-    leave_lease("u", this_process(), 3)
-    assert len(dead_leases(str(tmp_path), "u")["u"]) == 3
-
-
-def test_a_zombie_process_counts_as_dead(tmp_path: Path, leave_lease: Any) -> None:
-    code = (
-        "from logitcask.pipeline.units.leases import this_process; import os; "
-        "print(this_process(), flush=True); os.abort()"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    leave_lease("u", child.stdout.readline().strip())
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert list(dead_leases(str(tmp_path))) == ["u"]
-    child.communicate()
+    [lease] = stored_leases(tmp_path)
+    assert (lease.phase, lease.ending, runs(lease.process)) == ("encode", None, False)
 
 
 def test_a_unit_without_progress_ends_its_worker_and_records_the_stack(tmp_path: Path) -> None:
@@ -116,7 +67,7 @@ with leases.hold_lease("u", limits, lambda error: print(type(error).__name__, er
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert ended.stdout == "UnitHungError no progress for 0.3 s at 'forward'\n"
-    [lease] = dead_leases(str(tmp_path))["u"]
+    [lease] = stored_leases(tmp_path)
     assert lease.ending is not None
     assert "no progress for 0.3 s at 'forward'" in lease.ending
     assert "in wait" in lease.ending
@@ -146,10 +97,46 @@ def test_a_process_that_ends_on_purpose_leaves_no_lease(tmp_path: Path) -> None:
         leases.wait_until_idle()
 
 
-def test_active_leases_are_of_live_or_recent_processes(tmp_path: Path, leave_lease: Any) -> None:
-    leave_lease("gone", dead_process(), 0)
-    leave_lease("old", "elsewhere:7:1", 0)
-    leave_lease("new", "elsewhere:7:1", 0, started_at="2999-01-01T00:00:00+00:00")
-    leave_lease("here", this_process(), 0)
-    active = leases.active_leases(str(tmp_path), timedelta(hours=1))
-    assert sorted(lease.unit for lease in active) == ["here", "new"]
+def test_a_held_lease_changes_while_its_worker_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beaten = threading.Event()
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(leases, "_beating_pid", None)
+    update = leases._HeldLease.update
+    monkeypatch.setattr(leases._HeldLease, "update", lambda self, **changes: (update(self, **changes), beaten.set()))
+    with hold_lease("u", UnitLimits(out=str(tmp_path)), never):
+        assert beaten.wait(30)
+        assert stored_leases(tmp_path)[0].beats > 0
+        [held] = leases._held.values()
+    held.update(phase="forward")
+    assert stored_leases(tmp_path) == []
+
+
+def test_a_stopped_process_is_no_hung_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+
+    class Released(threading.Event):
+        """Each wait of 1 s takes 1,000 s, as after SIGSTOP and SIGCONT; the third is the last."""
+
+        num_waits = 0
+
+        def wait(self, timeout: float | None = None) -> bool:
+            clock[0] += 1000
+            self.num_waits += 1
+            return self.num_waits > 3
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    limits = UnitLimits(out=str(tmp_path), timeout_seconds=60)
+    lease = Lease(unit="u", process=this_process(), started_at="")
+    held = leases._HeldLease(url=str(tmp_path / "u"), lease=lease, thread=0, progressed_seconds=clock[0])
+    leases._end_if_hung(held, limits, Released(), never)
+    assert not (tmp_path / "u").exists()
+
+
+def test_a_store_that_is_away_does_not_end_a_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def be_away(*_: object) -> None:
+        raise StoreAwayError("away")
+
+    with outages.store_timeout(0), hold_lease("u", UnitLimits(out=str(tmp_path)), never):
+        monkeypatch.setattr(storage, "replace", be_away)
+        monkeypatch.setattr(storage, "remove", be_away)
+        leases.report_phase("forward", "u")

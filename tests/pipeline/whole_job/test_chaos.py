@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import echo_scorer
+import killed_jobs
 import pytest
 from clusters import dask_address, dask_scheduler, dask_workers, end_group, group_members, job_service, wait_for
 from object_store import Fault, environment, failing_proxy, s3_server
-from small_job import command, files, run, settings, shard_bytes
+from small_job import command, files, run, settings, shard_bytes, words
 
 from logitcask.pipeline.clean import clean
 from logitcask.pipeline.commands import summary
@@ -195,6 +197,40 @@ def test_a_unit_that_kills_workers_is_quarantined_and_retried_on_request(
     assert not run(settings(corpus, tiny_teacher, out, workers=2, unit_attempts=2)).snapshot.complete
     assert reached(faults, "encode")[deadly] == 2
     assert run(settings(corpus, tiny_teacher, out, retry_quarantined=True)).snapshot.complete
+    check_undisturbed(out, undisturbed)
+
+
+def test_a_unit_that_kills_the_driver_is_quarantined_for_killing_a_child(
+    corpus: Path, tiny_teacher: Path, undisturbed: Path, out: Path, faults: Path
+) -> None:
+    deadly = sorted(path.stem for path in undisturbed.glob("targets/train/*.json"))[0]
+    order(faults, "encode", always=True, pattern=deadly)
+    words = command(corpus, tiny_teacher, out, "--unit-attempts", "2")
+    assert subprocess.run(words, capture_output=True, timeout=200).returncode == -signal.SIGKILL
+    survivor = subprocess.run(words, capture_output=True, text=True, timeout=200)
+    assert survivor.returncode == 1, survivor.stderr
+    assert f"unit {deadly}: 2 workers died of it" in survivor.stdout
+    assert reached(faults, "encode")[deadly] == 3
+    snapshot = load_snapshot(str(out))
+    assert (snapshot.complete, snapshot.num_missing_units) == (False, 1)
+
+
+def test_a_job_killed_twenty_times_as_a_whole_is_then_completed(
+    corpus: Path, tiny_teacher: Path, undisturbed: Path, tmp_path: Path, faults: Path
+) -> None:
+    out = tmp_path / "out"
+    program = Path(killed_jobs.__file__)
+    killed = subprocess.run(
+        [sys.executable, program, "20", "0", *words(corpus, tiny_teacher, out, "--unit-attempts", "1")],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    num_hit, num_holding = map(int, killed.stdout.split())
+    assert num_hit >= 10, killed.stderr
+    assert num_holding >= 2
+    result = run(settings(corpus, tiny_teacher, out, unit_attempts=1))
+    assert result.quarantined == {}
     check_undisturbed(out, undisturbed)
 
 
