@@ -49,6 +49,10 @@ class NonFiniteError(LogitcaskError):
     """A model or a loss produced NaN or infinity."""
 
 
+class WrongTargetsError(LogitcaskError):
+    """Targets that were just computed break a rule of the format, so they are not committed."""
+
+
 class UnknownFormatVersionError(LogitcaskError):
     """A file has a format version that this release does not know."""
 

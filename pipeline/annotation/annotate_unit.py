@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from logitcask.pipeline.annotation.cached_scorer import cached_scorer
+from logitcask.pipeline.annotation.cached_scorer import exclusive_scorer
 from logitcask.pipeline.annotation.encoder import UnitEncoder
 from logitcask.pipeline.annotation.score_windows import score_windows
 from logitcask.pipeline.units import leases
@@ -76,6 +76,7 @@ def annotate_unit(
         CorruptShardError, MissingShardError: The token shard, or a target shard from an earlier attempt, is damaged.
         TeacherError: The teacher cannot be loaded.
         MemoryExhaustedError: A single window does not fit into memory.
+        WrongTargetsError: Its targets break a rule of the format; nothing is committed.
     """
     finished = finished_record(spec.out, "targets", unit.split, unit.name)
     if finished is not None:
@@ -85,18 +86,20 @@ def annotate_unit(
     leases.report_phase("read", unit.name)
     windows = read_unit(unit, spec)
     heartbeats.spend(stopwatch.lap("read"))
-    scorer = cached_scorer(spec.scorer)
-    stopwatch.lap("load")
-    leases.report_phase("forward", unit.name)
     with UnitEncoder(windows, target_metadata(unit, spec)) as encoder:
-        try:
-            scoring = score_windows(windows, scorer, spec.scorer.batch_tokens, heartbeats, encoder)
-        except NonFiniteError as error:
-            heartbeats.advance(unit.tokens.num_positions)
-            return reject_unit(unit, windows, spec, error)
+        with exclusive_scorer(spec.scorer) as scorer:
+            stopwatch.lap("load")
+            leases.report_phase("forward", unit.name)
+            try:
+                scoring = score_windows(windows, scorer, spec.scorer.batch_tokens, heartbeats, encoder)
+            except NonFiniteError as error:
+                heartbeats.advance(unit.tokens.num_positions)
+                return reject_unit(unit, windows, spec, error)
+            environment = scorer.environment | scoring.environment()
         stopwatch.lap("score")
         leases.report_phase("encode", unit.name)
         shard, targets, statistics = encode_unit(unit, encoder)
+        encoder.require_sound()
         heartbeats.spend(stopwatch.lap("finish"))
     record = UnitRecord(
         name=unit.name,
@@ -106,10 +109,11 @@ def annotate_unit(
         statistics=statistics,
         by_source=summarize_by_source(windows, targets, spec.sources),
         extremes=find_outliers(unit.name, windows, targets),
-        environment=scorer.environment | scoring.environment(),
+        environment=environment,
         timings={
             "forward_seconds": round(scoring.forward_seconds, 4),
             "encode_seconds": round(encoder.seconds, 4),
+            "check_seconds": round(encoder.check_seconds, 4),
             **stopwatch.timings(),
         },
     )

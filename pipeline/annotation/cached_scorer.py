@@ -1,12 +1,15 @@
-"""The scorer of a worker process: loaded once, shared by all its units."""
+"""The scorer of a worker process: loaded once, shared by all its units, and used by one unit at a time."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from logitcask.teacher.scoring.protocol import Scorer, ScorerSpec
 from logitcask.teacher.scoring.registry import SCORERS, Loader, load_scorer
 
 _lock = threading.Lock()
+_use = threading.Lock()
 _loaded: dict[tuple[Loader | None, ScorerSpec], Scorer] = {}
 
 
@@ -27,3 +30,16 @@ def cached_scorer(spec: ScorerSpec) -> Scorer:
     # For every unit: Beam has many threads.
     scorer.prepare_thread()
     return scorer
+
+
+@contextmanager
+def exclusive_scorer(spec: ScorerSpec) -> Iterator[Scorer]:
+    """This process's scorer, for the calling thread alone while the context lasts; other threads wait.
+
+    Two units that run on one model at once get each other's targets, so no runner is trusted to start only one.
+
+    Raises:
+        As `cached_scorer`.
+    """
+    with _use:
+        yield cached_scorer(spec)

@@ -1,11 +1,13 @@
-"""Encodes the targets of a unit in its own thread, while the teacher computes the next batch."""
+"""Encodes and checks the targets of a unit in its own thread, while the teacher computes the next batch."""
 
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
+from logitcask.schemas.errors import WrongTargetsError
 from logitcask.schemas.format.metadata import ShardMetadata
+from logitcask.schemas.format.row_rules import RowCheck
 from logitcask.schemas.format.targets import Targets, Windows
 from logitcask.schemas.format.writer import EncodedShard, ShardStream
 from logitcask.schemas.stats.target_statistics import Statistics
@@ -22,7 +24,8 @@ class UnitEncoder:
         metadata: Of its shard.
 
     Attributes:
-        seconds: Spent on encoding so far.
+        seconds: Spent on encoding so far, checks included.
+        check_seconds: Spent on checks so far.
     """
 
     def __init__(self, windows: Windows, metadata: ShardMetadata) -> None:
@@ -31,7 +34,9 @@ class UnitEncoder:
         self._statistics = Statistics()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
         self._waiting: deque[Future[None]] = deque()
-        self.seconds = 0.0
+        self._check = RowCheck(metadata=metadata)
+        self._num_parts = len(windows.parts)
+        self.seconds = self.check_seconds = 0.0
 
     def __enter__(self) -> "UnitEncoder":
         return self
@@ -62,9 +67,24 @@ class UnitEncoder:
             self._waiting.popleft().result()
         return self._pool.submit(self._stream.finish).result(), Targets.concatenate(self._pieces), self._statistics
 
+    def require_sound(self) -> None:
+        """Checks the rules of the format that rows can break, after `finish`.
+
+        Raises:
+            WrongTargetsError: The targets break one.
+        """
+        for broken in self._check.finish(self._num_parts):
+            raise WrongTargetsError(
+                f"the teacher gave targets that break a rule of the format: {broken}. Nothing was committed; if this "
+                "happens again, check the teacher and its device"
+            )
+
     def _encode(self, windows: Windows, targets: Targets, vocabulary: VocabularyStatistics) -> None:
         started_seconds = time.perf_counter()
         self._pieces.append(targets)
         self._statistics += Statistics.of(windows, targets, vocabulary=vocabulary)
         self._stream.add(targets)
+        check_seconds = time.perf_counter()
+        self._check.add(windows, targets)
+        self.check_seconds += time.perf_counter() - check_seconds
         self.seconds += time.perf_counter() - started_seconds

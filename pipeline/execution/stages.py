@@ -30,7 +30,7 @@ from logitcask.pipeline.units.evidence import (
 )
 from logitcask.pipeline.units.heartbeats import Heartbeats
 from logitcask.pipeline.units.leases import Lease, UnitLimits
-from logitcask.schemas.errors import LogitcaskError
+from logitcask.schemas.errors import LogitcaskError, WrongTargetsError
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -230,7 +230,7 @@ class _Wave:
                 return None
             error = run.named_error(heartbeats)
             # Bad data fails again, and so does a store that was waited for.
-            if not isinstance(error, UnitFailedError) or not run.can_be_retried:
+            if not isinstance(error, UnitFailedError | WrongTargetsError) or not run.can_be_retried:
                 raise error from run.error
             return error
 

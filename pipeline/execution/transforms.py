@@ -16,7 +16,7 @@ from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 
 from logitcask.pipeline.annotation.annotate_unit import AnnotationSpec, annotate_unit
-from logitcask.pipeline.runners.release import require_release
+from logitcask.pipeline.runners.release import require_one_task, require_release
 from logitcask.pipeline.tokenization.token_shards import TokenSpec
 from logitcask.pipeline.tokenization.tokenize_unit import tokenize_unit
 from logitcask.pipeline.units.evidence import quarantined_units
@@ -100,13 +100,14 @@ class ProcessUnit(beam.DoFn):
 
 
 class RequireRelease(beam.DoFn):
-    """Passes units on if the worker has the driver's logitcask; runs in the process that does the unit."""
+    """Passes units on if the worker has the driver's logitcask and runs one task at a time; in the unit's process."""
 
     def __init__(self, release: str) -> None:
         self._release = release
 
     def process(self, element: Any) -> Iterable[Any]:
         require_release(self._release)
+        require_one_task()
         yield element
 
 

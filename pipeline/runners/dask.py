@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from logitcask.pipeline.runners.release import release
+from logitcask.pipeline.runners.release import release, several_tasks
 from logitcask.schemas.errors import ClusterError
 
 # Workers of a cluster that was started together with the job may still be starting.
@@ -100,10 +100,7 @@ def worker_faults(workers: Sequence[DaskWorker], *, expected: str, device: str) 
                 "the same wheel on all workers"
             )
         if worker.num_threads != 1:
-            yield (
-                f"Dask worker {worker.address} runs {worker.num_threads} tasks at a time; start workers with "
-                "--nthreads 1, several on a host if needed: each runs one unit at a time, with --threads CPU threads"
-            )
+            yield several_tasks(worker.address, worker.num_threads)
     if device == "cuda":
         yield from _shared_devices(workers)
 

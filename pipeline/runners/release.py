@@ -1,7 +1,11 @@
-"""Which logitcask runs here: a cluster's workers need the driver's release, or shards of two releases would mix."""
+"""What a cluster's worker must be, checked by itself: it may join after the driver has checked the others.
+
+It needs the driver's release, or shards of two releases would mix, and it must run one task at a time.
+"""
 
 import hashlib
 import importlib.metadata
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +22,28 @@ def release() -> str:
     for file in sorted(file for package in _PACKAGES for file in (home / package).rglob("*.py")):
         code.update(f"{file.relative_to(home).as_posix()}\0".encode() + file.read_bytes() + b"\0")
     return f"{importlib.metadata.version('logitcask')}+{code.hexdigest()[:12]}"
+
+
+def require_one_task() -> None:
+    """Raises ClusterError if this process is a Dask worker that runs several tasks at a time."""
+    # Without importing it: elsewhere no Dask worker runs in this process.
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return
+    try:
+        worker = distributed.get_worker()
+    except ValueError:
+        return
+    if worker.state.nthreads != 1:
+        raise ClusterError(several_tasks(worker.address, worker.state.nthreads))
+
+
+def several_tasks(worker: str, num_threads: int) -> str:
+    """What is wrong with a Dask worker that runs several tasks at a time, and what to do."""
+    return (
+        f"Dask worker {worker} runs {num_threads} tasks at a time; start workers with --nthreads 1, several on a host "
+        "if needed: each runs one unit at a time, with --threads CPU threads"
+    )
 
 
 def require_release(expected: str | None) -> None:

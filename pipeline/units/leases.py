@@ -194,8 +194,7 @@ def wait_until_idle() -> None:
 
 def read_leases(out: str, units: Collection[str] | None = None) -> Iterator[tuple[str, Lease]]:
     """The leases in storage, with their URLs: of some units, or of all."""
-    prefix = f"{next(iter(units))}~" if units is not None and len(units) == 1 else ""
-    for file in storage.list_files(storage.join(out, DIRECTORY), prefix):
+    for file in storage.list_files(storage.join(out, DIRECTORY)):
         if units is not None and storage.file_name(file.url).rpartition("~")[0] not in units:
             continue
         with suppress(FileNotFoundError):  # its worker has just released it

@@ -1,6 +1,7 @@
 """One unit: from its token shard to its target shard and record."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from logitcask.pipeline.units.annotation_units import AnnotationUnit
 from logitcask.pipeline.units.heartbeats import Heartbeats
 from logitcask.schemas.dataset.layout import shard_path
 from logitcask.schemas.dataset.record import UnitRecord
-from logitcask.schemas.errors import CorruptShardError, NonFiniteError
+from logitcask.schemas.errors import CorruptShardError, NonFiniteError, WrongTargetsError
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.format.targets import Windows
 from logitcask.teacher.scoring.protocol import ScorerSpec
@@ -70,6 +71,23 @@ def test_a_unit_whose_teacher_gives_nan_is_rejected_with_its_documents(
     assert {line["reason"] for line in lines} == {"non_finite"}
     assert lines[3]["detail"] == "document '3' from token 0 on: NaN at row 3"
     assert not (Path(unit[1].out) / shard_path("targets", "train", "target")).exists()
+
+
+class TwiceTheTail(EchoScorer):
+    """As when two threads use one model: head and tail do not belong together."""
+
+    def score_and_measure(self, windows: Windows, measured_T: np.ndarray) -> tuple:
+        targets, vocabulary = super().score_and_measure(windows, measured_T)
+        return replace(targets, log_tail=targets.log_tail + np.float32(np.log(2))), vocabulary
+
+
+def test_targets_that_break_a_rule_are_not_committed(
+    unit: tuple[AnnotationUnit, AnnotationSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SCORERS, "fake", TwiceTheTail)
+    with pytest.raises(WrongTargetsError, match=r"break a rule of the format: .*row 0.* Nothing was committed"):
+        annotate_unit(*unit, Heartbeats())
+    assert not (Path(unit[1].out) / "targets").exists()
 
 
 def test_a_damaged_token_shard_is_refused(unit: tuple[AnnotationUnit, AnnotationSpec]) -> None:

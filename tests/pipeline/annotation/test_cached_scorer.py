@@ -1,11 +1,12 @@
 """The scorer of a process is loaded once."""
 
+import threading
 from dataclasses import replace
 
 import pytest
 from echo_scorer import EchoScorer
 
-from logitcask.pipeline.annotation.cached_scorer import cached_scorer
+from logitcask.pipeline.annotation.cached_scorer import cached_scorer, exclusive_scorer
 from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.teacher.scoring.protocol import ScorerSpec
 from logitcask.teacher.scoring.registry import SCORERS
@@ -47,3 +48,21 @@ def test_each_thread_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         cached_scorer(SPEC)
     assert prepared == [64, 64]
+
+
+def test_one_thread_at_a_time_has_the_scorer() -> None:
+    waiting, entered = threading.Event(), threading.Event()
+
+    def use() -> None:
+        waiting.set()
+        with exclusive_scorer(SPEC):
+            entered.set()
+
+    other = threading.Thread(target=use)
+    with exclusive_scorer(SPEC) as scorer:
+        assert scorer is cached_scorer(SPEC)
+        other.start()
+        assert waiting.wait(30)
+        assert not entered.wait(0.05)
+    assert entered.wait(30)
+    other.join()

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import echo_scorer
-import killed_jobs
 import pytest
 from clusters import dask_address, dask_scheduler, dask_workers, end_group, group_members, job_service, wait_for
 from object_store import Fault, environment, failing_proxy, s3_server
@@ -219,7 +218,7 @@ def test_a_job_killed_twenty_times_as_a_whole_is_then_completed(
     corpus: Path, tiny_teacher: Path, undisturbed: Path, tmp_path: Path, faults: Path
 ) -> None:
     out = tmp_path / "out"
-    program = Path(killed_jobs.__file__)
+    program = Path(__file__).parents[2] / "support/killed_jobs.py"
     killed = subprocess.run(
         [sys.executable, program, "20", "0", *words(corpus, tiny_teacher, out, "--unit-attempts", "1")],
         capture_output=True,
