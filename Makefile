@@ -9,7 +9,7 @@ EXPERIMENT_TEACHER ?= smollm
 DEMO ?= demo
 IMAGES ?= docs/images
 
-.PHONY: demo test test-slow bench-annotate bench-format bench-loss bench-train experiment-quality experiment-replay soak bench-scale bench-deep screenshots lint format env clean
+.PHONY: demo test test-slow bench-annotate bench-format bench-loss bench-train experiment-quality experiment-replay soak bench-scale bench-deep llama-cpp screenshots lint format env clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --teacher $(TEACHER) --out $(DEMO)
@@ -51,6 +51,14 @@ bench-scale: $(VENV)/.runtime
 # Needs a finished `make demo`; repeats its shards.
 bench-deep: $(VENV)/.runtime
 	$(BIN)/python bench/deep.py $(DEMO)/$(TEACHER)/shards
+
+# Builds llama.cpp from source (a quarter of an hour), and keeps its numbers for tests/teacher. Needed only when
+# tests/support/gguf_*.py or the supported settings change.
+llama-cpp: $(VENV)/.runtime
+	$(PYTHON) -m venv .cache/llama-cpp
+	.cache/llama-cpp/bin/python -m pip install --quiet --no-binary llama-cpp-python llama-cpp-python==0.3.36 gguf==0.19.0
+	.cache/llama-cpp/bin/python bench/gguf_logits.py --out tests/fixtures/llama_cpp --rules $$($(BIN)/python -c \
+		"from logitcask.teacher.text.gguf_tokenizer import RULES; print(*sorted(RULES))")
 
 # Pictures for the README. Needs a finished `make demo`.
 screenshots: $(VENV)/.dev

@@ -15,6 +15,7 @@ from logitcask.schemas.errors import TeacherError, VocabularyError
 from logitcask.schemas.fingerprints import file_sha256, fingerprint
 from logitcask.schemas.format.metadata import TeacherInfo, TokenizerInfo
 from logitcask.teacher.model.gguf_header import GgufHeader, read_gguf_header
+from logitcask.teacher.model.gguf_settings import check_gguf
 from logitcask.teacher.model.references import Resolved, resolve
 
 # Keys that change with the library that wrote the file, not with the model.
@@ -139,6 +140,7 @@ def _describe_directory(resolved: Resolved, dtype: str) -> TeacherInfo:
 
 def _describe_gguf(resolved: Resolved, dtype: str) -> TeacherInfo:
     header = read_gguf_header(resolved.path)
+    check_gguf(header, resolved.path)
     return TeacherInfo(
         name=resolved.name,
         fingerprint=fingerprint({"files": [["gguf", file_sha256(resolved.path)]]}),

@@ -1,8 +1,9 @@
 """A GGUF teacher is dequantized once and kept as safetensors in the user's cache, from where it loads in seconds.
 
 `transformers` holds a model twice while it dequantizes it, and needs minutes, in every process. So the first process
-saves the model into a directory named by the file's content, the dtype of the weights, and the version of
-`transformers`; all others read it. The teacher's name, fingerprint and numbers remain those of the GGUF file.
+saves the model into a directory named by the file's content, the dtype of the weights, and the versions of
+`transformers` and of `teacher.model.gguf_settings`; all others read it. The teacher's name, fingerprint and numbers
+remain those of the GGUF file.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from logitcask.schemas.fingerprints import file_sha256
+from logitcask.teacher.model.gguf_settings import SETTINGS_VERSION
 from logitcask.teacher.model.references import Resolved
 
 _logger = logging.getLogger(__name__)
@@ -40,7 +42,8 @@ def converted(teacher: Resolved, dtype: str, convert: Callable[[Path], None]) ->
         convert: Writes the model into a directory.
     """
     digest = file_sha256(teacher.path)[:32]
-    directory = cache_directory() / f"{digest}-{dtype}-transformers-{version('transformers')}"
+    versions = f"transformers-{version('transformers')}-settings-{SETTINGS_VERSION}"
+    directory = cache_directory() / f"{digest}-{dtype}-{versions}"
     if not directory.is_dir():
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)

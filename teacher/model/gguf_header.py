@@ -16,6 +16,8 @@ from logitcask.schemas.errors import TeacherError
 _SCALAR_FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _VERSIONS = (2, 3)
+# Such as a number for each layer.
+_KEPT_ELEMENTS = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,11 +27,13 @@ class GgufHeader:
     Attributes:
         settings: Key to scalar or string; arrays are left out.
         array_lengths: Key to number of elements, for arrays.
+        arrays: Key to elements, for arrays of at most 1,024 numbers.
         shapes: Tensor name to shape, slowest dimension first as in torch.
     """
 
     settings: dict[str, Any]
     array_lengths: dict[str, int]
+    arrays: dict[str, tuple[Any, ...]]
     shapes: dict[str, tuple[int, ...]]
 
     @property
@@ -69,9 +73,9 @@ class _Cursor:
         version, num_tensors, num_settings = self.unpack("IQQ")
         if version not in _VERSIONS:
             raise ValueError(f"its version is {version}; known are {_VERSIONS}")
-        settings, array_lengths = self.settings(num_settings)
+        settings, array_lengths, arrays = self.settings(num_settings)
         shapes = dict(self.tensor() for _ in range(num_tensors))
-        return GgufHeader(settings=settings, array_lengths=array_lengths, shapes=shapes)
+        return GgufHeader(settings=settings, array_lengths=array_lengths, arrays=arrays, shapes=shapes)
 
     def unpack(self, layout: str) -> tuple[Any, ...]:
         values = struct.unpack_from("<" + layout, self.data, self.at)
@@ -85,27 +89,34 @@ class _Cursor:
         self.at += size
         return self.data[self.at - size : self.at].decode()
 
-    def settings(self, count: int) -> tuple[dict[str, Any], dict[str, int]]:
+    def settings(self, count: int) -> tuple[dict[str, Any], dict[str, int], dict[str, tuple[Any, ...]]]:
         scalars: dict[str, Any] = {}
         array_lengths: dict[str, int] = {}
+        arrays: dict[str, tuple[Any, ...]] = {}
         for _ in range(count):
             key = self.string()
             (kind,) = self.unpack("I")
             if kind == _ARRAY:
-                array_lengths[key] = self.skip_array()
+                array_lengths[key], elements = self.array()
+                if elements is not None:
+                    arrays[key] = elements
             else:
                 scalars[key] = self.string() if kind == _STRING else self.unpack(_SCALAR_FORMATS[kind])[0]
-        return scalars, array_lengths
+        return scalars, array_lengths, arrays
 
-    def skip_array(self) -> int:
+    def array(self) -> tuple[int, tuple[Any, ...] | None]:
+        """Length, and the elements if they are few numbers."""
         kind, length = self.unpack("IQ")
         if kind != _STRING:
+            layout = f"{length}{_SCALAR_FORMATS[kind]}"
+            if length <= _KEPT_ELEMENTS:
+                return length, self.unpack(layout)
             self.at += length * struct.calcsize("<" + _SCALAR_FORMATS[kind])
-            return length
+            return length, None
         for _ in range(length):
             (size,) = struct.unpack_from("<Q", self.data, self.at)
             self.at += 8 + size
-        return length
+        return length, None
 
     def tensor(self) -> tuple[str, tuple[int, ...]]:
         name = self.string()

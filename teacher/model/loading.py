@@ -19,6 +19,8 @@ from transformers.utils import logging as transformers_logging
 from logitcask.schemas.errors import TeacherError, UsageError
 from logitcask.teacher.model.description import read_config, weight_files
 from logitcask.teacher.model.gguf_cache import converted
+from logitcask.teacher.model.gguf_header import read_gguf_header
+from logitcask.teacher.model.gguf_settings import check_gguf, gguf_configuration
 from logitcask.teacher.model.references import Resolved, resolve
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -79,6 +81,7 @@ def load_model(
     dtype = resolve_dtype(dtype, device)
     resolved = resolve(reference)
     if resolved.kind == "gguf":
+        check_gguf(read_gguf_header(resolved.path), resolved.path)
         resolved = converted(resolved, dtype, lambda directory: _convert_gguf(resolved, dtype, directory))
     if resolved.kind == "directory":
         read_config(resolved)
@@ -144,6 +147,7 @@ def _from_pretrained(
     if resolved.kind == "gguf":
         # Dense weights: packed ones need kernels that are fetched at run time, and have no [V, D] head.
         choices["quantization_config"] = GgufConfig(dequantize=True)
+        choices["config"] = gguf_configuration(read_gguf_header(resolved.path), resolved.path)
     if places is not None:
         choices["device_map"] = places
     try:

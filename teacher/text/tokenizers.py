@@ -17,7 +17,7 @@ from logitcask.schemas.fingerprints import digest, fingerprint, vocabulary_finge
 from logitcask.schemas.format.metadata import TokenizerInfo
 from logitcask.teacher.model.references import Resolved, resolve
 from logitcask.teacher.text.chat import Message, assistant_spans, mark_spans
-from logitcask.teacher.text.gguf_tokenizer import load_gguf_tokenizer
+from logitcask.teacher.text.gguf_tokenizer import begins_with_bos, load_gguf_tokenizer
 
 # Incremented whenever the same tokenizer files would give other ids.
 _ALGORITHM_VERSION = 1
@@ -221,7 +221,8 @@ class HuggingFaceTokenizer:
     def _describe(self, name: str) -> TokenizerInfo:
         tokenizer = self._tokenizer
         self._control_ids = frozenset(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
-        bos_id, eos_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+        bos_id = tokenizer.bos_token_id if begins_with_bos(tokenizer) else None
+        eos_id = tokenizer.eos_token_id
         template = tokenizer.chat_template
         rules = {
             "version": _ALGORITHM_VERSION,

@@ -83,6 +83,7 @@ def _write_tokenizer(writer: gguf.GGUFWriter, rule: str) -> None:
     writer.add_token_merges(["Ġ Ġ"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(0)
+    writer.add_add_bos_token(True)
 
 
 def _write_tensors(writer: gguf.GGUFWriter) -> None:
