@@ -15,7 +15,7 @@ from logitcask.pipeline.units.processes import describe_process
 from logitcask.pipeline.units.token_unit_record import read_token_unit_record
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.identity import Identity
-from logitcask.schemas.dataset.layout import read_configuration
+from logitcask.schemas.dataset.layout import FOLDERS, read_configuration
 from logitcask.schemas.dataset.snapshot import load_snapshot, snapshot_numbers
 from logitcask.schemas.errors import ForeignOutputError, LogitcaskError
 
@@ -63,16 +63,13 @@ def clean(out: str, *, older_than: timedelta, dry_run: bool = False) -> list[Rem
     fs, root = storage.filesystem(out)
     needed = _Needed(out, configuration.identity)
     _require_no_active_run(out, older_than, needed.finished)
-    found = fs.find(root, detail=True)
-    assert isinstance(found, dict)
     removals = []
-    for name, info in sorted(found.items()):
-        path = name[len(root) :].lstrip("/")
+    for path, file in sorted(storage.list_tree(out).items()):
         what = needed.leftover(path)
-        if what is not None and _utc(fs.modified(name)) <= before:
-            removals.append(Removal(path=path, what=what, size_bytes=info["size"]))
+        if what is not None and _utc(fs.modified(f"{root}/{path}")) <= before:
+            removals.append(Removal(path=path, what=what, size_bytes=file.size_bytes))
     for removal in () if dry_run else removals:
-        storage.remove(storage.join(out, removal.path))
+        storage.remove_member(out, removal.path)
     return removals
 
 
@@ -102,19 +99,19 @@ class _Needed:
             self._lists.add(snapshot.shards_file)
             self._targets |= {(entry.split, entry.name) for entry in snapshot.each_shard()}
         settings_fingerprint = identity.target_fingerprint()
-        for file in storage.list_files(storage.join(out, "tokens", "units")):
+        for file in storage.list_members(out, "tokens/units"):
             unit = read_token_unit_record(out, storage.file_name(file.url).removesuffix(".json"))
             self.finished.add(unit.name)
             self._tokens |= {(shard.split, shard.name) for shard in unit.shards}
             self._targets |= {(shard.split, annotation_unit(shard, settings_fingerprint).name) for shard in unit.shards}
-        for file in storage.list_files(storage.join(out, "targets")):
+        for file in storage.list_members(out, "targets"):
             if file.url.endswith(".json"):
                 self.finished.add(storage.file_name(file.url).removesuffix(".json"))
 
     def leftover(self, path: str) -> Leftover | None:
         """Kind of an unneeded file; None if the file is needed or unknown."""
         *directories, name = path.split("/")
-        if name.startswith(storage.TEMPORARY_PREFIX):
+        if name.startswith(storage.TEMPORARY_PREFIX) and {*directories[:1]} <= {*FOLDERS}:
             return "temporary file"
         stem, _, suffix = name.rpartition(".")
         match directories:

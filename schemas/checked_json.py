@@ -29,7 +29,6 @@ MAX_DEPTH = 64
 _MAX_DIGITS = 100
 
 _FILE_NAME = r"^\w[\w.,+=@~ -]{0,239}\Z"
-_DIGEST = r"^[\w:]{0,100}\Z"
 
 Count = Annotated[int, Meta(ge=0, le=(1 << 60) - 1)]
 """A number of things that exist: rows, windows, bytes."""
@@ -41,14 +40,13 @@ Number = int | float
 """A float that keeps the form in which it was stored: 30 is not 30.0 in a fingerprint."""
 Label = Annotated[str, Meta(max_length=10_000)]
 """A human-readable name or sentence."""
-Digest = Annotated[str, Meta(pattern=_DIGEST)]
-"""As `fingerprints.digest` makes it; empty where there is no file."""
+Digest = Annotated[str, Meta(max_length=100)]
+"""As `fingerprints.digest` makes it; empty where there is no file. It is compared, and names no file."""
 FileName = Annotated[str, Meta(pattern=_FILE_NAME)]
 """One component of a path, which names a file in the directory where it is looked for and nothing else."""
 
 _PHRASES = {
     _FILE_NAME: "a file name (a letter, a digit or `_`, then also `.,+=@~ -`; no directory)",
-    _DIGEST: "a digest (`sha256:` and hexadecimal digits)",
 }
 _PATTERN = re.compile(r"`str` matching regex '(.*?)'(?= - at|$)", re.DOTALL)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")

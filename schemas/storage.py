@@ -12,6 +12,7 @@ import errno
 import io
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from logitcask.schemas import fault_points
-from logitcask.schemas.errors import LogitcaskError, StorageError, StoreAwayError
+from logitcask.schemas.errors import ForeignOutputError, LogitcaskError, StorageError, StoreAwayError
 from logitcask.schemas.outages import may_pass, wait_out
 from logitcask.schemas.redaction import redact, scrub
 
@@ -71,6 +72,40 @@ def is_local(url: str) -> bool:
 def join(url: str, *parts: str) -> str:
     """`url` with path components appended."""
     return "/".join([url.rstrip("/") or "/", *parts]) if url != "/" else "/" + "/".join(parts)
+
+
+def inside(root: str, *parts: str) -> str:
+    """`join`, of a file or directory that belongs to a dataset: what has its name must also be there.
+
+    Args:
+        root: The dataset's directory; it may be a link itself.
+        parts: A path below it, without `..`.
+
+    Raises:
+        ForeignOutputError: On a local disk, the path leads out of the directory over a symbolic link, or to a device, a
+            pipe or a socket.
+    """
+    url = join(root, *parts)
+    if not is_local(url):
+        return url
+    path, top = _local_path(url), _local_path(root)
+    below = path.relative_to(top).parts
+    status = None
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for depth in range(1, len(below) + 1):
+            step = top.joinpath(*below[:depth])
+            status = step.lstat()
+            if stat.S_ISLNK(status.st_mode):
+                if not path.resolve().is_relative_to(top.resolve()):
+                    raise ForeignOutputError(
+                        f"{redact(str(step))}: a symbolic link that leads out of {redact(str(top))}; a dataset holds "
+                        "its own files only: put the files there, or remove the link"
+                    )
+                status = path.stat()
+                break
+    if status is not None and not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise ForeignOutputError(f"{redact(url)}: neither a file nor a directory (a device or a pipe); remove it")
+    return url
 
 
 def file_name(url: str) -> str:
@@ -130,15 +165,47 @@ def describe_file(url: str) -> StoredFile:
     return _ask(url, lambda fs, path: _stored_file(fs, fs.info(path), url))
 
 
-def list_files(url: str, prefix: str = "") -> list[StoredFile]:
+def list_members(root: str, directory: str, prefix: str = "") -> list[StoredFile]:
+    """As `list_files`, of a directory of a dataset; links to directories are not followed.
+
+    Raises:
+        ForeignOutputError: As `inside`, of the directory or a file in it.
+    """
+    files = list_files(inside(root, directory), prefix, follow_links=False)
+    if is_local(root):
+        for file in files:
+            with suppress(FileNotFoundError):
+                if not stat.S_ISREG(os.lstat(file.url).st_mode):
+                    inside(root, str(Path(file.url).relative_to(_local_path(root))))
+    return files
+
+
+def list_tree(root: str) -> dict[str, StoredFile]:
+    """All files below a directory by relative path, temporary files too; links are listed, but not followed."""
+    if is_local(root):
+        top = _local_path(root)
+        paths = [Path(folder, name) for folder, _, names in os.walk(top) for name in names]
+        return {path.relative_to(top).as_posix(): _local_file(path, follow_links=False) for path in paths}
+
+    def find(fs: "AbstractFileSystem", path: str) -> dict[str, StoredFile]:
+        found = fs.find(path, detail=True)
+        assert isinstance(found, dict)
+        return {name[len(path) :].lstrip("/"): _stored_file(fs, info, root) for name, info in found.items()}
+
+    return _ask(root, find)
+
+
+def list_files(url: str, prefix: str = "", *, follow_links: bool = True) -> list[StoredFile]:
     """All files below a directory, sorted by URL; empty if the directory does not exist.
 
     Args:
         url: The directory.
         prefix: List only files whose path relative to the directory begins with it. Object stores apply it themselves.
+        follow_links: Whether to list what local directories hold that are symbolic links.
     """
     if is_local(url):
-        found = [file for file in _walk(_local_path(url)) if file.url.startswith(f"{_local_path(url)}/{prefix}")]
+        beginning = f"{_local_path(url)}/{prefix}"
+        found = [file for file in _walk(_local_path(url), follow_links) if file.url.startswith(beginning)]
     else:
         found = _list_remote(url, prefix)
     # Files that are being written appear and vanish during a listing.
@@ -159,19 +226,19 @@ def _list_remote(url: str, prefix: str) -> list[StoredFile]:
         return []
 
 
-def _walk(directory: Path) -> Iterator[StoredFile]:
+def _walk(directory: Path, follow_links: bool) -> Iterator[StoredFile]:
     """All files below a directory; a path of a file gives that file."""
     if directory.is_file():
         yield _local_file(directory)
-    for folder, _, names in os.walk(directory, followlinks=True):
+    for folder, _, names in os.walk(directory, followlinks=follow_links):
         for name in names:
             # Removed since it was listed, or a dangling link.
             with suppress(FileNotFoundError):
                 yield _local_file(Path(folder, name))
 
 
-def _local_file(path: Path) -> StoredFile:
-    status = path.stat()
+def _local_file(path: Path, *, follow_links: bool = True) -> StoredFile:
+    status = path.stat(follow_symlinks=follow_links)
     return StoredFile(url=str(path), size_bytes=status.st_size, etag=str(status.st_mtime_ns))
 
 
@@ -254,6 +321,16 @@ def remove(url: str) -> None:
     """Removes a file if it exists: for temporary files and leases, never for files that a snapshot names."""
     with suppress(FileNotFoundError):
         _ask(url, lambda fs, path: fs.rm_file(path))
+
+
+def remove_member(root: str, path: str) -> None:
+    """`remove`, of a file of a dataset. A link is removed, not what it leads to.
+
+    Raises:
+        ForeignOutputError: The directory that holds it is not in the dataset.
+    """
+    directory, _, name = path.rpartition("/")
+    remove(join(inside(root, directory) if directory else root, name))
 
 
 def _create_local(path: Path, data: bytes) -> bool:

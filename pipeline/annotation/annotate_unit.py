@@ -129,7 +129,7 @@ def read_unit(unit: AnnotationUnit, spec: AnnotationSpec) -> Windows:
     Raises:
         CorruptShardError, MissingShardError: The shard differs from its record, or is missing.
     """
-    url = storage.join(spec.out, shard_path("tokens", unit.split, unit.tokens.name))
+    url = storage.inside(spec.out, shard_path("tokens", unit.split, unit.tokens.name))
     with ShardReader(url, footer_digest=unit.tokens.footer_digest) as reader:
         return reader.read().windows
 
@@ -170,7 +170,7 @@ def reject_unit(unit: AnnotationUnit, windows: Windows, spec: AnnotationSpec, er
         for part in windows.parts
     ]
     data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-    storage.create(storage.join(spec.out, "rejected", f"{unit.name}.jsonl"), data)
+    storage.create(storage.inside(spec.out, "rejected", f"{unit.name}.jsonl"), data)
     record = UnitRecord(
         name=unit.name,
         kind="targets",

@@ -172,7 +172,7 @@ def _gather_annotation_units(out: str, units: Sequence[AnnotationUnit], *, check
     """The rows and totals of those units that have a record; never holds many records, which are large."""
 
     def read(unit: AnnotationUnit) -> UnitRecord:
-        return read_record(storage.join(out, record_path("targets", unit.split, unit.name)))
+        return read_record(storage.inside(out, record_path("targets", unit.split, unit.name)))
 
     rows, totals = [], UnitTotals()
     for start in range(0, len(units), _BATCH_UNITS):
@@ -224,5 +224,5 @@ def _check_sizes(out: str, entries: PackedShardList) -> None:
 
 
 def _check_footer(out: str, record: UnitRecord) -> None:
-    url = storage.join(out, shard_path("targets", record.split, record.name))
+    url = storage.inside(out, shard_path("targets", record.split, record.name))
     ShardReader(url, footer_digest=record.footer_digest).close()

@@ -104,4 +104,4 @@ def read_segment(out: str, name: str) -> Segment | None:
 
 
 def segment_url(out: str, name: str) -> str:
-    return storage.join(out, "segments", f"{name}.parquet")
+    return storage.inside(out, "segments", f"{name}.parquet")

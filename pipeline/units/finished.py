@@ -73,7 +73,7 @@ def finished_token_units(out: str, units: Sequence[Named]) -> set[str]:
 
 def _is_rejected(out: str, unit: ShardName) -> bool:
     try:
-        record = read_record(storage.join(out, record_path("targets", unit.split, unit.name)))
+        record = read_record(storage.inside(out, record_path("targets", unit.split, unit.name)))
     except (FileNotFoundError, CorruptShardError):
         return False
     return record.status == "rejected"
@@ -99,7 +99,7 @@ def _listed_sizes(out: str, paths: Sequence[str]) -> dict[str, int]:
     requested = set(paths)
     found = {}
     for directory, prefix in sorted({_prefix(path) for path in paths}):
-        for file in storage.list_files(storage.join(out, directory), prefix):
+        for file in storage.list_members(out, directory, prefix):
             path = f"{directory}/{storage.file_name(file.url)}"
             if path in requested:
                 found[path] = file.size_bytes

@@ -57,7 +57,7 @@ def read_token_unit_record(out: str, name: str) -> TokenUnitRecord:
         FileNotFoundError: The unit is not finished.
         CorruptShardError: The file is not such a record.
     """
-    url = storage.join(out, token_unit_record_path(name))
+    url = storage.inside(out, token_unit_record_path(name))
     return read_object(
         url, TokenUnitRecord.from_json, what="the record of a token unit", advice="remove it and run again"
     )

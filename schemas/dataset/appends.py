@@ -12,11 +12,11 @@ from logitcask.schemas.dataset.snapshot import Snapshot
 def claim_append(out: str, identity: Identity) -> None:
     """Records that the corpus of an identity is being appended; does nothing if that is recorded already."""
     assert identity.corpus is not None, "an append has a corpus"
-    storage.create_json(storage.join(out, "appends", f"{identity.corpus.fingerprint}.json"), identity.to_json())
+    storage.create_json(storage.inside(out, "appends", f"{identity.corpus.fingerprint}.json"), identity.to_json())
 
 
 def unfinished_appends(snapshot: Snapshot) -> list[str]:
     """Fingerprints of the corpora whose append was begun but which the snapshot does not hold."""
-    files = storage.list_files(storage.join(snapshot.url, "appends"))
+    files = storage.list_members(snapshot.url, "appends")
     begun = {storage.file_name(file.url).removesuffix(".json") for file in files}
     return sorted(begun - {corpus.fingerprint for corpus in snapshot.identity.corpora})

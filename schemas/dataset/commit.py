@@ -36,7 +36,7 @@ def commit_shard(out: str, shard: EncodedShard, record: UnitRecord) -> UnitRecor
     Raises:
         CorruptShardError: The record in storage does not describe the shard in storage.
     """
-    url = storage.join(out, shard_path(record.kind, record.split, record.name))
+    url = storage.inside(out, shard_path(record.kind, record.split, record.name))
     if not storage.create(url, shard.data) and digest(storage.read_bytes(url)) != shard.digest:
         return commit_record(out, rebuild_record(out, record.kind, record.split, record.name))
     fault_points.reach("committed", record.name)
@@ -49,7 +49,7 @@ def commit_record(out: str, record: UnitRecord) -> UnitRecord:
     Raises:
         CorruptShardError: The existing record describes another shard.
     """
-    url = storage.join(out, record_path(record.kind, record.split, record.name))
+    url = storage.inside(out, record_path(record.kind, record.split, record.name))
     if storage.create_json(url, record.to_json()):
         fault_points.reach("recorded", record.name)
         return record
@@ -71,9 +71,9 @@ def finished_record(out: str, kind: Literal["tokens", "targets"], split: Split, 
     Raises:
         CorruptShardError: The file is not a record, or not a shard.
     """
-    has_shard = storage.exists(storage.join(out, shard_path(kind, split, name)))
+    has_shard = storage.exists(storage.inside(out, shard_path(kind, split, name)))
     try:
-        record = read_record(storage.join(out, record_path(kind, split, name)))
+        record = read_record(storage.inside(out, record_path(kind, split, name)))
     except FileNotFoundError:
         return commit_record(out, rebuild_record(out, kind, split, name)) if has_shard else None
     return record if has_shard or record.status == "rejected" else None
@@ -85,7 +85,7 @@ def rebuild_record(out: str, kind: Literal["tokens", "targets"], split: Split, n
     Raises:
         CorruptShardError: The file is not a whole shard.
     """
-    url = storage.join(out, shard_path(kind, split, name))
+    url = storage.inside(out, shard_path(kind, split, name))
     data = storage.read_bytes(url)
     with ShardReader(url) as reader:
         block = reader.read()

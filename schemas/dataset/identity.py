@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from logitcask.schemas.checked_json import Count, FileName, Label, Number, convert
+from logitcask.schemas.checked_json import Count, Label, Number, convert
 from logitcask.schemas.errors import UnknownSchemeError, UsageError
 from logitcask.schemas.fingerprints import fingerprint
 from logitcask.schemas.format.metadata import (
@@ -42,7 +42,7 @@ class CorpusInfo:
 
     num_files: Count
     size_bytes: Count
-    fingerprint: FileName
+    fingerprint: Label
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

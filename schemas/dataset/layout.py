@@ -23,6 +23,8 @@ from logitcask.schemas.errors import ForeignOutputError
 
 DATASET_VERSION = 1
 CONFIGURATION_NAME = "logitcask.json"
+# A dataset has files of its own in these directories, and directly in its own.
+FOLDERS = ("appends", "attempts", "rejected", "segments", "snapshots", "targets", "tokenizer", "tokens")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +53,7 @@ class Configuration:
 
 
 def configuration_url(out: str) -> str:
-    return storage.join(out, CONFIGURATION_NAME)
+    return storage.inside(out, CONFIGURATION_NAME)
 
 
 def shard_path(kind: str, split: str, name: str) -> str:

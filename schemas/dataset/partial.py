@@ -59,7 +59,7 @@ def _finished_units(out: str) -> PartialSnapshot | None:
     """None if there are none."""
     from logitcask.schemas.dataset.snapshot_writer import entry_of
 
-    configuration = read_configuration(out) if storage.list_files(storage.join(out, "targets")) else None
+    configuration = read_configuration(out) if storage.list_members(out, "targets") else None
     if configuration is None:
         return None
     entries: list[ShardEntry] = []
@@ -113,7 +113,7 @@ def _batches(out: str, directory: str, read: Callable[[str], T]) -> Iterator[lis
     """The records of a directory, in the order of their names."""
     from concurrent.futures import ThreadPoolExecutor
 
-    files = storage.list_files(storage.join(out, directory))
+    files = storage.list_members(out, directory)
     urls = iter(sorted(file.url for file in files if file.url.endswith(".json")))
     with ThreadPoolExecutor(_NUM_READERS) as pool:
         while batch := list(itertools.islice(urls, _BATCH_RECORDS)):

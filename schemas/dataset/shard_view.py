@@ -43,11 +43,17 @@ def stored_record(snapshot: Snapshot, entry: ShardEntry) -> UnitRecord:
     Raises:
         MissingShardError: There is none.
     """
-    url = storage.join(snapshot.url, record_path("targets", entry.split, entry.name))
+    url = storage.inside(snapshot.url, record_path("targets", entry.split, entry.name))
     try:
-        return read_record(url)
+        record = read_record(url)
     except FileNotFoundError as error:
         raise MissingShardError(f"{storage.redact(url)}: no record; run `logitcask annotate` to rebuild it") from error
+    if (record.kind, record.split, record.name) != ("targets", entry.split, entry.name):
+        raise CorruptShardError(
+            f"{storage.redact(url)}: the record of another shard ({record.kind}, {record.split}, {record.name}); "
+            "restore the file, or remove it and run `logitcask annotate` to rebuild it"
+        )
+    return record
 
 
 def open_shard(snapshot: Snapshot, entry: ShardEntry, *, copy: str | None = None) -> "SnapshotShard":

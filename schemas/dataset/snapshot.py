@@ -14,9 +14,18 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from logitcask.schemas import storage
-from logitcask.schemas.checked_json import Count, Digest, FileName, convert, read_object, require_version
+from logitcask.schemas.checked_json import (
+    Count,
+    Digest,
+    FileName,
+    InvalidValueError,
+    convert,
+    named,
+    read_object,
+    require_version,
+)
 from logitcask.schemas.dataset.identity import Identity
-from logitcask.schemas.dataset.layout import DATASET_VERSION
+from logitcask.schemas.dataset.layout import DATASET_VERSION, shard_path
 from logitcask.schemas.dataset.rules import Rules, selections_from_json
 from logitcask.schemas.dataset.split_summary import SplitSummary, sum_summaries
 from logitcask.schemas.errors import (
@@ -28,8 +37,6 @@ from logitcask.schemas.errors import (
 from logitcask.schemas.fingerprints import digest
 from logitcask.schemas.format.metadata import Split
 
-# Entries of the list of shards that are parsed at a time.
-_BATCH_ENTRIES = 5_000
 _SNAPSHOT_NAME = re.compile(r"(\d{6})\.json")
 
 Origin = Literal["annotate", "append", "select", "forget", "compact", "merge"]
@@ -124,11 +131,7 @@ class Snapshot:
         Raises:
             MissingShardError, CorruptShardError: The list of shards is missing or damaged.
         """
-        import io
-
-        import pyarrow.parquet as pq
-
-        url = storage.join(self.url, "snapshots", self.shards_file)
+        url = storage.inside(self.url, "snapshots", self.shards_file)
         try:
             data = storage.read_bytes(url)
         except FileNotFoundError as error:
@@ -139,13 +142,34 @@ class Snapshot:
             raise CorruptShardError(
                 f"{storage.redact(url)}: the snapshot's list of shards is damaged; restore the file"
             )
-        # Not `read_table`: it imports pandas and pyarrow.dataset, whose threads sometimes abort a process at exit.
-        for batch in pq.ParquetFile(io.BytesIO(data)).iter_batches(_BATCH_ENTRIES, use_threads=False):
-            yield from (ShardEntry(**row) for row in batch.to_pylist() if split is None or row["split"] == split)
+        paths: set[int] = set()
+        for entry in self._read_entries(url, data):
+            paths.add(hash(entry.path))
+            if split is None or entry.split == split:
+                yield entry
+        if len(paths) < self.total().num_shards:
+            raise CorruptShardError(f"{storage.redact(url)}: lists a shard twice; restore the file")
+
+    def _read_entries(self, url: str, data: bytes) -> Iterator[ShardEntry]:
+        import pyarrow as pa
+
+        from logitcask.schemas.dataset.shard_list import read_rows
+
+        with named(url, what="a list of shards", advice="restore the file"):
+            try:
+                for rows in read_rows(data, self.total().num_shards):
+                    for entry in convert(rows, list[ShardEntry]):
+                        if entry.path != shard_path("targets", entry.split, entry.name):
+                            raise InvalidValueError(f"shard {entry.name!r} has the path {entry.path[:200]!r}")
+                        if entry.selection is not None and entry.selection >= len(self.selections):
+                            raise InvalidValueError(f"shard {entry.name!r} refers to selection {entry.selection}")
+                        yield entry
+            except (pa.ArrowException, OSError) as error:
+                raise InvalidValueError(str(error)) from error
 
     def shard_url(self, entry: ShardEntry) -> str:
-        """The file. To read targets, open it with `dataset.shard_view.open_shard`, which applies the rules."""
-        return storage.join(self.url, entry.path)
+        """The shard's file. To read targets, open it with `dataset.shard_view.open_shard`, which applies the rules."""
+        return storage.inside(self.url, entry.path)
 
     def rules_of(self, entry: ShardEntry) -> Rules:
         """What is left out of a shard."""
@@ -154,7 +178,7 @@ class Snapshot:
 
 def snapshot_numbers(out: str) -> list[int]:
     """Numbers of all snapshots, ascending."""
-    names = (storage.file_name(file.url) for file in storage.list_files(storage.join(out, "snapshots")))
+    names = (storage.file_name(file.url) for file in storage.list_members(out, "snapshots"))
     return sorted(int(match[1]) for match in map(_SNAPSHOT_NAME.fullmatch, names) if match)
 
 
@@ -175,7 +199,7 @@ def load_snapshot(out: str, number: int | None = None) -> Snapshot:
     wanted = numbers[-1] if number is None else number
     if wanted not in numbers:
         raise IncompleteDatasetError(f"{storage.redact(out)}: no snapshot {wanted}; the dataset has {numbers}")
-    url = storage.join(out, "snapshots", f"{wanted:06d}.json")
+    url = storage.inside(out, "snapshots", f"{wanted:06d}.json")
     return read_object(url, partial(_parse_snapshot, out), what="a snapshot", advice="restore the file")
 
 

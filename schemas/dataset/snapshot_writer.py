@@ -70,8 +70,8 @@ def publish(out: str, draft: Draft, number: int) -> Snapshot | None:
 
 def _publish(out: str, draft: Draft, shards: bytes, number: int) -> Snapshot | None:
     snapshot = _numbered(out, draft, shards, number)
-    storage.create(storage.join(out, "snapshots", snapshot.shards_file), shards)
-    url = storage.join(out, "snapshots", f"{snapshot.name}.json")
+    storage.create(storage.inside(out, "snapshots", snapshot.shards_file), shards)
+    url = storage.inside(out, "snapshots", f"{snapshot.name}.json")
     return snapshot if storage.create_json(url, _snapshot_json(snapshot)) else None
 
 

@@ -113,4 +113,4 @@ class _VocabularyFile:
 
 
 def _url(out: str) -> str:
-    return storage.join(out, VOCABULARY_PATH)
+    return storage.inside(out, VOCABULARY_PATH)

@@ -85,7 +85,7 @@ class ShardReader:
 
     def __init__(self, url: str, *, footer_digest: str | None = None) -> None:
         self.url = url
-        footer = _read_footer(url)
+        footer, size_bytes = _read_footer(url)
         if footer_digest is not None and digest(footer) != footer_digest:
             raise CorruptShardError(
                 f"{storage.redact(url)}: the footer has digest {digest(footer)}, expected {footer_digest}; the file is "
@@ -98,7 +98,7 @@ class ShardReader:
             lambda: pq.ParquetFile(self._source, metadata=self.parquet_metadata, page_checksum_verification=True)
         )
         self._parse(lambda: check_columns(self._file.schema, self.parquet_metadata.num_columns))
-        self._groups = RowGroups(self._file, self._source)
+        self._groups = self._parse(lambda: RowGroups(self._file, self._source, size_bytes))
 
     def _read_metadata(self, parquet_metadata: pq.FileMetaData) -> None:
         footer = self._parse(lambda: parse_footer(parquet_metadata.metadata or {}))
@@ -200,7 +200,7 @@ class ShardReader:
         return self._read_column("token")
 
     def _read_column(self, name: str) -> np.ndarray:
-        return to_numpy(self._parse(lambda: self._file.read(columns=[name], use_threads=False))[name])
+        return to_numpy(self._parse(lambda: self._groups.read_column(name)))
 
     def _known_columns(self, options: Collection[str] | None) -> list[str]:
         """The columns to read. Columns that this version does not know are optional by definition and skipped."""
@@ -220,6 +220,15 @@ class ShardReader:
             if found != self.window_hashes[index]:
                 raise self._corrupt(f"the tokens of window {index} do not match its content hash")
         return windows
+
+    def check_sizes(self) -> None:
+        """Checks all columns, unknown ones included, before another reader takes memory for them.
+
+        Raises:
+            CorruptShardError: A column declares more than its bytes can hold.
+        """
+        groups = range(len(self._group_offsets) - 1)
+        self._parse(lambda: self._groups.check(groups, self._groups.columns))
 
     def close(self) -> None:
         self._file.close()
@@ -268,7 +277,8 @@ def _open_source(url: str) -> pa.NativeFile:
     return pa.PythonFile(storage.open_reader(url), "r")
 
 
-def _read_footer(url: str) -> bytes:
+def _read_footer(url: str) -> tuple[bytes, int]:
+    """The footer of a file, and the length of the file."""
     try:
         size = storage.describe_file(url).size_bytes
         tail = storage.read_bytes(url, max(0, size - _TAIL_BYTES), size)
@@ -278,7 +288,7 @@ def _read_footer(url: str) -> bytes:
     except FileNotFoundError as error:
         raise MissingShardError(f"{storage.redact(url)}: no such shard; restore it, or annotate again") from error
     try:
-        return footer_of(tail)
+        return footer_of(tail), size
     except ValueError as error:
         raise CorruptShardError(
             f"{storage.redact(url)}: not a complete Parquet file ({error}; {size} bytes); restore it, or remove it and "

@@ -17,22 +17,27 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from logitcask.schemas import storage
 from logitcask.schemas.checked_json import Count, Digest, FileName, convert, read_object
 from logitcask.schemas.dataset import snapshot_writer
 from logitcask.schemas.dataset.appends import unfinished_appends
+from logitcask.schemas.dataset.layout import CONFIGURATION_NAME, FOLDERS
 from logitcask.schemas.dataset.shard_view import parts_of_shards, stored_record
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, complete_snapshot, load_snapshot, snapshot_numbers
 from logitcask.schemas.dataset.snapshot_writer import Draft
-from logitcask.schemas.errors import IncompleteDatasetError, MissingShardError
+from logitcask.schemas.dataset.vocabulary import VOCABULARY_PATH
+from logitcask.schemas.errors import CorruptShardError, IncompleteDatasetError, MissingShardError
 from logitcask.schemas.fingerprints import digest
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.maintenance.rewrite_shard import copy_shard, rewritten_name
 
 JOURNAL_NAME = "compaction.json"
+# A file in the dataset's directory or in one of its folders, perhaps a temporary one.
+_REMOVABLE = rf"^(({'|'.join(FOLDERS)})/(\w[\w-]*/)?)?(\.tmp-)?\w[^/\\]*\Z"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +54,7 @@ class Compaction:
     snapshot: Count
     rewritten: tuple[FileName, ...]
     removed_snapshots: tuple[Count, ...]
-    removed_files: tuple[str, ...]
+    removed_files: tuple[Annotated[str, Meta(pattern=_REMOVABLE)], ...]
 
     def to_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -71,10 +76,24 @@ def compact(out: str) -> Compaction:
         MissingShardError, CorruptShardError: A shard cannot be read; nothing was removed.
     """
     journal = _published_journal(out) or _prepare(out)
+    _check_removals(out, journal.compaction)
     for path in journal.compaction.removed_files:
-        storage.remove(storage.join(out, path))
+        storage.remove_member(out, path)
     storage.remove(_journal_url(out))
     return journal.compaction
+
+
+def _check_removals(out: str, compaction: Compaction) -> None:
+    """Refuses a journal that would remove what the snapshot shows: `_removals` did not write it."""
+    snapshot = load_snapshot(out, compaction.snapshot)
+    needed = {CONFIGURATION_NAME, VOCABULARY_PATH, f"snapshots/{snapshot.name}.json"}
+    needed |= {f"snapshots/{snapshot.shards_file}", *(entry.path for entry in snapshot.each_shard())}
+    needed &= {*compaction.removed_files}
+    if needed:
+        raise CorruptShardError(
+            f"{storage.redact(_journal_url(out))}: would remove {min(needed)}, which snapshot {snapshot.number} needs; "
+            "nothing was removed: remove this file and run again"
+        )
 
 
 def _prepare(out: str) -> _Journal:
@@ -173,7 +192,7 @@ def _documents(base: Snapshot, entries: Iterable[ShardEntry]) -> set[tuple[str, 
 
 def _unneeded_shards(out: str, kept: set[str]) -> list[str]:
     """Target shards that no snapshot will list, and their records."""
-    found = [_path_below(file.url, 3) for file in storage.list_files(storage.join(out, "targets"))]
+    found = [_path_below(file.url, 3) for file in storage.list_members(out, "targets")]
     shards = [path for path in found if path.endswith(".parquet") and path not in kept]
     # A record without a shard belongs to a unit whose documents were all rejected; it remains.
     return [path for shard in shards for path in (shard, shard.removesuffix(".parquet") + ".json")]
@@ -181,7 +200,7 @@ def _unneeded_shards(out: str, kept: set[str]) -> list[str]:
 
 def _token_shards_with(out: str, documents: set[tuple[str, str]]) -> list[str]:
     found = []
-    for file in storage.list_files(storage.join(out, "tokens")):
+    for file in storage.list_members(out, "tokens"):
         if not file.url.endswith(".parquet"):
             continue
         with ShardReader(file.url) as reader:
@@ -194,14 +213,14 @@ def _token_shards_with(out: str, documents: set[tuple[str, str]]) -> list[str]:
 def _rewrite_rejected(out: str, sources: set[str]) -> list[str]:
     """Files of rejected documents with lines on these sources; their other lines are written under a new name."""
     found = []
-    for file in storage.list_files(storage.join(out, "rejected")):
+    for file in storage.list_members(out, "rejected"):
         lines = storage.read_bytes(file.url).splitlines(keepends=True)
         others = [line for line in lines if json.loads(line).get("source") not in sources]
         if len(others) < len(lines):
             data, path = b"".join(others), _path_below(file.url, 2)
             if others:
                 name = f"{path.removesuffix('.jsonl')}-{digest(data)[-12:]}.jsonl"
-                storage.create(storage.join(out, name), data)
+                storage.create(storage.inside(out, name), data)
             found.append(path)
     return found
 
@@ -210,8 +229,12 @@ def _leftovers(out: str) -> list[str]:
     """Temporary files of killed writers, which may hold any document."""
     if not storage.is_local(out):
         return []
-    _, path = storage.filesystem(out)
-    return [str(file.relative_to(path)) for file in sorted(Path(path).rglob(f"{storage.TEMPORARY_PREFIX}*"))]
+    names = {path: path.rpartition("/")[2] for path in storage.list_tree(out)}
+    return sorted(
+        path
+        for path, name in names.items()
+        if name.startswith(storage.TEMPORARY_PREFIX) and (path == name or path.partition("/")[0] in FOLDERS)
+    )
 
 
 def _path_below(url: str, depth: int) -> str:
@@ -220,7 +243,7 @@ def _path_below(url: str, depth: int) -> str:
 
 
 def _journal_url(out: str) -> str:
-    return storage.join(out, JOURNAL_NAME)
+    return storage.inside(out, JOURNAL_NAME)
 
 
 def _write_journal(out: str, journal: _Journal) -> None:

@@ -193,14 +193,14 @@ def _begin(out: str, identity: Identity, first: Snapshot) -> None:
 def _copy_other_files(snapshots: Sequence[Snapshot], out: str) -> None:
     """Copies the rejected documents and the vocabulary."""
     for one in snapshots:
-        for file in storage.list_files(storage.join(one.url, "rejected")):
+        for file in storage.list_members(one.url, "rejected"):
             data, name = storage.read_bytes(file.url), storage.file_name(file.url)
-            if not _create_or_same(storage.join(out, "rejected", name), data):
+            if not _create_or_same(storage.inside(out, "rejected", name), data):
                 renamed = f"{name.removesuffix('.jsonl')}-{digest(data)[-12:]}.jsonl"
-                storage.create(storage.join(out, "rejected", renamed), data)
-    vocabulary = storage.join(snapshots[0].url, VOCABULARY_PATH)
+                storage.create(storage.inside(out, "rejected", renamed), data)
+    vocabulary = storage.inside(snapshots[0].url, VOCABULARY_PATH)
     if storage.exists(vocabulary):
-        storage.create(storage.join(out, VOCABULARY_PATH), storage.read_bytes(vocabulary))
+        storage.create(storage.inside(out, VOCABULARY_PATH), storage.read_bytes(vocabulary))
 
 
 def _create_or_same(url: str, data: bytes) -> bool:

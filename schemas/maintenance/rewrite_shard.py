@@ -81,6 +81,7 @@ def rewrite_shard(reader: ShardReader, data: bytes, rules: Rules) -> EncodedShar
     Raises:
         CorruptShardError: A page is damaged.
     """
+    reader.check_sizes()
     block = reader.read()
     assert block.targets is not None, "target shards only"
     choice = choose(block.windows, block.targets, rules)
@@ -113,8 +114,8 @@ def copy_shard(snapshot: Snapshot, entry: ShardEntry, out: str, name: str) -> Un
         data, record = _rewrite(snapshot, entry, data, record)
     elif name != entry.name:
         record = replace(record, extremes=_renamed(record, name))
-    storage.create(storage.join(out, shard_path("targets", entry.split, name)), data)
-    storage.create_json(storage.join(out, record_path("targets", entry.split, name)), record.to_json())
+    storage.create(storage.inside(out, shard_path("targets", entry.split, name)), data)
+    storage.create_json(storage.inside(out, record_path("targets", entry.split, name)), record.to_json())
     return record
 
 

@@ -163,7 +163,7 @@ def _check_file(url: str, size_bytes: int | None, expected: str) -> bytes:
 
 
 def _check_record(out: str, kind: str, split: str, name: str, expected_digest: str) -> UnitRecord:
-    url = storage.join(out, record_path(kind, split, name))
+    url = storage.inside(out, record_path(kind, split, name))
     try:
         record = read_record(url)
     except FileNotFoundError as error:
@@ -177,13 +177,13 @@ def _check_record(out: str, kind: str, split: str, name: str, expected_digest: s
 
 def _token_shard_faults(out: str) -> Iterator[Fault]:
     """Token shards are the checkpoint of the job: they may be removed, but not damaged."""
-    for file in storage.list_files(storage.join(out, "tokens")):
+    for file in storage.list_members(out, "tokens"):
         if not file.url.endswith(".parquet"):
             continue
         split, name = file.url.split("/")[-2], storage.file_name(file.url).removesuffix(".parquet")
         path = shard_path("tokens", split, name)
         try:
-            record = read_record(storage.join(out, record_path("tokens", split, name)))
+            record = read_record(storage.inside(out, record_path("tokens", split, name)))
             data = _check_file(file.url, record.size_bytes, record.digest)
             with ShardReader(file.url, footer_digest=record.footer_digest) as reader:
                 found = [*check_rows(reader)[0], *broken_file_rules(data, reader.parquet_metadata)]

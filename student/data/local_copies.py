@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from logitcask.schemas import storage
+from logitcask.schemas.checked_json import is_file_name
 from logitcask.schemas.errors import CorruptShardError, MissingShardError
 
 DEFAULT_BYTES = 20 << 30
@@ -48,7 +49,12 @@ class LocalCopies:
         """
         if storage.is_local(url):
             return url
-        copy = self._directory / f"{digest.rpartition(':')[2]}.parquet"
+        name = digest.rpartition(":")[2]
+        if not is_file_name(name):
+            raise CorruptShardError(
+                f"{storage.redact(url)}: no digest in the list of shards ({digest!r}); restore the list"
+            )
+        copy = self._directory / f"{name}.parquet"
         if copy.exists():
             with suppress(FileNotFoundError):
                 os.utime(copy)  # the modification time records the last use

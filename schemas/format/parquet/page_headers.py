@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 # Field numbers of `PageHeader`.
-_COMPRESSED_SIZE, _CHECKSUM = 3, 4
+UNCOMPRESSED_SIZE, COMPRESSED_SIZE, _CHECKSUM = 2, 3, 4
 # Types of the compact protocol. Booleans are part of their field's type, but take a byte in a list.
 _STOP, _BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _LISTS, _STRUCT = 0, (1, 2), 3, (4, 5, 6), 7, 8, (9, 10), 12
 _MAX_DEPTH = 8
@@ -37,16 +37,23 @@ def pages(chunk: bytes) -> Iterator[Page]:
     """
     offset = 0
     while offset < len(chunk):
-        header = _Header(chunk, offset)
-        size = header.numbers.get(_COMPRESSED_SIZE, -1)
+        header = PageHeader(chunk, offset)
+        size = header.numbers.get(COMPRESSED_SIZE, -1)
         if size < 0 or header.end + size > len(chunk):
             raise ValueError(f"a page of {size} bytes at byte {offset} of a column chunk of {len(chunk)}")
         yield Page(offset=offset, has_checksum=_CHECKSUM in header.numbers)
         offset = header.end + size
 
 
-class _Header:
+class PageHeader:
     """A parsed header.
+
+    Args:
+        data: Bytes that hold it.
+        start: Where it begins.
+
+    Raises:
+        ValueError: The bytes are not a header, or end before it does.
 
     Attributes:
         numbers: Its integer fields, by field number.
@@ -87,6 +94,8 @@ class _Header:
             head = self._byte()
             for _ in range(head >> 4 if head >> 4 < 15 else self._varint()):
                 self._skip(head & 15, depth + 1)
+                if self.end > len(self._data):
+                    raise IndexError
         elif kind == _STRUCT:
             self._struct({}, depth + 1)
         else:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from logitcask.schemas.format.parquet.list_pages import ListPages
+from logitcask.schemas.format.parquet.page_sizes import check_column_chunks, check_num_values
 from logitcask.schemas.format.ragged import Lists
 
 
@@ -19,12 +20,19 @@ class RowGroups:
     Args:
         file: Verifies page checksums.
         source: What `file` reads from.
+        size_bytes: Length of the file.
+
+    Raises:
+        ValueError: It declares more rows than its bytes can hold.
     """
 
-    def __init__(self, file: pq.ParquetFile, source: pa.NativeFile) -> None:
+    def __init__(self, file: pq.ParquetFile, source: pa.NativeFile, size_bytes: int) -> None:
         self._file = file
         self._metadata = file.metadata
-        self._pages = ListPages(lambda offset, length: source.read_at(length, offset))
+        check_num_values(self._metadata.num_rows, size_bytes, "rows")
+        self._size_bytes = size_bytes
+        self._read_at = lambda offset, length: source.read_at(length, offset)
+        self._pages = ListPages(self._read_at)
         self.columns: list[str] = file.schema_arrow.names
         self._schemas = [file.schema.column(index) for index in range(self._metadata.num_columns)]
         self._leaf = {column_of(schema): index for index, schema in enumerate(self._schemas)}
@@ -35,6 +43,7 @@ class RowGroups:
         Raises:
             ValueError, pyarrow.ArrowException, OSError: The bytes are damaged.
         """
+        self.check(groups, columns)
         is_list = {name: self._schema(name).max_repetition_level > 0 for name in columns}
         single = [name for name in columns if not is_list[name]]
         table: pa.Table = self._file.read_row_groups(list(groups), columns=single, use_threads=False)
@@ -46,6 +55,20 @@ class RowGroups:
             return table, {name: self._decode_lists([], name) for name in names}
         pieces = [{name: self._lists(group, name) for name in names} for group in groups]
         return table, {name: Lists.concatenate([piece[name] for piece in pieces]) for name in names}
+
+    def read_column(self, column: str) -> pa.ChunkedArray:
+        """All rows of a column with one value per row.
+
+        Raises:
+            ValueError, pyarrow.ArrowException, OSError: The bytes are damaged.
+        """
+        self.check(range(self._metadata.num_row_groups), [column])
+        return self._file.read(columns=[column], use_threads=False)[column]
+
+    def check(self, groups: Sequence[int], columns: Sequence[str]) -> None:
+        """Raises ValueError where columns of row groups declare more than their bytes can hold."""
+        numbers = [self._leaf[column] for column in columns]
+        check_column_chunks(self._metadata, groups, numbers, self._read_at, self._size_bytes)
 
     def _lists(self, group: int, column: str) -> Lists:
         chunk, schema = self._chunk(group, column), self._schema(column)

@@ -13,6 +13,7 @@ from logitcask.schemas.dataset.identity import CorpusInfo, Identity
 from logitcask.schemas.dataset.rules import Rule
 from logitcask.schemas.dataset.snapshot import load_snapshot
 from logitcask.schemas.dataset.snapshot_writer import Draft, publish
+from logitcask.schemas.dataset.split_summary import sum_summaries
 from logitcask.schemas.errors import FingerprintMismatchError
 from logitcask.schemas.format.targets import Windows
 from logitcask.schemas.maintenance.compact import compact
@@ -122,10 +123,9 @@ def test_shards_of_another_tokenizer_are_refused_naming_the_difference(write_dat
     snapshots = [load_snapshot(url) for url in (one, other)]
     (mine,), (foreign,) = (snapshot.shards() for snapshot in snapshots)
     shutil.copy(snapshots[1].shard_url(foreign), Path(one) / "targets/train/zzz.parquet")
-    entries = (mine, dataclasses.replace(foreign, path="targets/train/zzz.parquet"))
-    draft = Draft(
-        complete=True, identity=Identity(), num_documents_in=0, rejected={}, splits=snapshots[0].splits, shards=entries
-    )
+    entries = (mine, dataclasses.replace(foreign, name="zzz", path="targets/train/zzz.parquet"))
+    splits = {"train": sum_summaries(snapshot.splits["train"] for snapshot in snapshots)}
+    draft = Draft(complete=True, identity=Identity(), num_documents_in=0, rejected={}, splits=splits, shards=entries)
     publish(one, draft, 2)
     with pytest.raises(FingerprintMismatchError, match=r"tokenizer\.fingerprint: 'f{32}' in the first shard"):
         SoftTargetDataset(one)[3]

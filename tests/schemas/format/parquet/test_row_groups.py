@@ -21,7 +21,7 @@ def groups() -> RowGroups:
     sink = io.BytesIO()
     pq.write_table(pa.table([LISTS, TAILS], schema=schema), sink, row_group_size=4, write_page_checksum=True)
     source = pa.BufferReader(sink.getvalue())
-    return RowGroups(pq.ParquetFile(source, page_checksum_verification=True), source)
+    return RowGroups(pq.ParquetFile(source, page_checksum_verification=True), source, len(sink.getvalue()))
 
 
 def test_columns_are_named_as_in_the_schema(groups):
