@@ -62,7 +62,7 @@ class UnknownSchemeError(UnknownFormatVersionError):
 
 
 class CorruptShardError(LogitcaskError):
-    """A shard or a record is damaged: it does not hold what was written into it."""
+    """A shard, a record or a checkpoint is damaged: it does not hold what was written into it."""
 
 
 class MissingShardError(LogitcaskError):

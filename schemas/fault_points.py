@@ -20,7 +20,17 @@ import threading
 from pathlib import Path
 from typing import Literal
 
-Point = Literal["read", "forward", "encode", "written", "committed", "recorded"]
+Point = Literal[
+    "read",
+    "forward",
+    "encode",
+    "written",
+    "committed",
+    "recorded",
+    "checkpoint begun",
+    "checkpoint sealed",
+    "checkpoint named",
+]
 
 _DIRECTORY = os.environ.get("LOGITCASK_FAULTS")
 

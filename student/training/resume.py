@@ -1,9 +1,9 @@
-"""What a checkpoint records about its run, and which checkpoints are complete.
+"""What a checkpoint records about its run, and whether a run may resume from it.
 
-`batches.json` is written last, so a checkpoint without it is incomplete and ignored. It counts *consumed* global
-batches, not those that loaders have read ahead, and records everything that determines the next steps: the snapshots,
-the order of their windows, the loss and its weight, the optimizer and its learning rate. `Trainer` restores the
-optimizer's settings together with its state, so a learning rate given on resuming would be recorded but not used.
+`batches.json` counts *consumed* global batches, not those that loaders have read ahead, and records everything that
+determines the next steps: the snapshots, the order of their windows, the loss and its weight, the optimizer and its
+learning rate. `Trainer` restores the optimizer's settings together with its state, so a learning rate given on resuming
+would be recorded but not used.
 """
 
 import json
@@ -13,10 +13,9 @@ from typing import Any
 
 from transformers import SchedulerType, TrainingArguments
 
-from logitcask.schemas.errors import ConfigurationMismatchError, CorruptShardError
+from logitcask.schemas.errors import ConfigurationMismatchError
 from logitcask.student.settings import current_tail
-
-STATE_NAME = "batches.json"
+from logitcask.student.training.checkpoint_files import OWN_KEYS
 
 # The fields of `TrainingArguments` that are restored with the optimizer's state.
 _RESTORED = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
@@ -48,44 +47,27 @@ def _schedule_options(args: TrainingArguments) -> dict[str, Any]:
     return options or {}
 
 
-def write(checkpoint: Path, identity: dict[str, Any], consumed_batches: int) -> None:
-    """Marks a checkpoint as complete.
-
-    Args:
-        checkpoint: Its directory.
-        identity: Settings that must not change, by name; JSON.
-        consumed_batches: Global batches whose step was taken.
-    """
-    state = {**identity, "consumed_batches": consumed_batches}
-    (checkpoint / STATE_NAME).write_text(json.dumps(state, indent=1) + "\n")
-
-
-def last_checkpoint(run: str | Path) -> str | None:
-    """The newest complete checkpoint in a run's directory, or None."""
-    complete = [path.parent for path in Path(run).glob(f"checkpoint-*/{STATE_NAME}")]
-    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
-
-
-def check(checkpoint: str | Path, identity: dict[str, Any], length_matters: Callable[[int, int], bool]) -> None:
+def check(
+    checkpoint: str | Path,
+    state: dict[str, Any],
+    identity: dict[str, Any],
+    length_matters: Callable[[int, int], bool],
+) -> None:
     """Refuses to resume a run with other settings than it started with.
 
     Args:
-        checkpoint: Its directory.
+        checkpoint: Its directory, for messages.
+        state: Its `batches.json`.
         identity: The current settings.
         length_matters: (steps taken, steps in the run) → whether a longer run would have taken these steps differently.
             Only then is another `num_steps` refused.
 
     Raises:
         ConfigurationMismatchError: Names each setting that differs.
-        CorruptShardError: The checkpoint is incomplete.
     """
-    path = Path(checkpoint) / STATE_NAME
-    try:
-        found = _with_current_names(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise CorruptShardError(f"{path}: incomplete checkpoint ({error}); resume from an earlier one") from error
+    found = _with_current_names(state)
     now = json.loads(json.dumps(identity))  # tuples become lists, as they did in the file
-    names = (now.keys() | found.keys()) - {"consumed_batches"}
+    names = (now.keys() | found.keys()) - OWN_KEYS
     if not any(length_matters(found["consumed_batches"], one.get("num_steps", 0)) for one in (found, now)):
         names -= {"num_steps"}
     differing = [
@@ -95,7 +77,7 @@ def check(checkpoint: str | Path, identity: dict[str, Any], length_matters: Call
     ]
     if differing:
         raise ConfigurationMismatchError(
-            f"{path.parent}: the run was started with other settings: {', '.join(differing)}; "
+            f"{checkpoint}: the run was started with other settings: {', '.join(differing)}; "
             "resume with the old ones, or start a run in another directory"
         )
 

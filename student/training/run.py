@@ -28,7 +28,6 @@ from logitcask.student.losses.loss_settings import LossSettings
 from logitcask.student.model.load import load_student
 from logitcask.student.model.student_card import StudentCard
 from logitcask.student.settings import GIB, LossFields, TrainSettings
-from logitcask.student.training import resume
 from logitcask.student.training.arguments import training_arguments
 from logitcask.student.training.callbacks import tensorboard_callback
 from logitcask.student.training.export import export_student
@@ -64,6 +63,7 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
         UsageError, ForeignOutputError: Invalid settings or directories.
         FingerprintMismatchError, VocabularyError: Student and shards have different vocabularies.
         ConfigurationMismatchError: A run is resumed with other settings.
+        CorruptShardError: A run is resumed, and none of its checkpoints is whole.
         NonFiniteError: Training diverged.
         And the errors of `SoftTargetDataset`.
     """
@@ -86,15 +86,14 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
         eval_windows=settings.eval_windows,
         shuffle_windows=settings.shuffle_windows,
     )
-    if settings.resume and (checkpoint := resume.last_checkpoint(run)):
-        trainer.check_resumable(checkpoint)  # before train.json is overwritten
+    checkpoint = _checkpoint(trainer) if settings.resume else None
     if trainer.is_world_process_zero():
         run.mkdir(parents=True, exist_ok=True)
         if settings.tensorboard:
             trainer.add_callback(tensorboard_callback(run / "tensorboard"))
         _write_json(run / SETTINGS_NAME, {**asdict(settings), "datasets": [one.url for one in datasets_of(dataset)]})
     before = trainer.evaluate_on(held_out) if held_out else None
-    trainer.train(resume_from_checkpoint=settings.resume)
+    trainer.train(resume_from_checkpoint=checkpoint)
     after = trainer.evaluate_on(held_out) if held_out else None
     result = TrainResult(before=before, after=after, student=run / "student", steps=trainer.state.global_step)
     state = trainer.full_state_dict()
@@ -141,8 +140,16 @@ def _check_directory(run: Path, settings: TrainSettings) -> None:
         raise ForeignOutputError(f"{run}: holds something that is not a training run; choose another --out")
     if is_run and not settings.resume:
         raise ForeignOutputError(f"{run}: already holds a training run; use --resume, or choose another --out")
-    if settings.resume and resume.last_checkpoint(run) is None:
-        print(f"{run}: no checkpoint to resume from; starting from the beginning", file=sys.stderr)
+
+
+def _checkpoint(trainer: SoftTargetTrainer) -> str | None:
+    """The checkpoint to resume from, checked before `train.json` is overwritten."""
+    newest = trainer.newest_checkpoint()
+    if newest is None:
+        print(f"{trainer.run_directory}: no checkpoint to resume from; starting from the beginning", file=sys.stderr)
+        return None
+    trainer.check_resumable(newest)
+    return str(newest)
 
 
 def _finish(

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, ProgressCallback, Trainer, TrainingArguments
+from transformers import PreTrainedModel, ProgressCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from logitcask.schemas.errors import NonFiniteError, UsageError
+from logitcask.schemas.errors import CorruptShardError, NonFiniteError, UsageError
 from logitcask.schemas.format.metadata import TokenizerInfo
 from logitcask.student.alpha_schedule import AlphaSchedule
 from logitcask.student.data.collator import Batch, collate, count_positions
@@ -41,9 +41,10 @@ from logitcask.student.training.arguments import check_arguments, global_batches
 from logitcask.student.training.batch_loss import run_as_forward, soft_target_loss
 from logitcask.student.training.callbacks import MetricsFile, ProgressBar
 from logitcask.student.training.log_means import LogSums
+from logitcask.student.training.whole_checkpoints import WholeCheckpointsTrainer
 
 
-class SoftTargetTrainer(Trainer):
+class SoftTargetTrainer(WholeCheckpointsTrainer):
     """Trains a causal language model on a `SoftTargetDataset`, or on several by weight (`MixedDataset`).
 
     The loss is `alpha` · KL(teacher ‖ student) + (1 − `alpha`) · cross-entropy, each a mean over its positions. The
@@ -126,12 +127,6 @@ class SoftTargetTrainer(Trainer):
     def metric(self) -> str:
         """The name of the mean loss in logs."""
         return self.loss_settings.metric
-
-    @property
-    def run_directory(self) -> Path:
-        """Directory of checkpoints and metrics."""
-        assert self.args.output_dir is not None, "TrainingArguments sets a default"
-        return Path(self.args.output_dir)
 
     # Batches
 
@@ -219,7 +214,7 @@ class SoftTargetTrainer(Trainer):
         named = ", ".join(self._windows.describe(int(index)) for index in windows)
         rank, num_ranks = self.args.process_index, self.args.world_size
         process = f"the windows of process {rank} of {num_ranks}: " if num_ranks > 1 else ""
-        last = resume.last_checkpoint(self.run_directory)
+        last = self._last_good_checkpoint()
         checkpoint = f"the last checkpoint is good ({last})" if last else "there is no checkpoint"
         wider = "resume in float32, or " if last and (self.args.bf16 or self.args.fp16) else ""
         raise NonFiniteError(
@@ -227,6 +222,12 @@ class SoftTargetTrainer(Trainer):
             f"and {checkpoint}; {wider}start a run in another directory (--out) with a lower learning rate, which a "
             "resumed run cannot change"
         )
+
+    def _last_good_checkpoint(self) -> Path | None:
+        try:
+            return self.newest_checkpoint()
+        except CorruptShardError:
+            return None
 
     # Evaluation and logs
 
@@ -284,14 +285,16 @@ class SoftTargetTrainer(Trainer):
         return self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None  # pyright: ignore
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
-        """As `Trainer.train`; True resumes from the newest complete checkpoint in `output_dir`, if there is one.
+        """As `Trainer.train`; True resumes from the newest whole checkpoint in `output_dir`, if there is one.
 
         Raises:
             ConfigurationMismatchError: The checkpoint has another dataset, order, batch size, loss or optimizer.
+            CorruptShardError: It is incomplete or damaged; with True: none is whole.
             NonFiniteError: The loss or the gradient is not finite.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = resume.last_checkpoint(self.run_directory)
+            newest = self.newest_checkpoint()
+            resume_from_checkpoint = None if newest is None else str(newest)
         if resume_from_checkpoint:
             self.check_resumable(resume_from_checkpoint)
         self._sums.restart_clock()
@@ -303,14 +306,7 @@ class SoftTargetTrainer(Trainer):
                 if isinstance(callback, ProgressBar):
                     callback.close()
 
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        if self.args.should_save:
-            directory = self.run_directory / f"checkpoint-{self.state.global_step}"
-            resume.write(directory, self.identity(), self.state.global_step)
-
     def identity(self) -> dict[str, Any]:
-        """Everything that determines the steps of a run, as JSON: a resumed run must have the same."""
         snapshots = [dataset.snapshot for dataset in datasets_of(self._windows)]
         order = self.global_batches.order
         return {
@@ -327,17 +323,7 @@ class SoftTargetTrainer(Trainer):
             "num_steps": self.global_batches.num_batches,
         }
 
-    def check_resumable(self, checkpoint: str | Path) -> None:
-        """Refuses a checkpoint that this run cannot resume from.
-
-        Raises:
-            ConfigurationMismatchError: It has another dataset, order, batch size, loss or optimizer.
-            CorruptShardError: It is incomplete.
-        """
-        resume.check(checkpoint, self.identity(), self._length_matters)
-
-    def _length_matters(self, num_taken: int, num_steps: int) -> bool:
-        """Whether a longer run would have had other weights of the loss or other learning rates."""
+    def length_matters(self, num_taken: int, num_steps: int) -> bool:
         return self.alpha_schedule.depends_on_length or resume.learning_rates_depend_on_length(
             self.args, num_taken, num_steps
         )

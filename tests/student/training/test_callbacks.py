@@ -14,7 +14,7 @@ from logitcask.schemas.errors import (
     NonFiniteError,
     UsageError,
 )
-from logitcask.student.training import resume
+from logitcask.student.training import checkpoint_files
 from logitcask.student.training.callbacks import ProgressBar, tensorboard_callback
 
 
@@ -38,7 +38,7 @@ def test_a_resumed_run_drops_the_metrics_of_repeated_steps(make_trainer):
     trainer = make_trainer("run", **settings)
     with (Path(trainer.args.output_dir) / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "lo')  # a kill in the middle of a line
-    (Path(trainer.args.output_dir) / "checkpoint-4" / resume.STATE_NAME).unlink()
+    (Path(trainer.args.output_dir) / "checkpoint-4" / checkpoint_files.STATE_NAME).unlink()
     trainer.train(resume_from_checkpoint=True)
     assert [line["step"] for line in metrics(trainer) if "loss" in line] == [1, 2, 3, 4]
 

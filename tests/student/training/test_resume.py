@@ -11,14 +11,13 @@ from transformers import TrainerCallback, TrainingArguments
 
 from logitcask.schemas.errors import (
     ConfigurationMismatchError,
-    CorruptShardError,
     NonFiniteError,
 )
 from logitcask.student.alpha_schedule import AlphaSchedule
 from logitcask.student.data.dataset import SoftTargetDataset
 from logitcask.student.data.mixture import MixedDataset
 from logitcask.student.losses.loss_settings import LossSettings
-from logitcask.student.training import resume
+from logitcask.student.training.checkpoint_files import STATE_NAME
 from logitcask.student.training.trainer import SoftTargetTrainer
 
 
@@ -33,17 +32,6 @@ def test_resuming_gives_bit_equal_weights(make_trainer):
         assert torch.equal(tensor, weights(resumed)[name]), name
     tail = [(line["step"], line["loss"]) for line in metrics(whole) if line["step"] > 3 and "loss" in line]
     assert [(line["step"], line["loss"]) for line in metrics(resumed) if "loss" in line] == tail
-
-
-def test_an_incomplete_checkpoint_is_ignored(make_trainer):
-    trainer = make_trainer(max_steps=4, save_strategy="steps", save_steps=2)
-    trainer.train()
-    run = Path(trainer.args.output_dir)
-    assert resume.last_checkpoint(run) == str(run / "checkpoint-4")
-    (run / "checkpoint-4" / resume.STATE_NAME).unlink()
-    assert resume.last_checkpoint(run) == str(run / "checkpoint-2")
-    with pytest.raises(CorruptShardError, match="incomplete checkpoint"):
-        trainer.train(resume_from_checkpoint=str(run / "checkpoint-4"))
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +78,9 @@ def test_a_checkpoint_with_an_old_option_value_resumes(make_trainer):
     settings = {"save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant"}
     make_trainer(max_steps=1, loss=LossSettings(tail="renormalize"), **settings).train()
     trainer = make_trainer(max_steps=2, loss=LossSettings(tail="renormalize"), **settings)
-    path = trainer.run_directory / "checkpoint-1" / resume.STATE_NAME
+    path = trainer.run_directory / "checkpoint-1" / STATE_NAME
     state = json.loads(path.read_text())
+    state = {name: value for name, value in state.items() if name not in ("files", "digest")}
     path.write_text(json.dumps({**state, "loss": {**state["loss"], "tail": "renormalise"}}))
     trainer.train(resume_from_checkpoint=True)
     assert trainer.state.global_step == 2
