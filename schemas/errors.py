@@ -25,6 +25,10 @@ class TeacherError(LogitcaskError):
     """The teacher cannot be found or loaded."""
 
 
+class StudentError(LogitcaskError):
+    """The weights of a student are missing, damaged or not finite."""
+
+
 class MemoryExhaustedError(LogitcaskError):
     """A step of the work does not fit into memory.
 

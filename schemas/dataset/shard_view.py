@@ -20,7 +20,7 @@ from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot
 from logitcask.schemas.errors import CorruptShardError, MissingShardError
 from logitcask.schemas.format.ragged import offsets_from_lengths
 from logitcask.schemas.format.reader import Block, ShardReader, StoredBlock, check_windows
-from logitcask.schemas.format.targets import Part
+from logitcask.schemas.format.targets import Part, kinds_with_target
 
 # Opening a shard on an object store is mostly waiting.
 _NUM_READERS = 16
@@ -144,6 +144,24 @@ class SnapshotShard:
         window = np.repeat(np.arange(len(lengths)), lengths)[stays]
         left = np.bincount(window, minlength=len(lengths))
         return token[stays], part[stays], offsets_from_lengths(left[left > 0])
+
+    def windows_without_target(self) -> np.ndarray:
+        """The windows of which no row has a target, int64, ascending.
+
+        Reads the column of kinds; only where rules take targets away, all columns but the ids.
+        """
+        if any(rule.concerns_positions for rule in self._rules):
+            blocks = [self.read_stored(start, stop, options=(), ids=False).windows for start, stop in self.blocks()]
+            counts = [
+                np.add.reduceat(block.has_target(), block.window_offsets[:-1], dtype=np.int64) for block in blocks
+            ]
+            return np.flatnonzero(np.concatenate(counts) == 0) if counts else np.zeros(0, dtype=np.int64)
+        taken = kinds_with_target(self._reader.read_kinds())
+        if self._rules:
+            taken = taken & parts_taken(self.parts, self._rules)[self._reader.read_parts()]
+        window = np.repeat(np.arange(len(self._reader.window_lengths)), self._reader.window_lengths)
+        counts = np.bincount(window[taken], minlength=len(self._reader.window_lengths))
+        return np.flatnonzero(counts[self._stored_windows] == 0)
 
     def window_hashes(self) -> list[str]:
         """Content hash of every window: as stored, or of what the rules leave (which costs a read of the shard)."""

@@ -199,6 +199,14 @@ class ShardReader:
         """
         return self._read_column("token")
 
+    def read_kinds(self) -> np.ndarray:
+        """The `Kind` of every row of the shard, uint8 [T], from one small column.
+
+        Raises:
+            CorruptShardError: A page is damaged.
+        """
+        return self._read_column("kind")
+
     def _read_column(self, name: str) -> np.ndarray:
         return to_numpy(self._parse(lambda: self._groups.read_column(name)))
 

@@ -6,6 +6,7 @@ read. It is read by row groups (about eight windows of 1,024), which a bounded c
 
 import os
 from bisect import bisect_right
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 
@@ -16,11 +17,11 @@ from logitcask.schemas import storage
 from logitcask.schemas.dataset.identity import Identity, differences
 from logitcask.schemas.dataset.shard_view import SnapshotShard, open_shard
 from logitcask.schemas.dataset.snapshot import ShardEntry, complete_snapshot, load_snapshot, require_split
-from logitcask.schemas.errors import FingerprintMismatchError, MissingShardError
+from logitcask.schemas.errors import FingerprintMismatchError, MissingShardError, UsageError
 from logitcask.schemas.format.columns.single_values import ENTROPY
 from logitcask.schemas.format.metadata import ShardMetadata, Split
 from logitcask.schemas.format.reader import StoredBlock
-from logitcask.schemas.format.targets import StoredTargets, Targets, Windows
+from logitcask.schemas.format.targets import Kind, StoredTargets, Targets, Windows
 from logitcask.student.data.local_copies import LocalCopies
 from logitcask.student.data.lru_cache import LruCache
 from logitcask.student.data.order import WindowSource
@@ -30,6 +31,8 @@ OPEN_SHARDS = 64
 # Few, because a removed copy occupies disk space until it is closed. Opening a copy again costs less (15 ms at 2,048
 # windows) than reading a block of it (27 ms at 45 entries per row).
 OPEN_COPIES = 2
+# Opening a shard on an object store is mostly waiting.
+_NUM_READERS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -96,8 +99,19 @@ class SoftTargetDataset(Dataset[WindowSample]):
         return storage.redact(self.snapshot.url)
 
     def sources(self) -> tuple[WindowSource, ...]:
-        """The sizes on which the order of the windows depends."""
-        return (WindowSource(shard_windows=tuple(entry.num_windows for entry in self._shards)),)
+        """What the order of the windows depends on.
+
+        Raises:
+            UsageError: No window has a target.
+        """
+        sizes = tuple(entry.num_windows for entry in self._shards)
+        without = self._windows_without_target()
+        if len(without) == len(self):
+            raise UsageError(
+                f"{self.url}: none of the {len(self):,} windows of the split {self.split!r} has a target (they hold "
+                "prompts, or a selection took all targets); nothing can be learned from them"
+            )
+        return (WindowSource(shard_windows=sizes, without_target=without),)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -114,6 +128,27 @@ class SoftTargetDataset(Dataset[WindowSample]):
         """The location of a window, for a message: shard URL and number in the shard."""
         shard, window = self._locate(index)
         return f"{storage.redact(self.snapshot.shard_url(self._shards[shard]))} window {window}"
+
+    def _windows_without_target(self) -> tuple[int, ...]:
+        """Read from the shards, if some of their rows are prompts or lost their targets to a rule."""
+        kinds = self.snapshot.splits[self.split].statistics.positions_by_kind
+        if Kind.PROMPT not in kinds and not self.snapshot.selections:
+            return ()
+
+        def of_shard(entry: ShardEntry) -> np.ndarray:
+            shard = open_shard(self.snapshot, entry)
+            try:
+                return shard.windows_without_target()
+            finally:
+                shard.close()
+
+        with ThreadPoolExecutor(_NUM_READERS) as pool:
+            found = pool.map(of_shard, self._shards)
+            return tuple(
+                int(start + window)
+                for start, windows in zip(self._starts, found, strict=False)
+                for window in windows.tolist()
+            )
 
     def _locate(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):

@@ -29,15 +29,17 @@ class WindowSource:
     Attributes:
         shard_windows: Number of windows of each shard, in the order of the snapshot.
         weight: How often its windows are taken, relative to the other sources.
+        without_target: Numbers of windows that have no target. They are never taken, and not counted below.
     """
 
     shard_windows: tuple[int, ...]
     weight: float = 1.0
+    without_target: tuple[int, ...] = ()
 
     @property
     def num_windows(self) -> int:
-        """Windows in all shards."""
-        return sum(self.shard_windows)
+        """Windows with a target in all shards."""
+        return sum(self.shard_windows) - len(self.without_target)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +74,7 @@ class WindowOrder:
 
     @property
     def num_windows(self) -> int:
-        """Windows of all sources."""
+        """Windows with a target, of all sources."""
         return sum(source.num_windows for source in self.sources)
 
     def take(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +87,7 @@ class WindowOrder:
             mine = which == number
             epochs[mine], inside = np.divmod(own_places[mine], source.num_windows)
             windows[mine] = first + self._permuted(number, epochs[mine], inside)
-            first += source.num_windows
+            first += sum(source.shard_windows)
         return windows, epochs
 
     def _permuted(self, number: int, epochs: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -99,11 +101,9 @@ class WindowOrder:
         """A source's windows in the order of one epoch, cached until another epoch is needed."""
         if self._latest.get(number, (None,))[0] != epoch:
             # Sources of equal lengths must not have equal permutations.
-            seed = self.seed + (number << 40)
-            self._latest[number] = (
-                epoch,
-                epoch_order(self.sources[number].shard_windows, seed, epoch, self.buffer_windows),
-            )
+            seed, source = self.seed + (number << 40), self.sources[number]
+            order = epoch_order(source.shard_windows, seed, epoch, self.buffer_windows)
+            self._latest[number] = (epoch, order[~np.isin(order, source.without_target)])
         return self._latest[number][1]
 
 

@@ -47,6 +47,8 @@ class Evaluation:
     Attributes:
         kl_nats: KL(teacher ‖ student) over head entries and tail bucket: a lower bound of the full KL. Also nan on
             shards that hold sampled ids but no heads.
+        divergence_nats: the divergence that a run minimizes (its tail treatment, divergence and temperature); nan where
+            it is not asked for.
         full_kl_nats: KL(teacher ‖ student) over the whole vocabulary; nan without a live teacher.
         loss_nats: −log p of the actual next token.
         perplexity: exp(loss_nats).
@@ -61,6 +63,7 @@ class Evaluation:
     """
 
     kl_nats: float
+    divergence_nats: float = math.nan
     full_kl_nats: float = math.nan
     loss_nats: float
     perplexity: float
@@ -73,15 +76,18 @@ class Evaluation:
     num_labels: int
 
     def to_json(self) -> dict[str, float | int | None]:
-        """A dictionary with None instead of nan and infinity."""
+        """A dictionary with None instead of nan and infinity, and without a divergence that was not asked for."""
+        values = asdict(self)
+        if math.isnan(self.divergence_nats):
+            del values["divergence_nats"]
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in asdict(self).items()
+            for name, value in values.items()
         }
 
 
 # Indices into the tensor of sums, float64 so that counts are exact. The bins follow: positions, confidence, hits.
-_KL, _FULL_KL, _LOSS, _TEACHER_LOSS, _HITS, _AGREED, _TARGETS, _LABELS, _WINDOWS, _BINS = range(10)
+_KL, _DIVERGENCE, _FULL_KL, _LOSS, _TEACHER_LOSS, _HITS, _AGREED, _TARGETS, _LABELS, _WINDOWS, _BINS = range(11)
 
 
 @torch.no_grad()
@@ -95,6 +101,7 @@ def evaluate(
     num_ranks: int = 1,
     precision: AbstractContextManager | None = None,
     teacher: FullTeacher | None = None,
+    divergence: Callable[[Batch], Tensor] | None = None,
     run_forward: Callable[[Callable[[], Tensor]], Tensor] = lambda forward: forward(),
 ) -> Evaluation:
     """Evaluates a student on the first windows of a dataset.
@@ -107,6 +114,7 @@ def evaluate(
         rank, num_ranks: With several processes, each evaluates its part, and all get the total.
         precision: For example `torch.autocast(...)`.
         teacher: For the exact KL; None: without.
+        divergence: A batch to the divergence of its scored rows that a run minimizes; None: without.
         run_forward: Runs the work of a batch as the model's forward pass, for sharded weights.
     """
     count = len(dataset) if num_windows is None else min(num_windows, len(dataset))
@@ -119,7 +127,7 @@ def evaluate(
         for start in range(0, -(-count // num_ranks), batch_windows):
             chosen = mine[start : start + batch_windows]
             batch = collate([dataset[index] for index in chosen or range(1)])
-            found = run_forward(partial(_sums, model, batch, dataset.vocab_size, teacher))
+            found = run_forward(partial(_sums, model, batch, dataset.vocab_size, teacher, divergence))
             sums += found if chosen else 0
     model.train(was_training)
     if num_ranks > 1:
@@ -127,7 +135,13 @@ def evaluate(
     return _means(sums.tolist())
 
 
-def _sums(model: PreTrainedModel, batch: Batch, vocab_size: int, teacher: FullTeacher | None) -> Tensor:
+def _sums(
+    model: PreTrainedModel,
+    batch: Batch,
+    vocab_size: int,
+    teacher: FullTeacher | None,
+    divergence: Callable[[Batch], Tensor] | None,
+) -> Tensor:
     batch = {name: column.to(model.device) for name, column in batch.items()}
     hidden_TD, projection = scored_hidden_states(model, batch), output_projection(model)
     targets, labels_T = targets_of(batch, vocab_size), batch["labels"]
@@ -143,6 +157,7 @@ def _sums(model: PreTrainedModel, batch: Batch, vocab_size: int, teacher: FullTe
         sums[_KL] = sums[_AGREED] = math.nan  # one bucket with all the mass: its KL is always 0
     if teacher_logits is None:
         sums[_FULL_KL] = math.nan
+    sums[_DIVERGENCE] = math.nan if divergence is None else divergence(batch).double().sum()
     sums[_TEACHER_LOSS] = -batch["log_next"][labels_T != NO_LABEL].double().sum()
     sums[_TARGETS], sums[_LABELS] = len(labels_T), (labels_T != NO_LABEL).sum()
     sums[_WINDOWS] = len(batch["window_indices"])
@@ -181,6 +196,7 @@ def _means(sums: list[float]) -> Evaluation:
     confidence, hits = (sums[_BINS + n * CALIBRATION_BINS : _BINS + (n + 1) * CALIBRATION_BINS] for n in (1, 2))
     return Evaluation(
         kl_nats=sums[_KL] / targets,
+        divergence_nats=sums[_DIVERGENCE] / targets,
         full_kl_nats=sums[_FULL_KL] / targets,
         loss_nats=loss,
         perplexity=math.exp(loss) if loss < 700 else math.inf,

@@ -1,15 +1,18 @@
 """Loading a student, alone or for a dataset."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from logitcask.schemas.errors import UsageError
+from logitcask.schemas.errors import StudentError, UsageError
 from logitcask.schemas.format.metadata import ShardMetadata
-from logitcask.student.model.projection import check_projection, output_projection
+from logitcask.student.model.projection import output_projection
 from logitcask.student.model.student_card import StudentCard
+from logitcask.student.model.trial import check_weights, try_student
 from logitcask.student.model.vocabulary_check import check_tokenizer, check_vocabulary_size
 
 
@@ -17,16 +20,38 @@ def load_student(directory: Path) -> PreTrainedModel:
     """A student's weights in float32.
 
     Raises:
-        UsageError: `transformers` cannot load them.
+        UsageError: There is no student that `transformers` can load.
+        StudentError: Its weights are missing, damaged or not finite.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            directory, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            directory,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported, and refused below by name
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise UsageError(f"{directory}: transformers cannot load this student ({error})") from error
+    except (SafetensorError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise StudentError(
+            f"{directory}: the student's weights are damaged ({error}); make it again, or use  an undamaged copy"
+        ) from error
+    model, report = loaded
+    lacking = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
+    if lacking:
+        raise StudentError(
+            f"{directory}: the student lacks the weights {', '.join(lacking[:5])}, or has them in another shape than "
+            f"its architecture {type(model).__name__} needs; the directory is incomplete or of another architecture"
+        )
+    check_weights(model)
+    return model
 
 
 def load_student_for(run: str | Path, dataset: ShardMetadata, device: str = "cpu") -> PreTrainedModel:
@@ -40,5 +65,5 @@ def load_student_for(run: str | Path, dataset: ShardMetadata, device: str = "cpu
     check_tokenizer(StudentCard.read(directory).tokenizer, dataset)
     model = load_student(directory).to(device)  # pyright: ignore[reportArgumentType]
     check_vocabulary_size(output_projection(model).weight.shape[0], dataset)
-    check_projection(model)
+    try_student(model)
     return model

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +80,20 @@ def global_batches(args: TrainingArguments, windows: WindowDataset, shuffle_wind
     """The batches of a run; without `max_steps`, `num_train_epochs` sets their number.
 
     Raises:
-        UsageError: The shuffle buffer is smaller than a block, or a weight is not above 0.
+        UsageError: The shuffle buffer is smaller than a block, a weight is not above 0, or no window has a target.
     """
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * len(windows) / batch)
+    order = WindowOrder(
+        sources=windows.sources(),
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        buffer_windows=shuffle_windows,
+    )
+    without = len(windows) - order.num_windows
+    if without and args.process_index == 0:
+        print(f"{without:,} of {len(windows):,} windows have no target and are left out of training", file=sys.stderr)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * order.num_windows / batch)
     return GlobalBatches(
-        order=WindowOrder(
-            sources=windows.sources(),
-            seed=args.seed if args.data_seed is None else args.data_seed,
-            buffer_windows=shuffle_windows,
-        ),
+        order=order,
         batch_size_windows=batch,
         micro_batch_windows=args.per_device_train_batch_size,
         num_batches=steps,

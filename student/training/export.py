@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from logitcask.schemas.dataset.identity import joined_licenses
 from logitcask.schemas.format.metadata import ShardMetadata
+from logitcask.student.model.exact_vocabulary import save_student
 from logitcask.student.model.student_card import CARD_NAME, StudentCard
 
 # Files that `save_pretrained` writes itself, or that are no longer true after training.
@@ -33,13 +34,14 @@ def export_student(
         model: The trained student.
         source: The directory it was loaded from; tokenizer files are copied from there.
         directory: Created if it does not exist; an older export in it is replaced.
-        datasets: Metadata of the training shards: their teachers and licenses are recorded with the weights.
+        datasets: Metadata of the training shards: their teachers and licenses are recorded with the weights. Ids that
+            their teachers do not predict are left out.
         training: Datasets, snapshots and settings, for the record.
         state: The full weights, if the model holds only a shard of them.
     """
     directory.mkdir(parents=True, exist_ok=True)
     model.config.use_cache = True  # the trainer switches it off; generation needs it
-    model.save_pretrained(directory, state_dict=state)
+    save_student(model, directory, datasets[0].vocab_size, state)
     for file in _tokenizer_files(source):
         shutil.copyfile(file, directory / file.name)
     card = StudentCard.read(source)

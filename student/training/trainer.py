@@ -11,6 +11,7 @@ checkpoints. This module adds the loss, its denominators, the order of the batch
 """
 
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -33,12 +34,15 @@ from logitcask.student.data.mixture import WindowDataset, datasets_of
 from logitcask.student.evaluation.evaluate import Evaluation, FullTeacher, evaluate
 from logitcask.student.losses.fused_loss import LinearLoss
 from logitcask.student.losses.loss_settings import LossSettings
-from logitcask.student.model.projection import check_projection, output_projection
+from logitcask.student.model.exact_vocabulary import num_surplus_ids, save_student
+from logitcask.student.model.projection import output_projection
 from logitcask.student.model.student_card import StudentCard
+from logitcask.student.model.trial import try_student
 from logitcask.student.model.vocabulary_check import check_tokenizer, check_vocabulary_size
 from logitcask.student.training import resume
 from logitcask.student.training.arguments import check_arguments, global_batches
 from logitcask.student.training.batch_loss import run_as_forward, soft_target_loss
+from logitcask.student.training.best_metric import settle_best_metric
 from logitcask.student.training.callbacks import MetricsFile, ProgressBar
 from logitcask.student.training.log_means import LogSums
 from logitcask.student.training.whole_checkpoints import WholeCheckpointsTrainer
@@ -90,21 +94,32 @@ class SoftTargetTrainer(WholeCheckpointsTrainer):
         **options: Any,
     ) -> None:
         check_arguments(args)
+        self.loss_settings = loss or LossSettings()
+        settle_best_metric(args, self.metric)
         tokenizer = tokenizer or StudentCard.read(Path(model.name_or_path or "")).tokenizer
         check_tokenizer(tokenizer, train_dataset.metadata)
         check_vocabulary_size(output_projection(model).weight.shape[0], train_dataset.metadata)
         self.alpha_schedule = alpha if isinstance(alpha, AlphaSchedule) else AlphaSchedule(alpha=alpha)
         self.eval_windows = eval_windows
-        self.loss_settings = loss or LossSettings()
         self._check_shards(train_dataset)
         self.global_batches = global_batches(args, train_dataset, shuffle_windows)
         args.max_steps = self.global_batches.num_batches
         super().__init__(model, args, train_dataset=train_dataset, eval_dataset=eval_dataset, **options)  # pyright: ignore[reportArgumentType]
-        check_projection(model)
+        try_student(model)
         self._windows = train_dataset
+        self._tell_surplus_ids(model)
         self._sums = LogSums(args.device)
         self._step_windows: list[int] = []
         self._replace_callbacks()
+
+    def _tell_surplus_ids(self, model: PreTrainedModel) -> None:
+        surplus = num_surplus_ids(model, self._windows.vocab_size)
+        if surplus and self.is_world_process_zero():
+            print(
+                f"the student predicts {surplus} ids more than the teacher's {self._windows.vocab_size}: they take "
+                "no part in training, and the saved student does not have them",
+                file=sys.stderr,
+            )
 
     def _check_shards(self, windows: WindowDataset) -> None:
         """Refuses shards that lack what the loss needs."""
@@ -231,8 +246,8 @@ class SoftTargetTrainer(WholeCheckpointsTrainer):
 
     # Evaluation and logs
 
-    def evaluate_on(self, dataset: WindowDataset) -> Evaluation:
-        """Evaluates the current student on at most `eval_windows` windows."""
+    def evaluate_on(self, dataset: WindowDataset, *, divergence: bool = False) -> Evaluation:
+        """Evaluates the current student on at most `eval_windows` windows; with `divergence` also as it is trained."""
         student = self.accelerator.unwrap_model(self.model)
         return evaluate(
             student,
@@ -243,9 +258,14 @@ class SoftTargetTrainer(WholeCheckpointsTrainer):
             num_ranks=self.args.world_size,
             precision=self.accelerator.autocast(),
             teacher=self.live_teacher,
+            divergence=partial(self._row_divergence, student) if divergence else None,
             # Hooks of the forward pass gather sharded weights.
             run_forward=partial(run_as_forward, student, student),
         )
+
+    def _row_divergence(self, student: PreTrainedModel, batch: Batch) -> Tensor:
+        one = torch.ones((), dtype=torch.float64, device=batch["labels"].device)
+        return self.batch_loss(student, batch, one, 0 * one).kl
 
     def evaluate(
         self,
@@ -253,11 +273,22 @@ class SoftTargetTrainer(WholeCheckpointsTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """KL to the teacher, loss and top-1 agreement on held-out windows, logged under `metric_key_prefix`."""
+        """Divergences, losses and agreement on held-out windows, logged under `metric_key_prefix`.
+
+        `eval_loss` is the loss that training minimizes, at the current alpha; a metric that this dataset does not
+        define is None.
+        """
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if not isinstance(dataset, WindowDataset):
             raise UsageError("evaluation needs a dataset: pass eval_dataset=SoftTargetDataset(..., 'held-out')")
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.evaluate_on(dataset).to_json().items()}
+        evaluation = self.evaluate_on(dataset, divergence=True)
+        parts = [(self.alpha, evaluation.divergence_nats), (1 - self.alpha, evaluation.loss_nats)]
+        values = {
+            "loss": sum(weight * value for weight, value in parts if weight),
+            self.metric: evaluation.divergence_nats,
+            **evaluation.to_json(),
+        }
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(dict(metrics))  # type: ignore[arg-type]
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics  # type: ignore[return-value]
@@ -283,6 +314,16 @@ class SoftTargetTrainer(WholeCheckpointsTrainer):
     def full_state_dict(self) -> dict[str, Tensor] | None:
         """The weights gathered from all processes, which must all call this; None if they are not sharded."""
         return self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None  # pyright: ignore
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As `Trainer.save_model`; ids that the teacher does not predict are left out, except in checkpoints."""
+        student = self.accelerator.unwrap_model(self.model)
+        if _internal_call or not num_surplus_ids(student, self._windows.vocab_size):
+            super().save_model(output_dir, _internal_call)
+            return
+        state = self.full_state_dict()
+        if self.args.should_save:
+            save_student(student, Path(output_dir or self.run_directory), self._windows.vocab_size, state)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
         """As `Trainer.train`; True resumes from the newest whole checkpoint in `output_dir`, if there is one.

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from random_shards import IDENTITY, random_targets, random_windows
 
+from logitcask.schemas.dataset.dataset_writer import DatasetWriter
 from logitcask.schemas.dataset.rules import Rule
 from logitcask.schemas.dataset.shard_view import open_shard, parts_of_shards, stored_record
 from logitcask.schemas.dataset.snapshot import Snapshot, load_snapshot
 from logitcask.schemas.errors import CorruptShardError, MissingShardError
+from logitcask.schemas.format.targets import Kind
 from logitcask.schemas.maintenance.select_forget import forget_documents, select_rows
 
 
@@ -97,3 +100,24 @@ def test_a_missing_record_is_named(forgotten):
     Path(forgotten.shard_url(entry)).with_suffix(".json").unlink()
     with pytest.raises(MissingShardError, match=r"a2\.json: no record"):
         stored_record(forgotten, entry)
+
+
+@pytest.mark.parametrize(
+    "rule", [None, Rule(kinds=("generated",)), Rule(min_entropy=2.0), Rule(forgotten=("a0-0", "a0-3"))]
+)
+def test_windows_without_target_are_those_that_show_none(tmp_path, rule):
+    rng = np.random.default_rng(3)
+    windows = random_windows(rng, [5, 3, 8, 2, 6, 1], longest_part=4, prefix="a0")
+    kind = windows.kind.copy()
+    kind[5:8], kind[18:24] = Kind.PROMPT, Kind.CONTEXT
+    windows = dataclasses.replace(windows, kind=kind)
+    writer = DatasetWriter(str(tmp_path), IDENTITY)
+    writer.write(windows, random_targets(rng, windows), split="train")
+    snapshot = writer.finish()
+    if rule is not None:
+        snapshot = select_rows(str(tmp_path), rule).snapshot
+    (entry,) = snapshot.shards("train")
+    with open_shard(snapshot, entry) as shard:
+        shown = [shard.read(window, window + 1).targets.has_target().any() for window in range(shard.num_windows)]
+        assert shard.windows_without_target().tolist() == [window for window, any_ in enumerate(shown) if not any_]
+    assert rule is not None or shown.count(False) >= 2

@@ -147,3 +147,20 @@ def test_a_shuffle_by_blocks_reads_few_blocks_at_a_time():
 def test_a_buffer_smaller_than_a_block_is_refused():
     with pytest.raises(UsageError, match="at least 8"):
         order(3, buffer_windows=4)
+
+
+@pytest.mark.parametrize("buffer_windows", [None, 8])
+def test_windows_without_target_are_left_out_and_the_others_keep_their_order(buffer_windows):
+    whole = order(20, 7, buffer_windows=buffer_windows)
+    sources = (WindowSource(shard_windows=(20,), without_target=(3, 4, 19)), WindowSource(shard_windows=(7,)))
+    fewer = WindowOrder(sources=sources, seed=3, buffer_windows=buffer_windows)
+    assert fewer.num_windows == 24
+    taken, epochs = fewer.take(0, 96)
+    for first, last, left_out, num in ((0, 20, [3, 4, 19], 17), (20, 27, [], 7)):
+        mine = (taken >= first) & (taken < last)
+        for epoch in range(2):
+            found = taken[mine & (epochs == epoch)]
+            expected = epoch_order((last - first,), 3 + ((1 << 40) if first else 0), epoch, buffer_windows) + first
+            assert len(found) == num
+            np.testing.assert_array_equal(found, expected[~np.isin(expected, left_out)])
+    assert whole.num_windows == 27

@@ -1,19 +1,25 @@
 """The trainer: denominators, alpha, precision, evaluation, refusals."""
 
+import dataclasses
+import itertools
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
+from random_shards import random_targets, random_windows
 from trainers import metrics, weights
-from transformers import TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
 
+from logitcask.schemas.dataset.dataset_writer import DatasetWriter
 from logitcask.schemas.errors import (
     FingerprintMismatchError,
     NonFiniteError,
     UsageError,
     VocabularyError,
 )
+from logitcask.schemas.format.targets import Kind
 from logitcask.student.alpha_schedule import AlphaSchedule
 from logitcask.student.data.collator import collate
 from logitcask.student.data.dataset import SoftTargetDataset
@@ -173,3 +179,61 @@ def test_evaluation_during_training_is_logged(make_trainer, dataset_url):
     found = trainer.evaluate()
     assert found["eval_num_windows"] == 3
     assert found["eval_kl_nats"] > 0
+
+
+@pytest.fixture
+def mostly_prompts(dataset, tmp_path):
+    """`mostly_prompts(num)`: the URL of a dataset of six windows, of which `num` are prompts alone."""
+
+    def write(num: int) -> str:
+        rng = np.random.default_rng(0)
+        windows = random_windows(rng, [24] * 6, ids=range(46), longest_part=12)
+        kind = windows.kind.copy()
+        kind[: 24 * num] = Kind.PROMPT
+        windows = dataclasses.replace(windows, kind=kind)
+        writer = DatasetWriter(str(tmp_path / f"prompts-{num}"), dataset.snapshot.identity)
+        writer.write(windows, random_targets(rng, windows, 48, widths=range(5, 6)), split="train")
+        return writer.finish().url
+
+    return write
+
+
+def test_windows_without_target_take_no_step_and_are_counted(make_trainer, mostly_prompts, capsys):
+    trainer = make_trainer(
+        train_dataset=SoftTargetDataset(mostly_prompts(4)), max_steps=-1, num_train_epochs=2,
+        per_device_train_batch_size=1,
+    )  # fmt: skip
+    assert "4 of 6 windows have no target and are left out of training" in capsys.readouterr().err
+    trainer.train()
+    losses = [line["loss"] for line in metrics(trainer) if "loss" in line]
+    assert len(losses) == 4  # two epochs of two windows
+    assert all(loss > 0 for loss in losses)
+    assert trainer.identity()["num_windows"] == [2]
+
+
+def test_a_dataset_without_any_target_is_refused(make_trainer, mostly_prompts):
+    with pytest.raises(UsageError, match="none of the 6 windows of the split 'train' has a target"):
+        make_trainer(train_dataset=SoftTargetDataset(mostly_prompts(6)))
+
+
+def test_a_saved_student_has_no_probability_on_ids_the_teacher_lacks(make_trainer, tiny_student, tmp_path, capsys):
+    trainer = make_trainer(model=tiny_student(64), max_steps=2, save_strategy="steps", save_steps=1)
+    assert "the student predicts 16 ids more than the teacher's 48" in capsys.readouterr().err
+    trainer.train()
+    trainer.save_model(str(tmp_path / "student"))
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "student").eval()
+    evaluation = trainer.evaluate_on(trainer.train_dataset)
+    loss, count = 0.0, 0
+    for index in range(len(trainer.train_dataset)):
+        windows = trainer.train_dataset[index].windows
+        starts = [*np.flatnonzero(windows.part_starts()).tolist(), windows.num_positions]
+        for start, stop in itertools.pairwise(starts):
+            ids = torch.from_numpy(windows.token[start:stop].astype(np.int64))
+            with torch.no_grad():
+                log_probs = saved(input_ids=ids[None]).logits[0].log_softmax(-1)
+            rows = np.flatnonzero(windows.has_label()[start:stop])
+            loss -= log_probs[rows, ids[rows + 1]].sum().item()
+            count += len(rows)
+    assert loss / count == pytest.approx(evaluation.loss_nats, rel=1e-4)
+    with_padding = AutoModelForCausalLM.from_pretrained(trainer.run_directory / "checkpoint-2")
+    assert with_padding.config.vocab_size == 64
