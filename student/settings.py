@@ -95,6 +95,18 @@ class TrainSettings(LossFields):
     """Steps of alpha warm-up, with --alpha-schedule wsd."""
     alpha_decay_steps: int = 0
     """Steps of alpha decay, with --alpha-schedule wsd."""
+    lora_r: int = 0
+    """Rank of LoRA adapters, which are trained instead of the student's weights; 0: train all weights."""
+    lora_alpha: int | None = None
+    """Scale of the adapters, divided by their rank; default: twice the rank."""
+    lora_dropout: float = 0.0
+    """Dropout before the adapters."""
+    lora_targets: tuple[str, ...] = ()
+    """Modules to adapt, such as q_proj v_proj; default: all linear layers except the output projection."""
+    lora_merge: bool = False
+    """Export the student with its adapters merged; default: the adapters alone, which name the student's directory."""
+    lora_4bit: bool = False
+    """Keep the student's own weights in 4 bits (QLoRA); needs CUDA and the package bitsandbytes."""
     online: str | None = None
     """Directory, .gguf file or hub id of a live teacher, used instead of the stored targets."""
     online_targets: Literal["full", "stored"] = "full"
@@ -144,7 +156,25 @@ class TrainSettings(LossFields):
                 raise UsageError(
                     f"--{name} has {len(getattr(self, name))} values for {len(self.datasets)} datasets; give one each"
                 )
+        self._check_adapters()
         self.alpha_by_step  # noqa: B018 - refuses invalid values
+
+    def _check_adapters(self) -> None:
+        options = ("lora_alpha", "lora_dropout", "lora_targets", "lora_merge", "lora_4bit")
+        if not self.lora_r and any(getattr(self, name) for name in options):
+            raise UsageError("the options --lora-... need --lora-r, the rank of the adapters")
+        if self.lora_r < 0 or (self.lora_alpha is not None and self.lora_alpha < 1):
+            raise UsageError(
+                f"lora_r must be at least 0 and lora_alpha at least 1; found {self.lora_r} and {self.lora_alpha}"
+            )
+        if not 0 <= self.lora_dropout < 1:
+            raise UsageError(f"lora_dropout must be at least 0 and below 1; found {self.lora_dropout}")
+        if self.lora_4bit and self.lora_merge:
+            raise UsageError(
+                "adapters cannot be merged exactly with 4-bit weights; use --lora-4bit without --lora-merge"
+            )
+        if self.lora_r and self.fsdp:
+            raise UsageError("adapters are not supported with --fsdp; under torchrun alone they are")
 
     @property
     def alpha_by_step(self) -> AlphaSchedule:

@@ -1,28 +1,46 @@
 """Loading a student, alone or for a dataset."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from logitcask.schemas.errors import StudentError, UsageError
 from logitcask.schemas.format.metadata import ShardMetadata
+from logitcask.student.model import adapters
 from logitcask.student.model.projection import output_projection
 from logitcask.student.model.student_card import StudentCard
 from logitcask.student.model.trial import check_weights, try_student
 from logitcask.student.model.vocabulary_check import check_tokenizer, check_vocabulary_size
 
 
-def load_student(directory: Path) -> PreTrainedModel:
-    """A student's weights in float32.
+def load_student(directory: Path, *, four_bit: bool = False) -> PreTrainedModel:
+    """A student's weights in float32, with the adapters of the directory merged.
+
+    Args:
+        directory: Of the student, or of adapters that name their base.
+        four_bit: Keep the weights of linear layers in 4 bits.
 
     Raises:
-        UsageError: There is no student that `transformers` can load.
+        UsageError: There is no student that `transformers` can load, or 4 bits are not possible here.
         StudentError: Its weights are missing, damaged or not finite.
     """
+    if (directory / adapters.CONFIG_NAME).is_file():
+        if four_bit:
+            raise UsageError(f"{directory}: an adapter cannot be loaded in 4 bits; merge it first (--lora-merge)")
+        model = adapters.merged(_load(adapters.base_of(directory)), directory)
+        model.name_or_path = str(directory)
+    else:
+        model = _load(directory, **(_four_bits() if four_bit else {}))
+    check_weights(model)
+    return model
+
+
+def _load(directory: Path, **options: Any) -> PreTrainedModel:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
@@ -34,6 +52,7 @@ def load_student(directory: Path) -> PreTrainedModel:
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported, and refused below by name
+            **options,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UsageError(f"{directory}: transformers cannot load this student ({error})") from error
@@ -50,8 +69,23 @@ def load_student(directory: Path) -> PreTrainedModel:
             f"{directory}: the student lacks the weights {', '.join(lacking[:5])}, or has them in another shape than "
             f"its architecture {type(model).__name__} needs; the directory is incomplete or of another architecture"
         )
-    check_weights(model)
     return model
+
+
+def _four_bits() -> dict[str, Any]:
+    """Options that load linear layers in 4 bits (NF4: Dettmers et al. 2023), on the first CUDA device."""
+    if not torch.cuda.is_available() or find_spec("bitsandbytes") is None:
+        raise UsageError(
+            "--lora-4bit needs a CUDA device that torch finds, and the package bitsandbytes (pip install "
+            "'logitcask[qlora]'); without them use --lora-r alone"
+        )
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"quantization_config": quantization, "device_map": {"": 0}}
 
 
 def load_student_for(run: str | Path, dataset: ShardMetadata, device: str = "cpu") -> PreTrainedModel:

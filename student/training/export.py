@@ -11,11 +11,12 @@ from transformers import PreTrainedModel
 
 from logitcask.schemas.dataset.identity import joined_licenses
 from logitcask.schemas.format.metadata import ShardMetadata
+from logitcask.student.model.adapters import CONFIG_NAME, is_adapted, save_adapters
 from logitcask.student.model.exact_vocabulary import save_student
 from logitcask.student.model.student_card import CARD_NAME, StudentCard
 
 # Files that `save_pretrained` writes itself, or that are no longer true after training.
-_NOT_COPIED = {"config.json", "generation_config.json", CARD_NAME, "README.md"}
+_NOT_COPIED = {"config.json", "generation_config.json", CONFIG_NAME, CARD_NAME, "README.md"}
 _WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".gguf")
 
 
@@ -31,7 +32,7 @@ def export_student(
     """Writes a student's directory.
 
     Args:
-        model: The trained student.
+        model: The trained student; of one with adapters, only they are written.
         source: The directory it was loaded from; tokenizer files are copied from there.
         directory: Created if it does not exist; an older export in it is replaced.
         datasets: Metadata of the training shards: their teachers and licenses are recorded with the weights. Ids that
@@ -41,7 +42,10 @@ def export_student(
     """
     directory.mkdir(parents=True, exist_ok=True)
     model.config.use_cache = True  # the trainer switches it off; generation needs it
-    save_student(model, directory, datasets[0].vocab_size, state)
+    if is_adapted(model):
+        save_adapters(model, source, directory)
+    else:
+        save_student(model, directory, datasets[0].vocab_size, state)
     for file in _tokenizer_files(source):
         shutil.copyfile(file, directory / file.name)
     card = StudentCard.read(source)

@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from logitcask.schemas.dataset.split_summary import SplitSummary
-from logitcask.schemas.errors import ForeignOutputError
+from logitcask.schemas.errors import ForeignOutputError, UsageError
 from logitcask.schemas.format.metadata import Split
 from logitcask.student.data.dataset import SoftTargetDataset
 from logitcask.student.data.local_copies import LocalCopies
 from logitcask.student.data.mixture import MixedDataset, WindowDataset, datasets_of
 from logitcask.student.evaluation.evaluate import Evaluation
 from logitcask.student.losses.loss_settings import LossSettings
+from logitcask.student.model import adapters
 from logitcask.student.model.load import load_student
 from logitcask.student.model.student_card import StudentCard
 from logitcask.student.settings import GIB, LossFields, TrainSettings
@@ -76,7 +78,7 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
     _check_directory(run, settings)
     make_trainer = choose_trainer(settings, dataset) if choose_trainer else SoftTargetTrainer
     trainer = make_trainer(
-        load_student(source),
+        _student(settings),
         training_arguments(settings, run),
         train_dataset=dataset,
         eval_dataset=held_out,
@@ -100,6 +102,20 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
     if trainer.is_world_process_zero():
         _finish(trainer, settings, result, dataset, state)
     return result
+
+
+def _student(settings: TrainSettings) -> PreTrainedModel:
+    """The student to train, with new adapters if the settings ask for them."""
+    source = Path(settings.student)
+    if not settings.lora_r:
+        return load_student(source)
+    if (source / adapters.CONFIG_NAME).is_file():
+        raise UsageError(
+            f"{source}: is itself an adapter; train it without --lora-r, which trains all weights, or merge it before "
+            "(--lora-merge in the run that made it)"
+        )
+    adapters.require_peft()
+    return adapters.add_adapters(load_student(source, four_bit=settings.lora_4bit), settings)
 
 
 def open_datasets(settings: TrainSettings, split: Split) -> WindowDataset:
@@ -169,7 +185,9 @@ def _finish(
         "online": settings.online,
     }
     metadata = [one.metadata for one in datasets_of(dataset)]
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    if settings.lora_merge:
+        model = model.merge_and_unload()
     export_student(model, Path(settings.student), result.student, datasets=metadata, training=training, state=state)
     held_out = {"before": _json_or_none(result.before), "after": _json_or_none(result.after)}
     _write_json(result.student.parent / RESULTS_NAME, {**training, "held_out": held_out})

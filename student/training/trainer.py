@@ -34,6 +34,7 @@ from logitcask.student.data.mixture import WindowDataset, datasets_of
 from logitcask.student.evaluation.evaluate import Evaluation, FullTeacher, evaluate
 from logitcask.student.losses.fused_loss import LinearLoss
 from logitcask.student.losses.loss_settings import LossSettings
+from logitcask.student.model import adapters
 from logitcask.student.model.exact_vocabulary import num_surplus_ids, save_student
 from logitcask.student.model.projection import output_projection
 from logitcask.student.model.student_card import StudentCard
@@ -56,7 +57,7 @@ class SoftTargetTrainer(WholeCheckpointsTrainer):
     `data_seed` (else `seed`) orders the windows. Metrics go to `output_dir/metrics.jsonl`, one JSON object per line.
 
     Args:
-        model: The student.
+        model: The student; a `PeftModel` trains its adapters.
         args: As for any `Trainer`; without `max_steps`, `num_train_epochs` sets it.
         train_dataset: Windows to learn from.
         eval_dataset: Held-out windows, for `evaluate` and `eval_strategy`.
@@ -94,6 +95,9 @@ class SoftTargetTrainer(WholeCheckpointsTrainer):
         **options: Any,
     ) -> None:
         check_arguments(args)
+        if adapters.is_adapted(model):
+            adapters.check_adapters(model)
+            args.label_names = args.label_names or ["labels"]  # `Trainer` cannot see them through a `PeftModel`
         self.loss_settings = loss or LossSettings()
         settle_best_metric(args, self.metric)
         tokenizer = tokenizer or StudentCard.read(Path(model.name_or_path or "")).tokenizer
@@ -107,17 +111,23 @@ class SoftTargetTrainer(WholeCheckpointsTrainer):
         super().__init__(model, args, train_dataset=train_dataset, eval_dataset=eval_dataset, **options)  # pyright: ignore[reportArgumentType]
         try_student(model)
         self._windows = train_dataset
-        self._tell_surplus_ids(model)
+        self._check_surplus_ids(model)
+        self._adapters = adapters.adapter_identity(model) if adapters.is_adapted(model) else {}
         self._sums = LogSums(args.device)
         self._step_windows: list[int] = []
         self._replace_callbacks()
 
-    def _tell_surplus_ids(self, model: PreTrainedModel) -> None:
-        surplus = num_surplus_ids(model, self._windows.vocab_size)
+    def _check_surplus_ids(self, model: PreTrainedModel) -> None:
+        surplus, expected = num_surplus_ids(model, self._windows.vocab_size), self._windows.vocab_size
+        if surplus and adapters.is_adapted(model):
+            raise UsageError(
+                f"the student predicts {surplus} ids more than the teacher's {expected}, and adapters leave its own "
+                "weights as they are; cut the student first (resize_token_embeddings), or train all weights"
+            )
         if surplus and self.is_world_process_zero():
             print(
-                f"the student predicts {surplus} ids more than the teacher's {self._windows.vocab_size}: they take "
-                "no part in training, and the saved student does not have them",
+                f"the student predicts {surplus} ids more than the teacher's {expected}: they take no part in "
+                "training, and the saved student does not have them",
                 file=sys.stderr,
             )
 
@@ -362,6 +372,7 @@ class SoftTargetTrainer(WholeCheckpointsTrainer):
             "alpha": asdict(self.alpha_schedule),
             **resume.optimizer_settings(self.args),
             "num_steps": self.global_batches.num_batches,
+            **self._adapters,
         }
 
     def length_matters(self, num_taken: int, num_steps: int) -> bool:

@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from trainers import metrics, weights
@@ -149,3 +150,25 @@ def test_a_run_stopped_by_a_nan_resumes_from_its_last_checkpoint(make_trainer):
     whole.train()
     resumed.train(resume_from_checkpoint=True)
     assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
+
+
+def test_adapters_with_dropout_resume_to_the_same_weights_on_the_same_base(make_trainer, tiny_student):
+    def trainer(name: str, seed: int = 0, rank: int = 3) -> SoftTargetTrainer:
+        config = peft.LoraConfig(r=rank, lora_dropout=0.3, target_modules="all-linear", task_type="CAUSAL_LM")
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = peft.get_peft_model(tiny_student(seed=seed), config)
+        return make_trainer(name, model=model, max_steps=4, save_strategy="steps", save_steps=2)
+
+    whole = trainer("whole")
+    whole.train()
+    resumed = trainer("whole")
+    checkpoint = whole.run_directory / "checkpoint-2"
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert all(torch.equal(tensor, weights(resumed)[name]) for name, tensor in weights(whole).items())
+    assert (checkpoint / "adapter_model.safetensors").is_file()
+    assert not (checkpoint / "model.safetensors").exists()
+    with pytest.raises(ConfigurationMismatchError, match=r"base \(was sha256:.*, now sha256:"):
+        trainer("whole", seed=1).train(resume_from_checkpoint=True)
+    with pytest.raises(ConfigurationMismatchError, match=r"adapters \(was .*'r': 3.*'r': 4"):
+        trainer("whole", rank=4).train(resume_from_checkpoint=True)

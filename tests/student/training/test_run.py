@@ -16,8 +16,10 @@ from transformers import AutoModelForCausalLM
 
 from logitcask.schemas import cli
 from logitcask.schemas.dataset.snapshot import load_snapshot
+from logitcask.schemas.errors import UsageError
+from logitcask.student.model.load import load_student
 from logitcask.student.settings import TrainSettings
-from logitcask.student.training.run import train
+from logitcask.student.training.run import _student, train
 from logitcask.student.training.trainer import SoftTargetTrainer
 from logitcask.teacher.text.tokenizers import load_tokenizer
 
@@ -204,3 +206,58 @@ def test_a_loss_that_the_shards_lack_is_refused_before_any_output(run_dataset, p
     assert cli.main(train_words(run_dataset, pruned_student, tmp_path / "run", "--tail", "sample")) == 2
     assert "annotate with --head threshold-sampling" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_lora_run_exports_adapters_or_the_merged_student(run_dataset, pruned_student, tmp_path, merge, capsys):
+    run = tmp_path / "run"
+    flags = [
+        "--lora-r",
+        "2",
+        "--lora-targets",
+        "q_proj",
+        "v_proj",
+        "--lr",
+        "0.01",
+        *(["--lora-merge"] if merge else []),
+    ]
+    assert cli.main(train_words(run_dataset, pruned_student, run, *flags)) == 0
+    assert (run / "student" / "adapter_model.safetensors").exists() is not merge
+    assert (run / "student" / "model.safetensors").exists() is merge
+    capsys.readouterr()
+    assert cli.main(["eval", str(run), "--shards", run_dataset, "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    results = json.loads((run / "results.json").read_text())
+    assert measured["kl_nats"] == pytest.approx(results["held_out"]["after"]["kl_nats"], rel=1e-5)
+    assert measured["kl_nats"] != results["held_out"]["before"]["kl_nats"]
+    assert results["adapters"] == {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"], "bias": "none",
+                                   "peft_type": "LORA"}  # fmt: skip
+    card = json.loads((run / "student" / "logitcask.json").read_text())
+    assert card["training"]["adapters"] == results["adapters"]
+    plain, ours = AutoModelForCausalLM.from_pretrained(run / "student").eval(), load_student(run / "student").eval()
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(plain(input_ids=ids).logits, ours(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_adapters_are_not_put_on_adapters(student_directory, tmp_path, capsys, run_dataset):
+    (student_directory / "adapter_config.json").write_text("{}")
+    with pytest.raises(UsageError, match="is itself an adapter"):
+        _student(TrainSettings(datasets=("x",), student=str(student_directory), out="x", lora_r=2))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lora-alpha", "4"], "need --lora-r"),
+        (["--lora-r", "-1"], "lora_r must be at least 0"),
+        (["--lora-r", "2", "--lora-dropout", "1"], "lora_dropout must be"),
+        (["--lora-r", "2", "--lora-4bit", "--lora-merge"], "cannot be merged exactly"),
+        (["--lora-r", "2", "--fsdp"], "not supported with --fsdp"),
+    ],
+)
+def test_options_of_adapters_that_make_no_sense_are_refused(
+    run_dataset, pruned_student, tmp_path, flags, message, capsys
+):
+    assert cli.main(train_words(run_dataset, pruned_student, tmp_path / "run", *flags)) == 2
+    assert message in capsys.readouterr().err
