@@ -146,7 +146,7 @@ class SnapshotShard:
         return token[stays], part[stays], offsets_from_lengths(left[left > 0])
 
     def windows_without_target(self) -> np.ndarray:
-        """The windows of which no row has a target, int64, ascending.
+        """The windows without any row that has a target, int64, ascending.
 
         Reads the column of kinds; only where rules take targets away, all columns but the ids.
         """

@@ -47,8 +47,8 @@ class Evaluation:
     Attributes:
         kl_nats: KL(teacher ‖ student) over head entries and tail bucket: a lower bound of the full KL. Also nan on
             shards that hold sampled ids but no heads.
-        divergence_nats: the divergence that a run minimizes (its tail treatment, divergence and temperature); nan where
-            it is not asked for.
+        divergence_nats: the divergence that a run minimizes (its tail treatment, divergence and temperature); nan if
+            it was not requested.
         full_kl_nats: KL(teacher ‖ student) over the whole vocabulary; nan without a live teacher.
         loss_nats: −log p of the actual next token.
         perplexity: exp(loss_nats).
@@ -76,7 +76,7 @@ class Evaluation:
     num_labels: int
 
     def to_json(self) -> dict[str, float | int | None]:
-        """A dictionary with None instead of nan and infinity, and without a divergence that was not asked for."""
+        """A dictionary with None instead of nan and infinity, and without a divergence that was not requested."""
         values = asdict(self)
         if math.isnan(self.divergence_nats):
             del values["divergence_nats"]

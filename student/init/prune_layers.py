@@ -4,12 +4,18 @@ Depth pruning keeps embeddings, norms and output projection, so the student star
 features of the kept layers. A few hundred steps on soft targets repair the loss of the other layers.
 """
 
+import re
 from collections.abc import Sequence
 
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from logitcask.schemas.errors import UsageError
+from logitcask.student.init.pruning_check import check_pruned, logits_without, settings_of
+
+# Lists of a configuration that have one entry for each layer, and lists of layer numbers, whose lengths say nothing.
+_PER_LAYER = re.compile(r"layer|block|pattern|attention_types|sparsity|intermediate_size")
+_NUMBERS = ("mlp_only_layers", "moe_layers", "cross_attention_layers", "full_attn_idxs")
 
 
 def evenly_spaced(num_layers: int, num_kept: int) -> list[int]:
@@ -28,26 +34,29 @@ def evenly_spaced(num_layers: int, num_kept: int) -> list[int]:
 def prune_layers(model: PreTrainedModel, keep: Sequence[int]) -> PreTrainedModel:
     """Keeps the given layers, in place, and renumbers them in modules and configuration.
 
-    Kept layers do not change. If layers alternate between local and global attention (Gemma 2 and 3), `layer_types` in
-    the configuration is cut too, so that the model computes the same after saving and loading.
+    The result computes what the original computes with the other layers skipped, also after saving and loading.
 
     Args:
         model: Any decoder of `transformers`.
         keep: Layer indices, ascending, without repeats.
 
     Raises:
-        UsageError: Indices that do not exist or do not ascend; a model without exactly one list of layers.
+        UsageError: Indices that do not exist or do not ascend; a model without exactly one list of layers, or one that
+            would be another model with these layers.
     """
     config = model.config.get_text_config()
     name, layers = _layer_list(model, config.num_hidden_layers)
     _check_indices(keep, len(layers))
+    all_layers = list(layers)
+    settings, expected = settings_of(all_layers, keep), logits_without(model, all_layers, keep)
     kept = nn.ModuleList(layers[index] for index in keep)
     for new_index, layer in enumerate(kept):
         for module in layer.modules():
             if isinstance(getattr(module, "layer_idx", None), int):
                 module.layer_idx = new_index  # type: ignore[assignment]
-    setattr(model.base_model, name, kept)
+    model.base_model.set_submodule(name, kept)
     _cut_config(config, keep)
+    check_pruned(model, list(kept), settings, expected)
     return model
 
 
@@ -59,7 +68,7 @@ def num_layers(model: PreTrainedModel) -> int:
 def _layer_list(model: PreTrainedModel, depth: int) -> tuple[str, nn.ModuleList]:
     lists = [
         (name, child)
-        for name, child in model.base_model.named_children()
+        for name, child in model.base_model.named_modules()
         if isinstance(child, nn.ModuleList) and len(child) == depth
     ]
     if len(lists) != 1:
@@ -76,9 +85,13 @@ def _check_indices(keep: Sequence[int], depth: int) -> None:
 
 
 def _cut_config(config: PreTrainedConfig, keep: Sequence[int]) -> None:
-    """Cuts every per-layer list of a configuration (`layer_types`, `mlp_layer_types`, `no_rope_layers`, ...)."""
+    """Cuts the lists of a configuration that speak of layers (`layer_types`, `mlp_only_layers`, ...)."""
     depth = config.num_hidden_layers
     for name, value in list(vars(config).items()):
-        if "layer" in name and isinstance(value, list) and len(value) == depth:
+        if not isinstance(value, list | tuple):
+            continue
+        if name in _NUMBERS:
+            setattr(config, name, [new for new, old in enumerate(keep) if old in value])
+        elif _PER_LAYER.search(name) and len(value) == depth:
             setattr(config, name, [value[index] for index in keep])
     config.num_hidden_layers = len(keep)

@@ -115,7 +115,7 @@ def base_of(directory: Path) -> Path:
             "move one of them away"
         )
     try:
-        base = peft.PeftConfig.from_pretrained(directory).base_model_name_or_path
+        base = peft.PeftConfig.from_pretrained(str(directory)).base_model_name_or_path
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise StudentError(f"{directory / CONFIG_NAME}: not the configuration of an adapter ({error})") from error
     if not base or not Path(base).is_dir():
@@ -135,7 +135,7 @@ def merged(base: PreTrainedModel, directory: Path) -> PreTrainedModel:
     import peft
 
     try:
-        student = peft.get_peft_model(base, peft.PeftConfig.from_pretrained(directory))
+        student = peft.get_peft_model(base, peft.PeftConfig.from_pretrained(str(directory)))
         weights = load_file(directory / WEIGHTS_NAME)
         expected = {name: tensor.shape for name, tensor in peft.get_peft_model_state_dict(student).items()}
         found = {name: tensor.shape for name, tensor in weights.items()}
@@ -148,4 +148,4 @@ def merged(base: PreTrainedModel, directory: Path) -> PreTrainedModel:
         peft.set_peft_model_state_dict(student, weights)
     except (OSError, SafetensorError, TypeError, KeyError) as error:
         raise StudentError(f"{directory}: the adapter's weights are damaged or missing ({error})") from error
-    return student.merge_and_unload()  # pyright: ignore[reportCallIssue]
+    return student.merge_and_unload()  # pyright: ignore[reportCallIssue, reportReturnType]

@@ -1,8 +1,9 @@
 """The files of a checkpoint: written whole or not at all, and never used damaged.
 
 A checkpoint is written in `RUN/.unfinished/`, and only a finished one is renamed to `RUN/checkpoint-N`. Its last file
-is `batches.json`, which lists the digest of each other file and of itself. So a checkpoint of which a file is missing,
-cut short or changed is found before it is used: it is passed over for an older one, never completed with fresh values.
+is `batches.json`, which lists the digest of each other file and of itself. A checkpoint with a file that is
+missing, cut short or changed is therefore found before it is used: it is passed over for an older one, never completed
+with fresh values.
 
 Checkpoints of earlier releases list no digests. They can be used, and are said to be unchecked.
 """

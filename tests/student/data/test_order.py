@@ -150,7 +150,7 @@ def test_a_buffer_smaller_than_a_block_is_refused():
 
 
 @pytest.mark.parametrize("buffer_windows", [None, 8])
-def test_windows_without_target_are_left_out_and_the_others_keep_their_order(buffer_windows):
+def test_windows_without_target_are_left_out_and_others_keep_their_order(buffer_windows):
     whole = order(20, 7, buffer_windows=buffer_windows)
     sources = (WindowSource(shard_windows=(20,), without_target=(3, 4, 19)), WindowSource(shard_windows=(7,)))
     fewer = WindowOrder(sources=sources, seed=3, buffer_windows=buffer_windows)

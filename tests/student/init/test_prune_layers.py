@@ -1,9 +1,23 @@
 """Depth pruning: kept layers do not change."""
 
+import copy
+
 import pytest
 import torch
 from model_logits import logits_of
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3MoeConfig,
+    SmolLM3Config,
+)
 
 from logitcask.schemas.errors import UsageError
 from logitcask.student.init import make_student
@@ -62,3 +76,69 @@ def test_missing_or_unordered_layers_are_refused(keep):
     )  # fmt: skip
     with pytest.raises(UsageError, match=r"in ascending order and in 0\.\.3"):
         prune_layers(model, keep)
+
+
+SIZES = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 6, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.3, "pad_token_id": 0,
+}  # fmt: skip
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+GPT2 = {"vocab_size": 64, "n_embd": 32, "n_head": 4, "n_layer": 6, "n_positions": 64, "initializer_range": 0.3}
+
+
+def random_model(config: PreTrainedConfig) -> PreTrainedModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(config).eval()
+
+
+def skip_layer(_, args, kwargs, output):
+    hidden = args[0] if args else kwargs["hidden_states"]
+    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+
+@pytest.mark.parametrize("keep", [[0, 5], [1, 2, 4]])
+@pytest.mark.parametrize(
+    "config",
+    [
+        LlamaConfig(**SIZES),
+        GPT2Config(**GPT2),
+        GPTNeoXConfig(**{**SIZES, "num_key_value_heads": 4}),
+        Gemma2Config(**SIZES, head_dim=8, query_pre_attn_scalar=8, sliding_window=4),
+        Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=4, max_window_layers=2),
+        Qwen3MoeConfig(**SIZES, **EXPERTS, head_dim=8),
+        SmolLM3Config(**SIZES, no_rope_layer_interval=3),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_a_pruned_model_computes_what_the_original_does_without_the_others(tmp_path, config, keep):
+    original = random_model(config)
+    prune_layers(copy.deepcopy(original), keep).save_pretrained(tmp_path)
+    pruned = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    ids = torch.arange(20)[None]
+    layers = getattr(original.base_model, "layers", None) or original.base_model.h
+    for index, layer in enumerate(layers):
+        if index not in keep:
+            layer.register_forward_hook(skip_layer, with_kwargs=True)
+    with torch.no_grad():
+        torch.testing.assert_close(pruned(input_ids=ids).logits, original(input_ids=ids, use_cache=False).logits)
+
+
+@pytest.mark.parametrize(
+    ("config", "keep", "message"),
+    [
+        (Qwen3MoeConfig(**SIZES, **EXPERTS, head_dim=8, decoder_sparse_step=2), [1, 3], "do not fit its configuration"),
+        (Qwen3MoeConfig(**SIZES, **EXPERTS, head_dim=8, decoder_sparse_step=2), [1, 2], "do not fit its configuration"),
+        (GPT2Config(**GPT2, scale_attn_by_inverse_layer_idx=True), [0, 3], "another model: its "),
+    ],
+)
+def test_layers_that_would_be_others_at_their_new_place_are_refused(config, keep, message):
+    with pytest.raises(UsageError, match=f"with these layers it would be .*{message}"):
+        prune_layers(random_model(config), keep)
+
+
+def test_layers_whose_number_says_what_they_are_can_stay_where_they_are():
+    config = Qwen3MoeConfig(**SIZES, **EXPERTS, head_dim=8, decoder_sparse_step=2)
+    prune_layers(random_model(config), [0, 1, 4, 5])
+    listed = Qwen3MoeConfig(**SIZES, **EXPERTS, head_dim=8, mlp_only_layers=[0, 3])
+    assert prune_layers(random_model(listed), [1, 3, 5]).config.mlp_only_layers == [1]

@@ -114,7 +114,7 @@ def saved(tiny_student, student_directory, tmp_path) -> Path:
     return tmp_path / "adapter"
 
 
-def test_saved_adapters_are_loaded_merged_here_and_applied_in_plain_transformers(saved, tiny_student):
+def test_saved_adapters_are_merged_here_and_applied_in_transformers(saved, tiny_student):
     expected = adapted(tiny_student()).eval()
     ids = torch.arange(20)[None]
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_saved_adapters_are_loaded_merged_here_and_applied_in_plain_transformers
     assert type(load_student(saved)) is type(tiny_student())
 
 
-def test_an_adapter_beside_whole_weights_is_refused(saved, student_directory):
+def test_an_adapter_with_whole_weights_is_refused(saved, student_directory):
     shutil.copy(student_directory / "model.safetensors", saved)
     with pytest.raises(StudentError, match="holds whole weights and an adapter"):
         load_student(saved)

@@ -183,7 +183,7 @@ def test_evaluation_during_training_is_logged(make_trainer, dataset_url):
 
 @pytest.fixture
 def mostly_prompts(dataset, tmp_path):
-    """`mostly_prompts(num)`: the URL of a dataset of six windows, of which `num` are prompts alone."""
+    """`mostly_prompts(num)`: the URL of a dataset of six windows; `num` of them are prompts alone."""
 
     def write(num: int) -> str:
         rng = np.random.default_rng(0)
