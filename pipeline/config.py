@@ -104,7 +104,10 @@ class AnnotateConfig:
     """How ids are stored: `plain`, or `compact`: an eighth smaller, slower to read, hard to read for other tools."""
 
     append: bool = False
-    """Add the corpus to a finished dataset, as a new snapshot; all other settings must match the dataset's."""
+    """Add what is new in the corpus to a finished dataset, as a new snapshot; other settings must be the dataset's."""
+
+    allow_duplicates: bool = False
+    """With --append: also annotate documents that the dataset has already."""
 
     corpus_license: str | None = None
     """License of the text; stored in the shards."""
@@ -204,6 +207,7 @@ class AnnotateConfig:
             (self.window < 2, f"--window must be at least 2, got {self.window}"),
             (not 0 <= self.overlap < self.window, f"--overlap must be in [0, {self.window}), got {self.overlap}"),
             (not 0 <= self.held_out < 1, f"--held-out must be a share in [0, 1), got {self.held_out}"),
+            (self.allow_duplicates and not self.append, "--allow-duplicates is for --append"),
             (self.document_bytes < 1, f"--document-bytes must be positive, got {self.document_bytes}"),
             (not self.heartbeat_seconds > 0, f"--heartbeat-seconds must be positive, got {self.heartbeat_seconds}"),
             (

@@ -18,13 +18,13 @@ from functools import partial
 from types import ModuleType
 
 from logitcask.pipeline.config import AnnotateConfig
-from logitcask.pipeline.corpus.parquet import row_group_bytes
+from logitcask.pipeline.corpus_work import require_everything, require_files
 from logitcask.pipeline.execution.background_run import UnitFailedError
 from logitcask.pipeline.execution.progress import Listener
 from logitcask.pipeline.execution.publisher import publishing
 from logitcask.pipeline.execution.stages import Stage, StageResult, finish_stage
 from logitcask.pipeline.execution.telemetry import telemetry
-from logitcask.pipeline.finalization.append import finished_before, write_appended
+from logitcask.pipeline.finalization.append import write_appended
 from logitcask.pipeline.finalization.finalize import (
     BLOCK_UNITS,
     TokenizedCorpus,
@@ -32,16 +32,19 @@ from logitcask.pipeline.finalization.finalize import (
     gather_segments,
     read_tokenized_corpus,
 )
+from logitcask.pipeline.recorded_corpus import Comparison
 from logitcask.pipeline.resolve import ResolvedJob, resolve_job
+from logitcask.pipeline.tokenization.token_shards import TokenSpec
 from logitcask.pipeline.units.annotation_units import AnnotationUnitTable
 from logitcask.pipeline.units.evidence import remove_dead_leases
 from logitcask.pipeline.units.finished import finished_annotation_units, finished_token_units, stored_shards
+from logitcask.pipeline.units.known_documents import known_index, remove_index
 from logitcask.pipeline.units.leases import Lease, UnitLimits
 from logitcask.pipeline.units.processes import this_process
 from logitcask.pipeline.units.token_unit_record import read_token_unit_record
-from logitcask.pipeline.units.token_units import TokenUnit, make_token_units, token_unit_name
+from logitcask.pipeline.units.token_units import TokenUnit, token_unit_name
 from logitcask.schemas import outages, storage
-from logitcask.schemas.dataset.snapshot import Snapshot
+from logitcask.schemas.dataset.snapshot import Snapshot, complete_snapshot
 from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
 from logitcask.schemas.errors import CorpusError, LogitcaskError, MissingShardError, StorageError
 
@@ -57,6 +60,9 @@ class JobResult:
         snapshot: The snapshot of everything in it.
         num_units: Units of both stages that were left to do; 0 if the job was finished before.
         num_annotated_positions: Positions of the target shards that were left to do.
+        num_added_documents, num_known_documents: Documents annotated by the plans of this run, and those that they left
+            out because the dataset has them.
+        corpus: How the corpus compared with what was recorded before this run.
         seconds: Wall-clock time of the annotation stage.
         quarantined: Units that were not done, each with the leases of the workers that died of it.
     """
@@ -66,6 +72,9 @@ class JobResult:
     num_units: int
     num_annotated_positions: int
     seconds: float
+    num_added_documents: int = 0
+    num_known_documents: int = 0
+    corpus: Comparison = field(default_factory=Comparison)
     quarantined: dict[str, list[Lease]] = field(default_factory=dict)
 
 
@@ -93,33 +102,63 @@ def _annotate(config: AnnotateConfig, runner: "StageRunner") -> JobResult:
 
 
 def _finish(config: AnnotateConfig, job: ResolvedJob, runner: "StageRunner") -> JobResult:
-    finished = finished_before(job.out, job.identity, appends=config.append)
-    if finished is not None:
-        return JobResult(out=job.out, snapshot=finished, num_units=0, num_annotated_positions=0, seconds=0.0)
     if config.retry_quarantined:
         remove_dead_leases(job.out)
-    token_units = make_token_units(job.files, job.identity.token_fingerprint(), row_group_bytes)
-    first = runner.finish(job, _token_stage(job, token_units))
+    first = result = _run_plan(job, runner, config.publish_every)
+    while config.append and not job.work.is_last and result.snapshot.complete:
+        job = resolve_job(config)
+        result = _join(result, _run_plan(job, runner, config.publish_every))
+    if not config.append:
+        require_everything(job.out, job.work)
+    return dataclasses.replace(result, corpus=first.corpus)
+
+
+def _run_plan(job: ResolvedJob, runner: "StageRunner", publish_every: float | None) -> JobResult:
+    """Works on one plan until it is finished."""
+    work = job.work
+    if work.plan is None:
+        snapshot = complete_snapshot(job.out)
+        return JobResult(
+            out=job.out, snapshot=snapshot, num_units=0, num_annotated_positions=0, seconds=0.0, corpus=work.comparison
+        )
+    token_units = work.units
+    able = [unit for unit in token_units if unit.name not in work.absent]
+    first = runner.finish(job, _token_stage(job, able))
     tokenized = read_tokenized_corpus(job.out, token_units, job.identity.target_fingerprint())
-    _require_documents(job, tokenized, first)
+    if work.plan.units and not work.absent:
+        _require_documents(job, tokenized, first)
     started_seconds = time.monotonic()
     try:
-        with publishing(config.publish_every, partial(_publish_finished, job, tokenized)) as listeners:
+        with publishing(publish_every, partial(_publish_finished, job, tokenized)) as listeners:
             second = _finish_targets(runner, job, token_units, tokenized, listeners)
     except StorageError:
         raise
     except LogitcaskError:
-        if not config.append:
+        if not work.is_append:
             finalize(job.out, job.identity, tokenized, check=False)
         raise
+    snapshot = finalize(job.out, job.identity, tokenized, write=write_appended if work.is_append else write_draft)
+    require_files(work)
+    if work.is_append:
+        remove_index(job.out, work.plan.info.fingerprint)
     return JobResult(
         out=job.out,
-        snapshot=finalize(job.out, job.identity, tokenized, write=write_appended if config.append else write_draft),
+        snapshot=snapshot,
         num_units=first.num_units + second.num_units,
         num_annotated_positions=second.size,
         seconds=time.monotonic() - started_seconds,
+        num_added_documents=tokenized.totals.num_documents - sum(tokenized.totals.rejected.values()),
+        num_known_documents=tokenized.totals.num_known,
+        corpus=work.comparison,
         quarantined=first.quarantined | second.quarantined,
     )
+
+
+def _join(before: JobResult, after: JobResult) -> JobResult:
+    """The result of two plans, one after the other."""
+    names = ("num_units", "num_annotated_positions", "seconds", "num_added_documents", "num_known_documents")
+    sums = {name: getattr(before, name) + getattr(after, name) for name in names}
+    return dataclasses.replace(after, **sums, quarantined=before.quarantined | after.quarantined)
 
 
 class StageRunner:
@@ -206,8 +245,15 @@ def _token_stage(job: ResolvedJob, units: Sequence[TokenUnit]) -> Stage:
         units=units,
         finished=partial(finished_token_units, job.out),
         size=lambda unit: unit.size_bytes,
-        transform=lambda heartbeats, limits: _transforms().tokenize_units(job.tokens, heartbeats, limits),
+        transform=lambda heartbeats, limits: _transforms().tokenize_units(_with_known(job), heartbeats, limits),
     )
+
+
+def _with_known(job: ResolvedJob) -> TokenSpec:
+    """The settings of the first stage with the index of known documents, which is written only if a unit is left."""
+    if job.work.plan is None or not job.work.plan.known:
+        return job.tokens
+    return dataclasses.replace(job.tokens, known=known_index(job.out, job.work.plan, complete_snapshot(job.out)))
 
 
 def _target_stage(job: ResolvedJob, units: AnnotationUnitTable) -> Stage:
@@ -234,7 +280,7 @@ def _require_documents(job: ResolvedJob, tokenized: TokenizedCorpus, first: Stag
         UnitFailedError: All token units are quarantined.
         CorpusError: All documents are rejected.
     """
-    if len(tokenized.units):
+    if len(tokenized.units) or tokenized.totals.num_known:
         return
     if first.quarantined:
         unit, leases = next(iter(first.quarantined.items()))

@@ -1,16 +1,14 @@
-"""The identity of a job: the settings that change the shards' bytes, checked against its inputs."""
+"""The identity of a job: the settings that change the shards' bytes, checked against its inputs and its dataset."""
 
 import logging
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from logitcask.pipeline.config import AnnotateConfig
-from logitcask.pipeline.corpus.files import CorpusFile
 from logitcask.schemas import storage
-from logitcask.schemas.dataset.identity import CorpusInfo, Identity, differences
-from logitcask.schemas.dataset.layout import Configuration, read_configuration, write_configuration
+from logitcask.schemas.dataset.identity import Identity, different_settings
+from logitcask.schemas.dataset.layout import Configuration
 from logitcask.schemas.errors import ConfigurationMismatchError, TokenizerError, UsageError
-from logitcask.schemas.fingerprints import fingerprint
 from logitcask.schemas.format.metadata import ALGORITHM_VERSION, FORMAT_VERSION, TeacherInfo, TokenizerInfo
 from logitcask.schemas.format.scheme import Scheme
 from logitcask.teacher.model.attention_cost import describe_long_window, max_part_tokens
@@ -28,20 +26,14 @@ _logger = logging.getLogger(__name__)
 
 def job_identity(
     config: AnnotateConfig,
-    files: Sequence[CorpusFile],
     tokenizer: TokenizerInfo,
     teacher: TeacherInfo,
     scheme: Scheme,
     temperatures: tuple[float, ...],
     shard_tokens: int,
 ) -> Identity:
-    """The identity of a dataset that holds only this job's corpus."""
+    """The identity of a dataset that this job makes, without its corpus."""
     return Identity(
-        corpus=CorpusInfo(
-            num_files=len(files),
-            size_bytes=sum(file.size_bytes for file in files),
-            fingerprint=fingerprint([file.identity() for file in files]),
-        ),
         corpus_licence=config.corpus_license,
         text_field=None if config.chat_field else config.text_field,
         chat_field=config.chat_field,
@@ -102,23 +94,70 @@ def check_inputs(config: AnnotateConfig, tokenizer: TokenizerInfo, teacher: Teac
     )
 
 
-def claim_output(out: str, begun: Configuration | None, identity: Identity, environment: dict[str, Any]) -> None:
-    """Begins the dataset, or checks that it was begun with the same identity.
+# Settings of an identity that an option sets directly; the other keys of a scheme have their own names.
+_OPTIONS = {
+    "corpus_licence": "--corpus-license",
+    "window_tokens": "--window",
+    "overlap_tokens": "--overlap",
+    "scheme.kind": "--head",
+    "teacher.dtype": "--dtype",
+}
+# Settings that several inputs decide together, or none.
+_CAUSES = {
+    "tokenizer": "the tokenizer (--tokenizer, or that of --teacher) is another one",
+    "teacher": "the teacher (--teacher) is another one: its weights or its configuration differ",
+    "num_ids": "the tokenizer (--tokenizer, or that of --teacher) is another one",
+    "packing_version": "another release packs windows differently",
+    "algorithm_version": "another release computes targets differently",
+    "format_version": "another release writes another format",
+}
+
+
+def with_labels_of(begun: Identity, identity: Identity) -> Identity:
+    """The identity with the labels (names, licenses) that a dataset was begun with, where the content is the same.
+
+    Labels are in the shards and in the names of units, so they must not change within a dataset.
+    """
+    teacher, tokenizer = identity.teacher, identity.tokenizer
+    if begun.teacher and teacher and begun.teacher.is_same_model(teacher):
+        labels = ("name", "licence", "fingerprint", "tensors")
+        teacher = replace(teacher, **{name: getattr(begun.teacher, name) for name in labels})
+    if begun.tokenizer and tokenizer and begun.tokenizer.fingerprint == tokenizer.fingerprint:
+        tokenizer = replace(tokenizer, name=begun.tokenizer.name)
+    return replace(identity, teacher=teacher, tokenizer=tokenizer)
+
+
+def check_same_settings(out: str, begun: Identity, identity: Identity, *, appends: bool) -> None:
+    """Checks that a dataset was begun with the same settings; its corpora are compared elsewhere.
 
     Raises:
-        ConfigurationMismatchError: The dataset was begun with other settings.
+        ConfigurationMismatchError: It was not; names the options, with both values.
     """
-    if begun is None and not write_configuration(out, identity=identity, environment=environment):
-        begun = read_configuration(out)
-    if begun is None:
-        return
-    lines = differences(begun.identity, identity, "job")
-    if lines:
+    ours = replace(begun, corpus=None, appended=(), merged=())
+    found = different_settings(ours, identity, "dataset" if appends else "job")
+    if found:
+        lines = dict.fromkeys(_describe_difference(*one) for one in found)
         raise ConfigurationMismatchError(
             f"{storage.redact(out)} was begun with other settings:\n  "
             + "\n  ".join(lines)
-            + "\nUse the same settings to resume, or choose another --out"
+            + "\nUse the same settings, or choose another --out"
+            + ("; `logitcask merge` joins datasets whose targets agree" if appends else "")
         )
+
+
+def _describe_difference(key: str, ours: Any, theirs: Any) -> str:
+    """A line that names the option, if there is one."""
+    group = key.partition(".")[0]
+    if key not in _OPTIONS and group in _CAUSES:
+        return _CAUSES[group]
+    name = key.removeprefix("scheme.")
+    option = _OPTIONS.get(key) or f"--{name.replace('_', '-')}"
+    return f"{option}: {_shorten(ours)} in the output, {_shorten(theirs)} now"
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _num_ids(config: AnnotateConfig, tokenizer: TokenizerInfo, teacher: TeacherInfo) -> int | None:

@@ -5,24 +5,33 @@ only low bits (device, threads, batch size) are the *environment*; it is resolve
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from logitcask.pipeline.annotation.annotate_unit import AnnotationSpec
 from logitcask.pipeline.annotation.batch_size import find_batch_tokens
 from logitcask.pipeline.config import AnnotateConfig
 from logitcask.pipeline.corpus.fields import Fields
-from logitcask.pipeline.corpus.files import CorpusFile, find_corpus
-from logitcask.pipeline.corpus.source_groups import group_sources
+from logitcask.pipeline.corpus.files import find_corpus
+from logitcask.pipeline.corpus_work import CorpusWork, GivenCorpus, choose_work, new_plan, recorded_plans
 from logitcask.pipeline.environment import resolve_environment, resolve_projection
-from logitcask.pipeline.finalization.append import check_append
-from logitcask.pipeline.job_identity import check_inputs, claim_output, job_identity, resolve_shard_tokens
+from logitcask.pipeline.job_identity import (
+    check_inputs,
+    check_same_settings,
+    job_identity,
+    resolve_shard_tokens,
+    with_labels_of,
+)
 from logitcask.pipeline.tokenization.token_shards import TokenSpec
+from logitcask.pipeline.units.corpus_plan import write_plan
+from logitcask.schemas import storage
 from logitcask.schemas.dataset.identity import Identity
-from logitcask.schemas.dataset.layout import read_configuration
+from logitcask.schemas.dataset.layout import Configuration, read_configuration, write_configuration
 from logitcask.schemas.dataset.vocabulary import has_vocabulary, write_vocabulary
+from logitcask.schemas.errors import UsageError
 from logitcask.schemas.format.metadata import TeacherInfo, TokenizerInfo
 from logitcask.schemas.format.scheme import Scheme, choose_scheme, extra_temperatures
+from logitcask.schemas.stats.by_source import SourceGroups
 from logitcask.teacher.model.description import describe_teacher
 from logitcask.teacher.scoring.protocol import ScorerSpec
 from logitcask.teacher.text.pieces import piece_bytes
@@ -35,14 +44,14 @@ class ResolvedJob:
 
     Attributes:
         out: The dataset's directory.
-        files: The corpus.
+        work: What is to be done.
         identity: Settings that change the shards' bytes.
         tokens: Settings of the first stage.
         targets: Settings of the second stage.
     """
 
     out: str
-    files: tuple[CorpusFile, ...]
+    work: CorpusWork
     identity: Identity
     tokens: TokenSpec
     targets: AnnotationSpec
@@ -60,8 +69,11 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
     config.check()
     scheme = _scheme(config)
     temperatures = extra_temperatures(config.temperatures, scheme)
-    files = find_corpus(config.corpus)
     begun = read_configuration(config.out)
+    if begun is None and config.append:
+        raise UsageError(f"{storage.redact(config.out)}: no dataset to append to; annotate without --append first")
+    recorded = recorded_plans(config.out, begun.identity) if begun else None
+    files = find_corpus(config.corpus, recorded.patterns if recorded else ())
     environment = resolve_environment(config, begun.environment if begun else {})
     shard_tokens = resolve_shard_tokens(config, begun, environment["device"])
     teacher = describe_teacher(config.teacher, environment["dtype"])
@@ -69,34 +81,63 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
     tokenizer = loaded_tokenizer.info
     check_inputs(config, tokenizer, teacher)
     environment = resolve_projection(config, environment, teacher, sum(file.size_bytes for file in files))
-    identity = job_identity(config, files, tokenizer, teacher, scheme, temperatures, shard_tokens)
+    identity = job_identity(config, tokenizer, teacher, scheme, temperatures, shard_tokens)
     if environment["batch_tokens"] == "auto":
         trial = _scorer_spec(config, scheme, temperatures, environment | {"batch_tokens": config.window}, identity)
         in_process = config.runner == "local" and config.workers == 1
         environment |= {"batch_tokens": find_batch_tokens(trial, config.window, in_process=in_process)}
-    if config.append:
-        check_append(config.out, begun, identity)
-    else:
-        claim_output(config.out, begun, identity, environment)
+    corpus = GivenCorpus(paths=config.corpus, files=files)
+    work = _work(config, begun, corpus, identity, environment)
+    identity = work.identity
+    assert identity.teacher is not None, "a job has a teacher"
+    assert identity.tokenizer is not None, "a job has a tokenizer"
     if not has_vocabulary(config.out):
         write_vocabulary(config.out, piece_bytes(loaded_tokenizer), tokenizer.vocabulary_fingerprint)
     out = config.out if "://" in config.out else os.path.abspath(os.path.expanduser(config.out))  # noqa: PTH100, PTH111
     return ResolvedJob(
         out=out,
-        files=files,
+        work=work,
         identity=identity,
-        tokens=_token_spec(config, out, tokenizer, teacher, shard_tokens),
+        tokens=_token_spec(config, out, identity.tokenizer, identity.teacher, shard_tokens),
         targets=AnnotationSpec(
             out=out,
             scorer=_scorer_spec(config, scheme, temperatures, environment, identity),
-            teacher=teacher,
-            tokenizer=tokenizer,
+            teacher=identity.teacher,
+            tokenizer=identity.tokenizer,
             window_tokens=config.window,
             has_entropy=config.entropy,
             layout=config.layout,
-            corpus_license=config.corpus_license,
-            sources=group_sources(config.corpus, files),
+            corpus_license=identity.corpus_licence,
+            sources=SourceGroups(prefixes=work.plan.sources if work.plan else {}),
         ),
+    )
+
+
+def _work(
+    config: AnnotateConfig,
+    begun: Configuration | None,
+    corpus: GivenCorpus,
+    identity: Identity,
+    environment: dict[str, Any],
+) -> CorpusWork:
+    """What is to be done; begins the dataset if nothing is there."""
+    if begun is None:
+        plan = new_plan(corpus, identity.token_fingerprint())
+        first = replace(identity, corpus=plan.info)
+        if write_configuration(config.out, identity=first, environment=environment):
+            write_plan(config.out, plan)
+            return CorpusWork(plan=plan, units=plan.units, identity=first)
+        begun = read_configuration(config.out)
+        assert begun is not None, "another process began the dataset"
+    identity = with_labels_of(begun.identity, identity)
+    check_same_settings(config.out, begun.identity, identity, appends=config.append)
+    return choose_work(
+        config.out,
+        corpus,
+        replace(identity, corpus=begun.identity.corpus),
+        recorded_plans(config.out, begun.identity),
+        appends=config.append,
+        allow_duplicates=config.allow_duplicates,
     )
 
 

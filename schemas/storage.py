@@ -69,6 +69,11 @@ def is_local(url: str) -> bool:
     return "://" not in url or url.startswith(("file://", "local://"))
 
 
+def absolute(url: str) -> str:
+    """A local path as an absolute one, with `~` expanded; another URL unchanged."""
+    return str(_local_path(url)) if is_local(url) else url
+
+
 def join(url: str, *parts: str) -> str:
     """`url` with path components appended."""
     return "/".join([url.rstrip("/") or "/", *parts]) if url != "/" else "/" + "/".join(parts)

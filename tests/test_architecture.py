@@ -13,13 +13,15 @@ PACKAGES = ("pipeline", "teacher", "student", "schemas")
 # An import by a bare name, at the start of a line or of a statement in a string of code.
 _BARE = rf"(?:{'|'.join(PACKAGES)})(?:\.\w+)*"
 BARE_IMPORT = re.compile(rf"""(?:^|[;"']|\\n)\s*(?:from {_BARE} import|import {_BARE})\b""", re.MULTILINE)
-# Modules that read whole shards: those that check, copy or make them, and the one that applies a snapshot's rules.
+# Modules that read whole shards: those that check, copy or make them, the one that applies a snapshot's rules, and the
+# one that knows which documents a dataset has ever had.
 READ_SHARDS_WITHOUT_RULES = {
     "pipeline/annotation/annotate_unit.py",
     "pipeline/annotation/recompute.py",
     "pipeline/finalization/finalize.py",
     "schemas/dataset/commit.py",
     "pipeline/units/finished.py",
+    "pipeline/units/known_documents.py",
     "schemas/dataset/shard_view.py",
     "schemas/maintenance/compact.py",
     "schemas/maintenance/merge.py",

@@ -99,7 +99,7 @@ def _device(recorded: str) -> str:
 def _check_teacher(out: str, recorded: TeacherInfo, teacher: str) -> None:
     """Refuses another teacher, whose targets would prove nothing, before its model is loaded."""
     given = describe_teacher(teacher, recorded.dtype)
-    if given.fingerprint != recorded.fingerprint:
+    if not given.is_same_model(recorded):
         raise FingerprintMismatchError(
             f"{teacher}: fingerprint {given.fingerprint}, but {storage.redact(out)} was annotated by "
             f"{recorded.name!r} with fingerprint {recorded.fingerprint}; name the same weights"

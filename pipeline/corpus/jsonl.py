@@ -3,13 +3,52 @@
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from logitcask.pipeline.corpus.documents import Place, RawDocument, Rejected
 from logitcask.pipeline.corpus.fields import Fields, document_from_record, too_large
-from logitcask.pipeline.corpus.files import FileSlice
+from logitcask.pipeline.corpus.files import CorpusFile, FileSlice
 from logitcask.pipeline.corpus.streams import CORRUPT_STREAM_ERRORS, open_file
 
 _SKIP_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Extent:
+    """How much text the first stored bytes of a file hold.
+
+    Attributes:
+        num_rows, num_bytes: Its lines, also an unfinished last one, and its decompressed bytes.
+        ends_line: Whether it ends with the end of a line.
+        is_clean: Whether what follows it starts a line or ends one, and so leaves the lines before as they are.
+    """
+
+    num_rows: int
+    num_bytes: int
+    ends_line: bool
+    is_clean: bool
+
+
+def extent_of_start(file: CorpusFile, end: int) -> Extent:
+    """What the stored bytes 0..end of a file hold; a compressed file must be divided into frames or members there."""
+    num_newlines, num_bytes, last, following = 0, 0, b"", b""
+    try:
+        with open_file(replace(file, size_bytes=end)) as stream:
+            while data := stream.read(_SKIP_BYTES):
+                num_newlines += data.count(b"\n")
+                num_bytes += len(data)
+                last = data[-1:]
+        with open_file(file, end) as stream:
+            following = stream.read(1)
+    except CORRUPT_STREAM_ERRORS:
+        return Extent(num_rows=0, num_bytes=num_bytes, ends_line=False, is_clean=False)
+    ends_line = last in (b"", b"\n")
+    return Extent(
+        num_rows=num_newlines + (not ends_line),
+        num_bytes=num_bytes,
+        ends_line=ends_line,
+        is_clean=ends_line or following in (b"\n", b"\r"),
+    )
 
 
 def read_jsonl(piece: FileSlice, fields: Fields) -> Iterator[RawDocument | Rejected]:
@@ -18,11 +57,13 @@ def read_jsonl(piece: FileSlice, fields: Fields) -> Iterator[RawDocument | Rejec
     The lines before the damage of a compressed file are kept; the rest of the file is one rejection.
     """
     file = piece.file
-    row, offset = 0, piece.start
-    with open_file(file) as stream:
+    is_compressed = file.compression is not None
+    row, offset = piece.rows_before, piece.text_before
+    with open_file(file, piece.start if is_compressed else 0) as stream:
         try:
-            offset = _first_line(stream, piece.start)
-            while piece.is_whole or offset < piece.stop:
+            offset += _skip_line(stream) if piece.is_continued else 0
+            offset = offset if is_compressed else _first_line(stream, piece.start)
+            while is_compressed or offset < piece.stop:
                 line, length = _read_line(stream, fields.document_bytes)
                 if not length:
                     return

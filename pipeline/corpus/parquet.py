@@ -34,6 +34,24 @@ def row_group_bytes(file: CorpusFile) -> tuple[int, ...]:
         return ()
 
 
+def row_group_range(piece: FileSlice) -> tuple[int, int]:
+    """First stored byte of a slice of row groups, and one past its last; the slices of a file cover all its bytes."""
+    try:
+        with _open(piece.file) as parquet:
+            bounds = [_first_byte(parquet.metadata.row_group(index)) for index in range(parquet.num_row_groups)]
+    except _CorruptFileError:
+        return 0, piece.file.size_bytes
+    return (
+        bounds[piece.start] if piece.start else 0,
+        bounds[piece.stop] if piece.stop < len(bounds) else piece.file.size_bytes,
+    )
+
+
+def _first_byte(group: pq.RowGroupMetaData) -> int:
+    columns = [group.column(index) for index in range(group.num_columns)]
+    return min(min(one.data_page_offset, one.dictionary_page_offset or one.data_page_offset) for one in columns)
+
+
 def read_parquet(piece: FileSlice, fields: Fields) -> Iterator[RawDocument | Rejected]:
     """The documents of a slice of row groups.
 

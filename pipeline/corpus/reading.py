@@ -6,7 +6,7 @@ from logitcask.pipeline.corpus.documents import RawDocument, Rejected
 from logitcask.pipeline.corpus.fields import Fields
 from logitcask.pipeline.corpus.files import FileSlice, Format
 from logitcask.pipeline.corpus.jsonl import read_jsonl
-from logitcask.pipeline.corpus.parquet import read_parquet
+from logitcask.pipeline.corpus.parquet import read_parquet, row_group_range
 from logitcask.pipeline.corpus.text import read_text
 
 _READERS: dict[Format, Callable[[FileSlice, Fields], Iterator[RawDocument | Rejected]]] = {
@@ -23,3 +23,8 @@ def read_documents(piece: FileSlice, fields: Fields) -> Iterator[RawDocument | R
         CorpusError: The file is missing or has changed since the job was resolved.
     """
     return _READERS[piece.file.format](piece, fields)
+
+
+def stored_range(piece: FileSlice) -> tuple[int, int]:
+    """The stored bytes of a slice, first and one past the last; the slices of a file cover it without a gap."""
+    return row_group_range(piece) if piece.file.format == "parquet" else (piece.start, piece.stop)

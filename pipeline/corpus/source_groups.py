@@ -3,11 +3,9 @@
 import posixpath
 from collections.abc import Sequence
 
-from logitcask.pipeline.corpus.files import CorpusFile
+from logitcask.pipeline.corpus.files import CorpusFile, fixed_url
 from logitcask.schemas import storage
 from logitcask.schemas.stats.by_source import MAX_GROUPS, SourceGroups
-
-_WILDCARDS = "*?["
 
 
 def group_sources(patterns: Sequence[str], files: Sequence[CorpusFile]) -> SourceGroups:
@@ -20,7 +18,7 @@ def group_sources(patterns: Sequence[str], files: Sequence[CorpusFile]) -> Sourc
         patterns: Files, directories and globs as given.
         files: The files they match.
     """
-    roots = {_fixed_url(pattern): storage.redact(pattern) for pattern in patterns}
+    roots = {fixed_url(pattern): storage.redact(pattern) for pattern in patterns}
     sizes: dict[tuple[str, str], int] = {}
     for file in files:
         url = file.redacted_url
@@ -29,14 +27,6 @@ def group_sources(patterns: Sequence[str], files: Sequence[CorpusFile]) -> Sourc
     largest = sorted(sizes, key=lambda group: (-sizes[group], group))
     kept = largest if len(largest) <= MAX_GROUPS else largest[: MAX_GROUPS - 1]
     return SourceGroups(prefixes=dict(sorted(kept)))
-
-
-def _fixed_url(pattern: str) -> str:
-    """The URL of a path up to its first component with a wildcard, in the form that listings use."""
-    components = pattern.rstrip("/").split("/")
-    first = next((i for i, one in enumerate(components) if any(c in one for c in _WILDCARDS)), len(components))
-    fs, path = storage.filesystem("/".join(components[:first]))
-    return storage.redact(path if storage.is_local(pattern) else fs.unstrip_protocol(path)).rstrip("/")
 
 
 def _below(url: str, root: str) -> tuple[str, str]:

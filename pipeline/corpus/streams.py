@@ -10,6 +10,7 @@ from typing import IO, Any, cast
 import zstandard
 
 from logitcask.pipeline.corpus.files import CorpusFile
+from logitcask.pipeline.corpus.range_digest import WatchedReader
 from logitcask.schemas import storage
 from logitcask.schemas.errors import CorpusError
 
@@ -23,34 +24,44 @@ _ZSTD_INPUT_BYTES = 4096
 
 
 @contextmanager
-def open_file(file: CorpusFile) -> Iterator[io.BufferedReader]:
+def open_file(file: CorpusFile, start: int = 0) -> Iterator[io.BufferedReader]:
     """The file's contents, decompressed, as a buffered binary stream (seekable if the file is not compressed).
+
+    Args:
+        file: The file.
+        start: Stored byte at which the stream starts; for a compressed file, where a frame or member starts.
 
     Raises:
         CorpusError: The file is missing or has changed since the job was resolved.
     """
     check_unchanged(file)
     with ExitStack() as stack:
-        stored = stack.enter_context(cast(Any, storage.open_reader(file.url)))
+        raw = stack.enter_context(cast(Any, storage.open_reader(file.url)))
+        watched = WatchedReader(raw, file.size_bytes, file.reads)
+        stored = cast(io.BufferedReader, io.BufferedReader(watched, _BUFFER_BYTES))
+        stored.seek(start)
         if file.compression == "gzip":
             yield cast(io.BufferedReader, stack.enter_context(gzip.GzipFile(fileobj=stored)))
         elif file.compression == "zstd":
             yield io.BufferedReader(_ZstdReader(stored), _BUFFER_BYTES)
         else:
-            yield io.BufferedReader(stored, _BUFFER_BYTES)
+            yield stored
 
 
 def check_unchanged(file: CorpusFile) -> None:
-    """Raises CorpusError unless the file has the size and etag it had when the job was resolved."""
+    """Checks that a file is there. Its time may change, because the digest covers what is read, but not its size.
+
+    Raises:
+        CorpusError: It is missing, or its size has changed, except for a .jsonl file that has grown at its end.
+    """
     try:
         now = storage.describe_file(file.url)
     except FileNotFoundError as e:
         raise CorpusError(f"corpus file {file.redacted_url} was removed after the job started") from e
-    if (now.size_bytes, now.etag) != (file.size_bytes, file.etag):
+    if now.size_bytes < file.size_bytes or (now.size_bytes > file.size_bytes and file.format != "jsonl"):
         raise CorpusError(
-            f"corpus file {file.redacted_url} changed after the job started: {file.size_bytes} bytes, etag "
-            f"{file.etag!r} then; {now.size_bytes} bytes, etag {now.etag!r} now. Restore it, or annotate into a new "
-            "output"
+            f"corpus file {file.redacted_url} changed after the job started: {file.size_bytes} bytes then, "
+            f"{now.size_bytes} bytes now. Restore it, or annotate into a new output"
         )
 
 

@@ -1,4 +1,4 @@
-"""`annotate --append`: adds a corpus to a finished dataset, as a snapshot of the old shards and the new ones.
+"""`annotate --append`: adds what is new to a finished dataset, as a snapshot of the old shards and the new ones.
 
 The job is an ordinary one whose identity differs from the dataset's only in the corpus, so its units have other names.
 Until all of them are finished, the old snapshot stays the latest; the new one is based on the snapshot that is the
@@ -8,46 +8,12 @@ latest then. Rows that `select` and `forget` removed from older shards stay remo
 from dataclasses import asdict, replace
 
 from logitcask.schemas import storage
-from logitcask.schemas.dataset.appends import claim_append
-from logitcask.schemas.dataset.identity import AppendedCorpus, Identity, differences, joined_licenses
-from logitcask.schemas.dataset.layout import Configuration
-from logitcask.schemas.dataset.snapshot import Snapshot, complete_snapshot, latest_snapshot
+from logitcask.schemas.dataset.identity import AppendedCorpus, joined_licenses
+from logitcask.schemas.dataset.snapshot import Snapshot, complete_snapshot
 from logitcask.schemas.dataset.snapshot_writer import Draft, publish
 from logitcask.schemas.dataset.split_summary import sum_summaries
-from logitcask.schemas.errors import ConfigurationMismatchError, IncompleteDatasetError, UsageError
+from logitcask.schemas.errors import IncompleteDatasetError, UsageError
 from logitcask.schemas.stats.sum_by_key import sum_by_key
-
-
-def check_append(out: str, begun: Configuration | None, identity: Identity) -> None:
-    """Checks that a corpus can be appended to the dataset, and registers the append.
-
-    Raises:
-        UsageError: There is no dataset to append to.
-        ConfigurationMismatchError: The dataset was made with other settings.
-        IncompleteDatasetError: The dataset is not complete.
-    """
-    if begun is None:
-        raise UsageError(f"{storage.redact(out)}: no dataset to append to; annotate without --append first")
-    lines = differences(begun.identity, identity, "dataset")
-    if lines:
-        raise ConfigurationMismatchError(
-            f"{storage.redact(out)} was made with other settings:\n  "
-            + "\n  ".join(lines)
-            + "\nAppend with the same settings; or annotate into another --out, and `logitcask merge` if targets agree"
-        )
-    complete_snapshot(out)
-    claim_append(out, identity)
-
-
-def finished_before(out: str, identity: Identity, *, appends: bool) -> Snapshot | None:
-    """The latest snapshot, if it already holds this corpus, so that there is nothing to do.
-
-    None for the snapshot of a plain annotation: the job checks its units, and makes lost ones again.
-    """
-    latest = latest_snapshot(out)
-    if latest is None or not latest.complete or (latest.made_by == "annotate" and not appends):
-        return None
-    return latest if latest.identity.holds(identity.corpus) else None
 
 
 def write_appended(out: str, draft: Draft) -> Snapshot:

@@ -129,19 +129,21 @@ def finalize(
 
 
 def _gather_token_units(out: str, units: Sequence[TokenUnit]) -> Segment:
-    num_units, num_documents = 0, 0
+    num_units, num_documents, num_known = 0, 0, 0
     rejected: dict[str, int] = {}
 
     def shards() -> Iterator[TokenShard]:
-        nonlocal num_units, num_documents, rejected
+        nonlocal num_units, num_documents, num_known, rejected
         for record in _read_token_unit_records(out, units):
             num_units += 1
             num_documents += record.num_documents
+            num_known += record.num_known
             rejected = sum_by_key([rejected, record.rejected])
             yield from record.shards
 
     rows = shard_table(shards())
-    return Segment(rows=rows, totals=UnitTotals(num_units=num_units, num_documents=num_documents, rejected=rejected))
+    totals = UnitTotals(num_units=num_units, num_documents=num_documents, num_known=num_known, rejected=rejected)
+    return Segment(rows=rows, totals=totals)
 
 
 def _read_token_unit_records(out: str, units: Sequence[TokenUnit]) -> Iterator[TokenUnitRecord]:

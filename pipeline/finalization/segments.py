@@ -36,12 +36,14 @@ class UnitTotals:
     Attributes:
         num_units: Number of units with a record.
         num_documents: Documents found (token units only).
+        num_known: Further documents that the dataset had already (token units only).
         rejected: Reason to number of documents.
         splits: Totals and statistics of target shards.
     """
 
     num_units: Count = 0
     num_documents: Count = 0
+    num_known: Count = 0
     rejected: dict[str, Count] = field(default_factory=dict)
     splits: dict[str, SplitSummary] = field(default_factory=dict)
 
@@ -49,6 +51,7 @@ class UnitTotals:
         return UnitTotals(
             num_units=self.num_units + other.num_units,
             num_documents=self.num_documents + other.num_documents,
+            num_known=self.num_known + other.num_known,
             rejected=sum_by_key([self.rejected, other.rejected]),
             splits={
                 split: sum_summaries(totals.splits[split] for totals in (self, other) if split in totals.splits)

@@ -33,6 +33,7 @@ class TokenSpec:
         shard_tokens: Maximum positions of a shard.
         vocab_size: Size of the teacher's vocabulary; documents with an id not below it are rejected.
         corpus_license: Terms of the text, as the user stated them.
+        known: Files of an index of known documents, which are left out (`pipeline.units.known_documents`).
     """
 
     out: str
@@ -45,6 +46,7 @@ class TokenSpec:
     shard_tokens: int
     vocab_size: int
     corpus_license: str | None
+    known: tuple[str, ...] = ()
 
 
 class ShardWriter:

@@ -6,17 +6,19 @@ The unit's record is created last: a unit with a record is finished.
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import numpy as np
 
 from logitcask.pipeline.corpus.documents import RawDocument, Rejected
-from logitcask.pipeline.corpus.reading import read_documents
+from logitcask.pipeline.corpus.range_digest import RangeDigest
+from logitcask.pipeline.corpus.reading import read_documents, stored_range
 from logitcask.pipeline.tokenization.token_shards import RejectionWriter, ShardWriter, TokenSpec
 from logitcask.pipeline.units import leases
 from logitcask.pipeline.units.heartbeats import Heartbeats
-from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, token_unit_record_path
+from logitcask.pipeline.units.known_documents import KnownDocuments, document_hash, write_unit_hashes
+from logitcask.pipeline.units.token_unit_record import SliceContent, TokenUnitRecord, token_unit_record_path
 from logitcask.pipeline.units.token_units import TokenUnit
 from logitcask.schemas import storage
 from logitcask.schemas.errors import FingerprintMismatchError, TokenizerError
@@ -37,18 +39,33 @@ def tokenize_unit(unit: TokenUnit, spec: TokenSpec, heartbeats: Heartbeats) -> T
     tokenizer = cached_tokenizer(spec)
     rejections = RejectionWriter(spec.out, unit.name)
     writers = {split: ShardWriter(unit, split, spec) for split in SPLITS}
-    num_documents = 0
-    for found in _tokenized(unit, tokenizer, spec, heartbeats):
-        num_documents += 1
+    known = KnownDocuments(spec.known)
+    num_documents, num_known = 0, 0
+    hashes: list[int] = []
+    contents: list[SliceContent] = []
+    for found in _tokenized(unit, tokenizer, spec, heartbeats, contents):
         if isinstance(found, Rejected):
+            num_documents += 1
             rejections.add(found)
-        else:
-            split, document = found
-            writers[split].add(document)
+            continue
+        split, document = found
+        hash_ = document_hash(document.ids, spec.tokenizer.eos_id)
+        if hash_ in known:
+            num_known += 1
+            continue
+        num_documents += 1
+        hashes.append(hash_)
+        writers[split].add(document)
     shards = [shard for writer in writers.values() for shard in writer.finish()]
     rejections.close()
+    write_unit_hashes(spec.out, unit.name, hashes)
     record = TokenUnitRecord(
-        name=unit.name, num_documents=num_documents, rejected=rejections.counts, shards=tuple(shards)
+        name=unit.name,
+        num_documents=num_documents,
+        rejected=rejections.counts,
+        shards=tuple(shards),
+        slices=tuple(contents),
+        num_known=num_known,
     )
     storage.create_json(storage.join(spec.out, token_unit_record_path(unit.name)), record.to_json())
     return record
@@ -110,12 +127,18 @@ def tokenize_document(raw: RawDocument, tokenizer: Tokenizer, vocab_size: int) -
 
 
 def _tokenized(
-    unit: TokenUnit, tokenizer: Tokenizer, spec: TokenSpec, heartbeats: Heartbeats
+    unit: TokenUnit, tokenizer: Tokenizer, spec: TokenSpec, heartbeats: Heartbeats, contents: list[SliceContent]
 ) -> Iterator[tuple[Split, Document] | Rejected]:
-    """Every document of the unit, in order, tokenized and assigned to a split, or its rejection."""
+    """Every document of the unit, in order, tokenized and assigned to a split, or its rejection.
+
+    Appends to `contents` what was read of each slice.
+    """
     progress = _ByteProgress(heartbeats, unit.size_bytes)
     for piece in unit.slices:
-        for raw in read_documents(piece, spec.fields):
+        first, end = stored_range(piece)
+        reads = RangeDigest(first, end)
+        watched = replace(piece, file=replace(piece.file, reads=reads))
+        for raw in read_documents(watched, spec.fields):
             if isinstance(raw, Rejected):
                 yield raw
                 continue
@@ -125,6 +148,7 @@ def _tokenized(
                 yield document
             else:
                 yield "held-out" if is_held_out(raw, spec.held_out) else "train", document
+        contents.append(SliceContent(name=piece.file.name, first=first, end=end, digest=reads.finish(piece.file.url)))
     progress.finish()
 
 

@@ -5,26 +5,46 @@ from typing import Any
 
 from logitcask.pipeline.units.token_units import TokenShard
 from logitcask.schemas import storage
-from logitcask.schemas.checked_json import Count, FileName, convert, read_object, require_version
+from logitcask.schemas.checked_json import Count, Digest, FileName, convert, read_object, require_version
 
 TOKEN_UNIT_RECORD_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SliceContent:
+    """What a unit read of one file.
+
+    Attributes:
+        name: The file's name.
+        first, end: The range of its stored bytes.
+        digest: Of that range (`pipeline.corpus.range_digest`).
+    """
+
+    name: str
+    first: Count
+    end: Count
+    digest: Digest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TokenUnitRecord:
-    """What a token unit produced.
+    """What a token unit read and produced.
 
     Attributes:
         name: The unit's name.
         num_documents: Documents found: those in its shards and the rejected ones.
         rejected: Reason to number of documents.
         shards: Its token shards.
+        slices: What it read, in order; empty in records of earlier releases.
+        num_known: Further documents that were left out, because the dataset had them already.
     """
 
     name: FileName
     num_documents: Count
     rejected: dict[str, Count]
     shards: tuple[TokenShard, ...]
+    slices: tuple[SliceContent, ...] = ()
+    num_known: Count = 0
 
     @property
     def num_positions(self) -> int:

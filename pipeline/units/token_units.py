@@ -23,6 +23,9 @@ _PARQUET_EXPANSION = 2
 _OPENING_BYTES = 4096
 _NAME_DIGITS = 12
 
+# A slice, and its approximate bytes of text.
+SizedSlice = tuple[FileSlice, int]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenUnit:
@@ -71,10 +74,31 @@ def make_token_units(
         row_group_bytes: Stored bytes of each row group of a .parquet file.
         unit_bytes: Approximate bytes of text in a unit.
     """
-    pieces = [piece for file in files for piece in _slice_file(file, row_group_bytes, unit_bytes)]
+    pieces = [piece for file in files for piece in slice_file(file, row_group_bytes, unit_bytes)]
+    return group_slices(pieces, settings_fingerprint, unit_bytes)
+
+
+def group_slices(
+    pieces: Iterable[SizedSlice],
+    settings_fingerprint: str,
+    unit_bytes: int = UNIT_BYTES,
+    file_identity: Callable[[CorpusFile], object] = CorpusFile.identity,
+) -> list[TokenUnit]:
+    """Groups slices into units, in their order.
+
+    Args:
+        pieces: Slices, each with its approximate bytes of text.
+        settings_fingerprint: Covers everything except the slice that changes token shards.
+        unit_bytes: Approximate bytes of text in a unit.
+        file_identity: What a file contributes to the names of its units.
+    """
+
+    def identity(piece: FileSlice) -> list:
+        return [file_identity(piece.file), piece.start, piece.stop]
+
     return [
         TokenUnit(
-            name=unit_name(f"{index:06d}", [settings_fingerprint, [_slice_identity(piece) for piece, _ in group]]),
+            name=unit_name(f"{index:06d}", [settings_fingerprint, [identity(piece) for piece, _ in group]]),
             slices=tuple(piece for piece, _ in group),
             size_bytes=sum(size for _, size in group),
         )
@@ -99,31 +123,29 @@ def unit_name(position: str, identity: object) -> str:
     return f"{position}-{fingerprint(identity)[:_NAME_DIGITS]}"
 
 
-def _slice_identity(piece: FileSlice) -> list:
-    return [piece.file.identity(), piece.start, piece.stop]
-
-
-def _slice_file(
-    file: CorpusFile, row_group_bytes: Callable[[CorpusFile], Sequence[int]], unit_bytes: int
-) -> Iterator[tuple[FileSlice, int]]:
-    """The pieces of one file, each with its approximate bytes of text."""
+def slice_file(
+    file: CorpusFile, row_group_bytes: Callable[[CorpusFile], Sequence[int]], unit_bytes: int = UNIT_BYTES
+) -> Iterator[SizedSlice]:
+    """The pieces of one file."""
     if file.format == "parquet":
         yield from _slice_parquet(file, row_group_bytes(file), unit_bytes)
     elif file.format == "jsonl" and file.compression is None:
-        yield from _slice_bytes(file, unit_bytes)
+        yield from slice_bytes(file, 0, unit_bytes)
     else:
         size = file.size_bytes * _EXPANSION[file.compression]
         yield FileSlice(file=file, start=0, stop=file.size_bytes, is_whole=True), size
 
 
-def _slice_bytes(file: CorpusFile, unit_bytes: int) -> Iterator[tuple[FileSlice, int]]:
-    count = max(1, round(file.size_bytes / unit_bytes))
-    bounds = [file.size_bytes * index // count for index in range(count + 1)]
+def slice_bytes(file: CorpusFile, first: int, unit_bytes: int = UNIT_BYTES) -> Iterator[SizedSlice]:
+    """The pieces of the bytes of a file from `first` to its end."""
+    num_bytes = file.size_bytes - first
+    count = max(1, round(num_bytes / unit_bytes))
+    bounds = [first + num_bytes * index // count for index in range(count + 1)]
     for start, stop in itertools.pairwise(bounds):
         yield FileSlice(file=file, start=start, stop=stop, is_whole=count == 1), stop - start
 
 
-def _slice_parquet(file: CorpusFile, group_bytes: Sequence[int], unit_bytes: int) -> Iterator[tuple[FileSlice, int]]:
+def _slice_parquet(file: CorpusFile, group_bytes: Sequence[int], unit_bytes: int) -> Iterator[SizedSlice]:
     if not group_bytes:
         # An unreadable file is a slice like any other: reading it yields the rejection.
         yield FileSlice(file=file, start=0, stop=1, is_whole=True), file.size_bytes
@@ -137,12 +159,12 @@ def _slice_parquet(file: CorpusFile, group_bytes: Sequence[int], unit_bytes: int
             start, size = index + 1, 0
 
 
-def _group(pieces: Iterable[tuple[FileSlice, int]], unit_bytes: int) -> Iterator[list[tuple[FileSlice, int]]]:
+def _group(pieces: Iterable[SizedSlice], unit_bytes: int) -> Iterator[list[SizedSlice]]:
     """Groups consecutive pieces until a unit is full; a piece that would overfill it by more than half starts the next.
 
     Every piece counts at least `_OPENING_BYTES`.
     """
-    group: list[tuple[FileSlice, int]] = []
+    group: list[SizedSlice] = []
     filled = 0
     for piece, size in pieces:
         if group and filled + size > unit_bytes * 3 // 2:

@@ -5,6 +5,7 @@ identity of a snapshot lists the corpus.
 """
 
 from logitcask.schemas import storage
+from logitcask.schemas.checked_json import read_object
 from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.snapshot import Snapshot
 
@@ -12,7 +13,17 @@ from logitcask.schemas.dataset.snapshot import Snapshot
 def claim_append(out: str, identity: Identity) -> None:
     """Records that the corpus of an identity is being appended; does nothing if that is recorded already."""
     assert identity.corpus is not None, "an append has a corpus"
-    storage.create_json(storage.inside(out, "appends", f"{identity.corpus.fingerprint}.json"), identity.to_json())
+    storage.create_json(_url(out, identity.corpus.fingerprint), identity.to_json())
+
+
+def read_append(out: str, corpus_fingerprint: str) -> Identity:
+    """The identity of an append that was begun.
+
+    Raises:
+        CorruptShardError: The file is damaged.
+    """
+    url = _url(out, corpus_fingerprint)
+    return read_object(url, Identity.from_json, what="the record of an append", advice="restore or remove it")
 
 
 def unfinished_appends(snapshot: Snapshot) -> list[str]:
@@ -20,3 +31,7 @@ def unfinished_appends(snapshot: Snapshot) -> list[str]:
     files = storage.list_members(snapshot.url, "appends")
     begun = {storage.file_name(file.url).removesuffix(".json") for file in files}
     return sorted(begun - {corpus.fingerprint for corpus in snapshot.identity.corpora})
+
+
+def _url(out: str, corpus_fingerprint: str) -> str:
+    return storage.inside(out, "appends", f"{corpus_fingerprint}.json")

@@ -27,8 +27,10 @@ Scope = Literal["job", "dataset", "targets"]
 
 Shards = Literal["tokens", "targets"]
 
-# One model can be in two directories, and only one of them may state its license.
+# Labels of a teacher or a tokenizer: one model can be in two directories, and only one of them may state its license.
 _LABELS = ("name", "licence")
+# Forms of a teacher's fingerprint; one that agrees is enough.
+_FINGERPRINTS = ("fingerprint", "tensors")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,36 +207,41 @@ _TABLE: dict[str, _Row] = {one.name: one.metadata["row"] for one in fields(Ident
 def differences(
     ours: Identity, theirs: Identity, scope: Scope, *, where: tuple[str, str] = ("in the output", "now")
 ) -> list[str]:
-    """The settings that must agree in a scope but do not: dotted keys, with both values and where each was found.
+    """The settings that must agree in a scope but do not: dotted keys, with both values and where each was found."""
+    return [
+        f"{key}: {_shorten(one)} {where[0]}, {_shorten(other)} {where[1]}"
+        for key, one, other in different_settings(ours, theirs, scope)
+    ]
 
-    The names and licenses of teacher and tokenizer must agree only within a job.
+
+def different_settings(ours: Identity, theirs: Identity, scope: Scope) -> list[tuple[str, Any, Any]]:
+    """The settings that must agree in a scope but do not: dotted keys, and both values as JSON.
+
+    Labels, the names and licenses of teacher and tokenizer, need not agree.
     """
-    return list(_different_lines(_agreeing(ours, scope), _agreeing(theirs, scope), where))
+    if ours.teacher and theirs.teacher:
+        same = _FINGERPRINTS if ours.teacher.is_same_model(theirs.teacher) else ("tensors",)
+        theirs = replace(theirs, teacher=replace(theirs.teacher, **{one: getattr(ours.teacher, one) for one in same}))
+    return list(_differing(_agreeing(ours, scope), _agreeing(theirs, scope)))
 
 
 def _agreeing(identity: Identity, scope: Scope) -> dict[str, Any]:
     """The settings that must agree in a scope, as JSON. Those of a later release must agree in a dataset."""
     scopes = get_args(Scope)
-    settings = {
-        name: value
+    return {
+        name: {key: one for key, one in value.items() if key not in _LABELS} if isinstance(value, Mapping) else value
         for name, value in identity.to_json().items()
         if scopes.index(_TABLE[name].agrees if name in _TABLE else "dataset") >= scopes.index(scope)
     }
-    if scope == "job":
-        return settings
-    return {
-        name: {key: one for key, one in value.items() if key not in _LABELS} if isinstance(value, Mapping) else value
-        for name, value in settings.items()
-    }
 
 
-def _different_lines(ours: Mapping[str, Any], theirs: Mapping[str, Any], where: tuple[str, str]) -> Iterator[str]:
+def _differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     for key in sorted(ours.keys() | theirs.keys()):
         one, other = ours.get(key), theirs.get(key)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
-            yield from (f"{key}.{line}" for line in _different_lines(one, other, where))
+            yield from ((f"{key}.{inner}", a, b) for inner, a, b in _differing(one, other))
         elif one != other:
-            yield f"{key}: {_shorten(one)} {where[0]}, {_shorten(other)} {where[1]}"
+            yield key, one, other
 
 
 def _shorten(value: Any) -> str:
@@ -254,10 +261,10 @@ def _to_json(value: Any) -> Any:
         return [_to_json(one) for one in value]
     if isinstance(value, Scheme):
         return value.to_json()
-    return asdict(value) if isinstance(value, _INFOS) else value
-
-
-_INFOS = (CorpusInfo, TokenizerInfo, TeacherInfo)
+    if isinstance(value, TeacherInfo):
+        # Earlier releases did not store it: an identity that lacks it keeps its fingerprints.
+        return {name: one for name, one in asdict(value).items() if name != "tensors" or one is not None}
+    return asdict(value) if isinstance(value, (CorpusInfo, TokenizerInfo)) else value
 
 
 def _known_scheme(value: Any) -> Scheme | None:

@@ -2,7 +2,9 @@
 
     OUT/logitcask.json                        the configuration: identity and numeric environment; written first
     OUT/tokens/<split>/<name>.parquet|.json   token shards and their records
-    OUT/tokens/units/<name>.json              what a token unit found, rejected and wrote; written last
+    OUT/corpus/<fingerprint>.parquet          the plan of a corpus: its files and the slices that token units read
+    OUT/tokens/units/<name>.json              what a token unit read, rejected and wrote; written last
+    OUT/tokens/documents/<name>.bin           hashes of a token unit's documents
     OUT/targets/<split>/<name>.parquet|.json  target shards and their records
     OUT/tokenizer/pieces.json                 the bytes of every id, so that windows can be shown as text
     OUT/rejected/<name>.jsonl                 documents that could not be annotated, with the reason

@@ -45,13 +45,15 @@ class TeacherInfo:
 
     Attributes:
         name: Human-readable name: a hub id or the last component of a path.
-        fingerprint: Covers weights and configuration.
+        fingerprint: Covers configuration and weight files.
         vocab_size: Width of the distribution; stored ids are below it.
         dtype: Of the forward pass. The projection always accumulates in float32.
         architecture: Class name in `transformers`.
         num_parameters: Of the whole model.
         licence: As the model's files state it; None if they do not.
         final_logit_softcap: The cap c of c·tanh(z/c) before the softmax; None if there is none.
+        tensors: Covers configuration and tensors, however they are divided into files; None where it is not known. It
+            is in the identity of a dataset, and not in shards, whose bytes do not depend on it.
     """
 
     name: Label
@@ -62,6 +64,11 @@ class TeacherInfo:
     num_parameters: Count
     licence: Label | None = None
     final_logit_softcap: Number | None = None
+    tensors: Label | None = None
+
+    def is_same_model(self, other: "TeacherInfo") -> bool:
+        """Whether the weights and the configuration are the same, whatever the files and names."""
+        return self.fingerprint == other.fingerprint or (self.tensors is not None and self.tensors == other.tensors)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +107,8 @@ class ShardMetadata:
         if self.layout == "plain":
             # The first shards had no such field: equal shards must keep equal bytes.
             del fields["layout"]
+        if self.teacher:
+            del fields["teacher"]["tensors"]
         return {
             **fields,
             "scheme": self.scheme.to_json() if self.scheme else None,

@@ -1,22 +1,22 @@
 """Describes a teacher from its configuration and file headers, without building the model.
 
-Memory holds nothing larger than a hash buffer. So a finished job can check its teacher and stop within seconds, and the
-planner can describe a teacher that does not fit its machine.
+Memory holds nothing larger than hash buffers, and a file is read once. So a finished job can check its teacher and stop
+within seconds, and the planner can describe a teacher that does not fit its machine.
 """
 
 import json
 import math
 import re
-import struct
 from pathlib import Path
 from typing import Any
 
 from logitcask.schemas.errors import TeacherError, VocabularyError
-from logitcask.schemas.fingerprints import file_sha256, fingerprint
+from logitcask.schemas.fingerprints import fingerprint
 from logitcask.schemas.format.metadata import TeacherInfo, TokenizerInfo
 from logitcask.teacher.model.gguf_header import GgufHeader, read_gguf_header
 from logitcask.teacher.model.gguf_settings import check_gguf
 from logitcask.teacher.model.references import Resolved, resolve
+from logitcask.teacher.model.weight_digests import fingerprint_of_tensors, weight_digests
 
 # Keys that change with the library that wrote the file, not with the model.
 _VOLATILE_KEYS = ("transformers_version", "_name_or_path", "use_cache")
@@ -123,16 +123,25 @@ def weight_files(directory: Path) -> list[Path]:
 def _describe_directory(resolved: Resolved, dtype: str) -> TeacherInfo:
     config = read_config(resolved)
     files = weight_files(resolved.path)
-    shapes = {name: shape for file in files for name, shape in _safetensors_shapes(file).items()}
+    digests = weight_digests(files)
+    names = [file.name for file in files]
     stable_config = {key: value for key, value in config.items() if key not in _VOLATILE_KEYS}
     language_model = text_config(resolved)
     return TeacherInfo(
         name=resolved.name,
-        fingerprint=fingerprint({"config": stable_config, "files": [[f.name, file_sha256(f)] for f in files]}),
+        fingerprint=fingerprint(
+            {
+                "config": stable_config,
+                "files": [[name, one.sha256] for name, one in zip(names, digests, strict=True)],
+            }
+        ),
+        tensors=fingerprint_of_tensors(digests, stable_config),
         vocab_size=language_model.vocab_size,
         dtype=dtype,
         architecture=(config.get("architectures") or [config.get("model_type", "unknown")])[0],
-        num_parameters=sum(math.prod(shape) for shape in shapes.values()),
+        num_parameters=sum(
+            math.prod(shape) for shape in {one.name: one.shape for file in digests for one in file.tensors}.values()
+        ),
         licence=_stated_license(resolved.path),
         final_logit_softcap=getattr(language_model, "final_logit_softcapping", None),
     )
@@ -143,7 +152,7 @@ def _describe_gguf(resolved: Resolved, dtype: str) -> TeacherInfo:
     check_gguf(header, resolved.path)
     return TeacherInfo(
         name=resolved.name,
-        fingerprint=fingerprint({"files": [["gguf", file_sha256(resolved.path)]]}),
+        fingerprint=fingerprint({"files": [["gguf", weight_digests([resolved.path])[0].sha256]]}),
         vocab_size=_gguf_vocab_size(header, resolved.path),
         dtype=dtype,
         architecture=_class_name(header.architecture),
@@ -166,18 +175,6 @@ def _gguf_vocab_size(header: GgufHeader, path: Path) -> int:
         if name in header.shapes:
             return header.shapes[name][0]
     raise TeacherError(f"{path} has neither output.weight nor token_embd.weight: it is not a language model")
-
-
-def _safetensors_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    try:
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            if size > path.stat().st_size:
-                raise ValueError(f"its header claims {size} bytes")
-            header = json.loads(file.read(size))
-    except (struct.error, ValueError) as e:
-        raise TeacherError(f"{path} is not a readable safetensors file: {e}. Copy it again.") from e
-    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
 
 
 def _stated_license(directory: Path) -> str | None:

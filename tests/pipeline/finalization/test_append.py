@@ -158,9 +158,9 @@ def _parts(snapshot: Snapshot, entry: ShardEntry) -> list:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"tau": 0.01}, r"scheme\.tau: 0\.001 in the output, 0\.01 now"),
-        ({"window": 32}, "window_tokens: 64 in the output, 32 now"),
-        ({"temperatures": (2.0,)}, "temperatures: None in the output"),
+        ({"tau": 0.01}, r"--tau: 0\.001 in the output, 0\.01 now"),
+        ({"window": 32}, "--window: 64 in the output, 32 now"),
+        ({"temperatures": (2.0,)}, "--temperatures: None in the output"),
     ],
 )
 def test_other_settings_are_refused_naming_the_difference(
@@ -176,7 +176,7 @@ def test_another_teacher_is_refused(out: Path, more: AnnotateConfig, tmp_path: P
     other = Path(shutil.copytree(more.teacher, tmp_path / "other"))
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "query_pre_attn_scalar": 32}))
-    with pytest.raises(ConfigurationMismatchError, match=r"teacher\.fingerprint"):
+    with pytest.raises(ConfigurationMismatchError, match=r"the teacher .* is another one"):
         annotate(dataclasses.replace(more, teacher=str(other)), quiet=True)
 
 

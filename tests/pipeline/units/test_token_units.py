@@ -63,8 +63,9 @@ def test_a_unit_has_a_limited_number_of_tiny_files() -> None:
 def test_names_change_with_any_input_and_only_then() -> None:
     files = [corpus_file("a", 10), corpus_file("b", 10)]
     names = {unit.name for unit in units_of(files)}
-    assert names == {unit.name for unit in units_of(list(files))}
-    for changed in (replace(files[1], etag="f"), replace(files[1], size_bytes=11), replace(files[1], name="c")):
+    elsewhere = [replace(file, url=f"s3://bucket/{file.name}", etag="f") for file in files]
+    assert names == {unit.name for unit in units_of(elsewhere)}
+    for changed in (replace(files[1], digest="f"), replace(files[1], size_bytes=11), replace(files[1], name="c")):
         assert names.isdisjoint(unit.name for unit in units_of([files[0], changed]))
     assert names.isdisjoint(unit.name for unit in units_of(files, settings="t"))
 
