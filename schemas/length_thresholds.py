@@ -45,6 +45,14 @@ def trial_tokens(config: Mapping[str, Any], max_tokens: int) -> int:
     return min(longest, max_tokens)
 
 
+def selects_tokens(config: Mapping[str, Any], max_tokens: int) -> bool:
+    """Whether rows attend to a fixed number of tokens, which they choose by scores.
+
+    Scores can be equal, and rounding, which differs between batches, then decides.
+    """
+    return any("topk" in name and 0 < value < max_tokens for name, value in _lengths(config))
+
+
 def _lengths(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     for name, value in config.items():
         if isinstance(value, Mapping):

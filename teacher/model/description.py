@@ -17,6 +17,7 @@ from logitcask.teacher.model.gguf_header import GgufHeader, read_gguf_header
 from logitcask.teacher.model.gguf_settings import check_gguf
 from logitcask.teacher.model.references import Resolved, resolve
 from logitcask.teacher.model.weight_digests import fingerprint_of_tensors, weight_digests
+from logitcask.teacher.model.weight_files import check_weights, weight_files
 
 # Keys that change with the library that wrote the file, not with the model.
 _VOLATILE_KEYS = ("transformers_version", "_name_or_path", "use_cache")
@@ -60,9 +61,17 @@ def read_config(resolved: Resolved) -> dict[str, Any]:
     """The config.json of a directory, unchanged.
 
     Raises:
-        TeacherError: It is missing or not a JSON object.
+        TeacherError: It is missing or not a JSON object, or the directory holds an adapter.
     """
     path = resolved.path / "config.json"
+    if (resolved.path / "adapter_config.json").exists():
+        # transformers applies it if peft is installed, and ignores it otherwise.
+        raise TeacherError(
+            f"teacher directory {resolved.path} holds a PEFT adapter (adapter_config.json), which is not applied. To "
+            "merge it: peft.AutoPeftModelForCausalLM.from_pretrained(DIRECTORY).merge_and_unload()"
+            ".save_pretrained(MERGED), copy the tokenizer's files there, and use MERGED. To use the weights without "
+            "it: remove its files"
+        )
     try:
         config = json.loads(path.read_bytes())
     except FileNotFoundError as e:
@@ -98,31 +107,9 @@ def text_config(resolved: Resolved) -> Any:
     return language_model
 
 
-def weight_files(directory: Path) -> list[Path]:
-    """The model's safetensors files, by name.
-
-    Raises:
-        TeacherError: There are none, or a file that the index names is missing.
-    """
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        files = [directory / name for name in sorted(set(json.loads(index.read_bytes())["weight_map"].values()))]
-    else:
-        files = sorted(directory.glob("model*.safetensors"))
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise TeacherError(f"teacher directory {directory} lacks {', '.join(missing)}; copy it again")
-    if not files:
-        raise TeacherError(
-            f"teacher directory {directory} has no model.safetensors. Weights are read from safetensors only "
-            "(pickled .bin files can run code): load the model elsewhere and save it with save_pretrained."
-        )
-    return files
-
-
 def _describe_directory(resolved: Resolved, dtype: str) -> TeacherInfo:
     config = read_config(resolved)
-    files = weight_files(resolved.path)
+    headers, files = check_weights(resolved.path, config), weight_files(resolved.path)
     digests = weight_digests(files)
     names = [file.name for file in files]
     stable_config = {key: value for key, value in config.items() if key not in _VOLATILE_KEYS}
@@ -139,9 +126,7 @@ def _describe_directory(resolved: Resolved, dtype: str) -> TeacherInfo:
         vocab_size=language_model.vocab_size,
         dtype=dtype,
         architecture=(config.get("architectures") or [config.get("model_type", "unknown")])[0],
-        num_parameters=sum(
-            math.prod(shape) for shape in {one.name: one.shape for file in digests for one in file.tensors}.values()
-        ),
+        num_parameters=sum(math.prod(header.shape) for header in headers.values()),
         licence=_stated_license(resolved.path),
         final_logit_softcap=getattr(language_model, "final_logit_softcapping", None),
     )

@@ -7,6 +7,7 @@ Code that comes with a model is never run, and pickles are never read. A checkpo
 import contextlib
 import io
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from logitcask.schemas.errors import TeacherError, UsageError
-from logitcask.teacher.model.description import read_config, weight_files
+from logitcask.teacher.model.description import read_config
 from logitcask.teacher.model.gguf_cache import converted
 from logitcask.teacher.model.gguf_header import read_gguf_header
 from logitcask.teacher.model.gguf_settings import check_gguf, gguf_configuration
 from logitcask.teacher.model.references import Resolved, resolve
+from logitcask.teacher.model.weight_files import check_weights, tensor_headers
+
+_logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Device maps that `accelerate` makes from a rule.
@@ -84,8 +88,7 @@ def load_model(
         check_gguf(read_gguf_header(resolved.path), resolved.path)
         resolved = converted(resolved, dtype, lambda directory: _convert_gguf(resolved, dtype, directory))
     if resolved.kind == "directory":
-        read_config(resolved)
-        weight_files(resolved.path)
+        check_weights(resolved.path, read_config(resolved))
     # Loaded directly onto the device: no copy in host memory. The CPU needs no map.
     places = check_device_map(device_map) if device_map else {"": device} if device != "cpu" else None
     with _no_progress_bars():
@@ -158,18 +161,78 @@ def _from_pretrained(
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            # Refused below, with their names.
+            ignore_mismatched_sizes=True,
             **choices,
         )
     # A torch without CUDA asserts that CUDA is not used.
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, AssertionError, SafetensorError) as e:
         raise TeacherError(f"transformers cannot load teacher {resolved.name!r}: {e}") from e
     model, report = loaded
-    if report["missing_keys"]:
-        raise TeacherError(
-            f"teacher {resolved.name!r} lacks the weights {', '.join(sorted(report['missing_keys'])[:5])} that its "
-            f"architecture {type(model).__name__} needs; the checkpoint is incomplete or of another architecture"
-        )
+    _check_report(model, report, resolved.name)
+    if resolved.kind == "directory":
+        _check_tied(model, set(tensor_headers(resolved.path)), resolved.name)
     return model
+
+
+def _check_report(model: PreTrainedModel, report: dict[str, Any], name: str) -> None:
+    """Refuses what `transformers` only warns of: weights that would be random, or are dropped."""
+    architecture = type(model).__name__
+    if missing := set(report["missing_keys"]) - {weight for weight, *_ in report["mismatched_keys"]}:
+        raise TeacherError(
+            f"teacher {name!r} lacks the weights {', '.join(sorted(missing)[:5])} that its "
+            f"architecture {architecture} needs; the checkpoint is incomplete or of another architecture"
+        )
+    if report["mismatched_keys"]:
+        weight, stored, expected = min(report["mismatched_keys"])
+        raise TeacherError(
+            f"teacher {name!r}: {len(report['mismatched_keys'])} weights have other sizes than config.json says, first "
+            f"{weight} ({tuple(stored)} instead of {tuple(expected)}); weights and config.json are of different models"
+        )
+    if report["error_msgs"]:
+        raise TeacherError(f"transformers cannot load all weights of teacher {name!r}: {report['error_msgs'][:3]}")
+    modules = {path for path, _ in model.named_modules() if path and path != model.base_model_prefix}
+    dropped = {key for key in report["unexpected_keys"] if any(parent in modules for parent in _parents(key))}
+    if dropped:
+        raise TeacherError(
+            f"teacher {name!r} has {len(dropped)} weights inside its layers that {architecture} has no place for, "
+            f"first {min(dropped)}: config.json is of another model (fewer layers, no biases), or the architecture is"
+        )
+    if report["unexpected_keys"]:
+        unused = sorted(report["unexpected_keys"])
+        _logger.warning(
+            "teacher %r: %d weights of other parts than %s are not used, first %s",
+            name,
+            len(unused),
+            architecture,
+            unused[0],
+        )
+
+
+def _parents(key: str) -> Iterator[str]:
+    """Paths of the modules that a weight is in, from the outermost."""
+    components = key.split(".")
+    for count in range(1, len(components)):
+        yield ".".join(components[:count])
+
+
+def _check_tied(model: PreTrainedModel, names: set[str], teacher: str) -> None:
+    """Refuses two different weights where the configuration states one.
+
+    `transformers` then ties neither, other libraries take the first.
+    """
+    if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+        return
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    own, other = (getattr(module, "weight", None) for module in (embeddings, head))
+    if own is None or other is None or own is other or own.is_meta or other.is_meta or own.shape != other.shape:
+        return
+    if "lm_head.weight" in names and not torch.equal(own, other):
+        raise TeacherError(
+            f"teacher {teacher!r} states tie_word_embeddings: true, but its lm_head.weight differs from its input "
+            "embeddings, so it is not clear which are meant; set tie_word_embeddings to false in config.json, or "
+            "remove lm_head.weight"
+        )
 
 
 @contextlib.contextmanager

@@ -16,9 +16,9 @@ def check_weights(model: PreTrainedModel) -> None:
     Raises:
         TeacherError: A weight holds NaN or infinity; names it.
     """
-    # Tied weights have several names, and are read once.
-    weights = {weight.data_ptr() or name: (name, weight) for name, weight in reversed(model.state_dict().items())}
-    bad = [name for name, weight in reversed(weights.values()) if not _is_finite(weight)]
+    # Tied weights come once. Buffers may hold infinite limits.
+    bad = [name for name, weight in model.named_parameters() if not _is_finite(weight)]
+    bad += [name for name, buffer in model.named_buffers() if not _is_finite(buffer) and bool(buffer.isnan().any())]
     if bad:
         more = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
         raise TeacherError(

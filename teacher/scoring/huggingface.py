@@ -17,7 +17,12 @@ from transformers import PreTrainedModel
 
 from logitcask.schemas.errors import TeacherError
 from logitcask.schemas.format.targets import Windows
-from logitcask.schemas.length_thresholds import length_thresholds, max_sequence_tokens, trial_tokens
+from logitcask.schemas.length_thresholds import (
+    length_thresholds,
+    max_sequence_tokens,
+    selects_tokens,
+    trial_tokens,
+)
 from logitcask.teacher.model.loading import load_model
 from logitcask.teacher.scoring.finite_weights import check_weights, refuse_non_finite_logits
 from logitcask.teacher.scoring.projection import LinearHead, linear_head, project, relative_error
@@ -173,6 +178,7 @@ class HuggingFaceTrunk:
                 self._ids,
                 length_thresholds(self._config, max_tokens),
                 long_tokens,
+                is_alone=selects_tokens(self._config, max_tokens),
                 tolerated=tolerance(dtype),
                 name=name,
             )

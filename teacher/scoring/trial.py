@@ -89,6 +89,7 @@ def choose_grouping(
     thresholds: tuple[int, ...],
     long_tokens: int,
     *,
+    is_alone: bool,
     tolerated: float,
     name: str,
 ) -> Grouping:
@@ -100,6 +101,7 @@ def choose_grouping(
         ids: Length and seed to ids.
         thresholds: Lengths at which the model may start to compute something else.
         long_tokens: A length past all of them; 0 if there are none.
+        is_alone: Whether every part must have a forward pass of its own, whatever the trial shows.
         tolerated: Relative error.
         name: Of the model, for messages.
 
@@ -108,9 +110,9 @@ def choose_grouping(
     """
     # First: a model that remembers the long part must not do so yet.
     short = _Expected(_SHORT, ids, logits)
-    long = _Expected(((_NEIGHBOR_TOKENS, long_tokens),), ids, logits) if long_tokens else None
+    long = _Expected(_long_parts(thresholds, long_tokens), ids, logits) if long_tokens else None
     errors: list[str] = []
-    for grouping in _groupings(thresholds):
+    for grouping in [ALONE] if is_alone else _groupings(thresholds):
         # The short ones again, because the long one may have changed the model's state.
         if all(
             trial.is_met(scored, grouping, tolerated, errors) for trial in ([short, long, short] if long else [short])
@@ -120,6 +122,11 @@ def choose_grouping(
         f"{name} gives other logits for the same tokens when it is asked again, even for each document by itself "
         f"({errors[-1]}); it keeps a state or draws random numbers, so it cannot be annotated with"
     )
+
+
+def _long_parts(thresholds: tuple[int, ...], long_tokens: int) -> tuple[tuple[int, ...]]:
+    """A window of a short part and two that are past all thresholds, of different lengths if possible."""
+    return ((_NEIGHBOR_TOKENS, long_tokens, max(thresholds[-1] + 1, long_tokens - 3)),)
 
 
 def compared_rows(length: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from logitcask.schemas.length_thresholds import length_thresholds, max_sequence_tokens, trial_tokens
+from logitcask.schemas.length_thresholds import length_thresholds, max_sequence_tokens, selects_tokens, trial_tokens
 
 CONFIG = {
     "hidden_size": 576,
@@ -54,3 +54,9 @@ def test_the_longest_sequence_has_many_names():
     assert max_sequence_tokens(SimpleNamespace(max_seq_len=77)) == 77
     assert max_sequence_tokens(SimpleNamespace(max_position_embeddings=-1)) is None
     assert max_sequence_tokens(SimpleNamespace()) is None
+
+
+def test_models_that_choose_tokens_are_known():
+    assert selects_tokens({"index_topk": 8}, 9)
+    assert not selects_tokens({"index_topk": 8}, 8)
+    assert not selects_tokens({"topk_group": 1, "num_experts_per_tok": 2, "sliding_window": 4}, 1)

@@ -145,3 +145,24 @@ def test_trial_ids_control_nothing_and_differ():
     assert sorted(ids) == list(range(4, 20))
     assert len(trial_ids(20, config, 50, seed=1)) == 50
     assert not np.array_equal(ids, trial_ids(20, config, 16, seed=2))
+
+
+def test_two_long_parts_that_disturb_each_other_are_found():
+    """As sparse attention that keeps a number of the sequence's tokens: right below it, and for one long part."""
+
+    def crowd(ids, states):
+        return states * (1 + (ids.shape[1] > 32))
+
+    trunk = bent(crowd)
+    trunk._config = {"sliding_window": 20}
+    trunk._try_parts(32)
+    assert trunk.grouping.parts == "batched"
+
+
+def test_a_model_that_chooses_tokens_runs_each_part_alone():
+    trunk = bent(lambda ids, states: states)
+    trunk._config = {"index_topk": 20}
+    trunk._try_parts(20)
+    assert trunk.grouping == Grouping()
+    trunk._try_parts(60)
+    assert trunk.grouping == ALONE
