@@ -116,7 +116,10 @@ class TrainSettings(LossFields):
     save_every: int = 0
     """Steps between checkpoints; 0: no checkpoints."""
     resume: bool = False
-    """Resume from the newest checkpoint in RUN; data, loss and learning rate must be those of its start."""
+    """Resume from the newest checkpoint in RUN; data, loss and learning rate must be those of its start. --steps may be
+    larger."""
+    extend: bool = False
+    """With --resume and other --steps: accept that the learning rate and alpha follow the new length from here on."""
     eval_windows: int | None = None
     """Held-out windows to evaluate on; default: all."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -50,15 +50,20 @@ class Choice:
     passed_over: tuple[str, ...] = ()
 
 
+def names(run: str | Path) -> list[str]:
+    """The names of a run's checkpoints, whole or not, the newest first."""
+    found = [path.name for path in Path(run).glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    return sorted(found, key=lambda name: int(name.rpartition("-")[2]), reverse=True)
+
+
 def newest_whole(run: str | Path) -> Choice:
     """The newest whole checkpoint of a run.
 
     Raises:
         CorruptShardError: There are checkpoints, but none is whole.
     """
-    found = [path for path in Path(run).glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
     passed_over: list[str] = []
-    for path in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+    for path in (Path(run) / name for name in names(run)):
         try:
             read_state(path)
         except CorruptShardError as error:

@@ -14,10 +14,13 @@ from logitcask.schemas.format.metadata import ShardMetadata
 from logitcask.student.model.adapters import CONFIG_NAME, is_adapted, save_adapters
 from logitcask.student.model.exact_vocabulary import save_student
 from logitcask.student.model.student_card import CARD_NAME, StudentCard
+from logitcask.student.training.checkpoint_files import STATE_NAME
 
 # Files that `save_pretrained` writes itself, or that are no longer true after training.
 _NOT_COPIED = {"config.json", "generation_config.json", CONFIG_NAME, CARD_NAME, "README.md"}
-_WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".gguf")
+# Of a checkpoint, which is the source where a run is resumed without its student's directory.
+_OF_CHECKPOINTS = {"trainer_state.json", STATE_NAME}
+_OTHER_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".gguf", ".pt", ".pth")
 
 
 def export_student(
@@ -46,9 +49,7 @@ def export_student(
         save_adapters(model, source, directory)
     else:
         save_student(model, directory, datasets[0].vocab_size, state)
-    for file in _tokenizer_files(source):
-        shutil.copyfile(file, directory / file.name)
-    card = StudentCard.read(source)
+    card = copy_description(source, directory)
     teachers = {one.teacher.fingerprint: one.teacher for one in datasets if one.teacher}
     replace(
         card,
@@ -61,9 +62,12 @@ def export_student(
     ).write(directory)
 
 
-def _tokenizer_files(source: Path) -> list[Path]:
-    return [
-        file
-        for file in sorted(source.iterdir())
-        if file.is_file() and file.name not in _NOT_COPIED and not file.name.endswith(_WEIGHT_SUFFIXES)
-    ]
+def copy_description(source: Path, directory: Path) -> StudentCard:
+    """Copies a student's tokenizer files and its description, which is returned."""
+    for file in sorted(source.iterdir()):
+        is_other = file.name in _NOT_COPIED | _OF_CHECKPOINTS or file.name.endswith(_OTHER_SUFFIXES)
+        if file.is_file() and not is_other:
+            shutil.copyfile(file, directory / file.name)
+    card = StudentCard.read(source)
+    card.write(directory)
+    return card

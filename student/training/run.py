@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from logitcask.schemas.dataset.split_summary import SplitSummary
-from logitcask.schemas.errors import ForeignOutputError, UsageError
+from logitcask.schemas.errors import UsageError
 from logitcask.schemas.format.metadata import Split
 from logitcask.student.data.dataset import SoftTargetDataset
 from logitcask.student.data.local_copies import LocalCopies
@@ -31,12 +31,10 @@ from logitcask.student.model.load import load_student
 from logitcask.student.model.student_card import StudentCard
 from logitcask.student.settings import GIB, LossFields, TrainSettings
 from logitcask.student.training.arguments import training_arguments
+from logitcask.student.training.begun_run import RESULTS_NAME, SETTINGS_NAME, as_begun, check_directory
 from logitcask.student.training.callbacks import tensorboard_callback
 from logitcask.student.training.export import export_student
 from logitcask.student.training.trainer import SoftTargetTrainer
-
-SETTINGS_NAME = "train.json"
-RESULTS_NAME = "results.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,13 +67,15 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
         NonFiniteError: Training diverged.
         And the errors of `SoftTargetDataset`.
     """
-    source, run = Path(settings.student), Path(settings.out)
+    run = Path(settings.out)
+    check_directory(settings)
+    settings = as_begun(settings) if settings.resume else settings
+    source = Path(settings.student)
     card = StudentCard.read(source)
     dataset = open_datasets(settings, "train")
     # Resolved once: the whole run uses these snapshots, and so does a resumed run.
     settings = replace(settings, snapshot=tuple(one.snapshot.number for one in datasets_of(dataset)))
     held_out = _held_out(settings, dataset)
-    _check_directory(run, settings)
     make_trainer = choose_trainer(settings, dataset) if choose_trainer else SoftTargetTrainer
     trainer = make_trainer(
         _student(settings),
@@ -88,13 +88,15 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
         eval_windows=settings.eval_windows,
         shuffle_windows=settings.shuffle_windows,
     )
+    trainer.extends, trainer.student_directory = settings.extend, source
     checkpoint = _checkpoint(trainer) if settings.resume else None
     if trainer.is_world_process_zero():
         run.mkdir(parents=True, exist_ok=True)
         if settings.tensorboard:
             trainer.add_callback(tensorboard_callback(run / "tensorboard"))
         _write_json(run / SETTINGS_NAME, {**asdict(settings), "datasets": [one.url for one in datasets_of(dataset)]})
-    before = trainer.evaluate_on(held_out) if held_out else None
+    # A student's directory that is gone cannot be evaluated.
+    before = trainer.evaluate_on(held_out) if held_out and source.parent != run else None
     trainer.train(resume_from_checkpoint=checkpoint)
     after = trainer.evaluate_on(held_out) if held_out else None
     result = TrainResult(before=before, after=after, student=run / "student", steps=trainer.state.global_step)
@@ -147,15 +149,6 @@ def _held_out(settings: TrainSettings, dataset: WindowDataset) -> WindowDataset 
         return None
     chosen = {name: tuple(getattr(settings, name)[number] for number in numbers) for name in ("datasets", "snapshot")}
     return open_datasets(replace(settings, weights=(), **chosen), "held-out")
-
-
-def _check_directory(run: Path, settings: TrainSettings) -> None:
-    """Refuses a directory that holds other files, or a run that is not to be resumed."""
-    is_run = (run / SETTINGS_NAME).exists()
-    if run.exists() and not is_run and any(run.iterdir()):
-        raise ForeignOutputError(f"{run}: holds something that is not a training run; choose another --out")
-    if is_run and not settings.resume:
-        raise ForeignOutputError(f"{run}: already holds a training run; use --resume, or choose another --out")
 
 
 def _checkpoint(trainer: SoftTargetTrainer) -> str | None:

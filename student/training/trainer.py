@@ -380,6 +380,13 @@ class SoftTargetTrainer(WholeCheckpointsTrainer):
             self.args, num_taken, num_steps
         )
 
+    def schedule_at(self, num_taken: int, num_steps: int) -> str:
+        rate = resume.learning_rate(self.args, num_taken, num_steps)
+        words = "another learning rate" if rate is None else f"learning rate {rate:.3g}"
+        if self.alpha_schedule.shape == "constant":
+            return words
+        return f"{words}, alpha {self.alpha_schedule.at(num_taken, num_steps):.3g}"
+
 
 def _tensors(result: LinearLoss) -> tuple[Tensor, Tensor, Tensor]:
     return result.loss, result.kl, result.cross_entropy

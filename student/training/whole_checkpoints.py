@@ -14,12 +14,17 @@ from transformers.trainer_utils import rotate_checkpoints
 from logitcask.schemas.errors import CorruptShardError, StorageError
 from logitcask.schemas.fault_points import reach
 from logitcask.student.training import checkpoint_files, resume
+from logitcask.student.training.export import copy_description
 from logitcask.student.training.safe_loading import loading
 
 
 class WholeCheckpointsTrainer(Trainer):
     """Saves and loads checkpoints for `SoftTargetTrainer`; see `student.training.checkpoint_files`."""
 
+    # Whether a resumed run may have another number of steps, where this changes its schedule.
+    extends = False
+    # The student's directory: its tokenizer and description become part of each checkpoint.
+    student_directory: Path | None = None
     _unfinished: Path | None = None
 
     def identity(self) -> dict[str, Any]:
@@ -28,6 +33,10 @@ class WholeCheckpointsTrainer(Trainer):
 
     def length_matters(self, num_taken: int, num_steps: int) -> bool:
         """Whether a longer run would have taken its first `num_taken` steps otherwise."""
+        raise NotImplementedError
+
+    def schedule_at(self, num_taken: int, num_steps: int) -> str:
+        """The learning rate and the weight of the KL after `num_taken` steps, in words."""
         raise NotImplementedError
 
     @property
@@ -56,7 +65,7 @@ class WholeCheckpointsTrainer(Trainer):
             CorruptShardError: It is incomplete or damaged.
         """
         state = checkpoint_files.read_state(checkpoint)
-        resume.check(checkpoint, state, self.identity(), self.length_matters)
+        resume.check(checkpoint, state, self.identity(), self.length_matters, self.schedule_at, extends=self.extends)
         if checkpoint_files.is_unsealed(state) and self.is_world_process_zero():
             print(
                 f"{checkpoint}: an earlier release wrote this checkpoint without digests; whether its files are "
@@ -88,6 +97,8 @@ class WholeCheckpointsTrainer(Trainer):
             with _named_errors(run):
                 # It names the best checkpoint, which has its final name only now.
                 self.state.save_to_json(str(unfinished / name / "trainer_state.json"))
+                if self.student_directory:
+                    copy_description(self.student_directory, unfinished / name)
                 checkpoint_files.finish(unfinished / name, run / name, self.identity(), self.state.global_step)
             rotate_checkpoints(str(run), self.args.save_total_limit, self.state.best_model_checkpoint, use_mtime=True)
         self.accelerator.wait_for_everyone()
@@ -116,6 +127,8 @@ class WholeCheckpointsTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with loading(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
+        if self.extends and checkpoint is not None:
+            resume.follow_schedule(self.lr_scheduler)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         with loading(checkpoint):

@@ -122,7 +122,9 @@ def test_a_run_in_bfloat16_exports_float32(run_dataset, pruned_student, tmp_path
 
 def test_a_directory_with_a_run_is_refused_without_resume(finished_run, run_dataset, pruned_student, capsys):
     assert cli.main(train_words(run_dataset, pruned_student, finished_run)) == 1
-    assert "already holds a training run; use --resume" in capsys.readouterr().err
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "already holds a training run, which is finished" in printed
+    assert printed.endswith("continue it with the same settings and --resume")
 
 
 def test_a_directory_with_other_files_is_refused(run_dataset, pruned_student, tmp_path, capsys):
