@@ -9,7 +9,7 @@ EXPERIMENT_TEACHER ?= smollm
 DEMO ?= demo
 IMAGES ?= docs/images
 
-.PHONY: demo test test-slow bench-annotate bench-format bench-loss bench-train experiment-quality experiment-replay soak bench-scale bench-deep llama-cpp screenshots lint format env clean
+.PHONY: demo test test-slow hostile bench-annotate bench-format bench-loss bench-train experiment-quality experiment-replay soak bench-scale bench-deep llama-cpp screenshots lint format env clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --teacher $(TEACHER) --out $(DEMO)
@@ -19,6 +19,10 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m "slow and not gpu" -n 2 --durations=20
+
+# Every bad value in every field of a dataset × every command: hours. CI tries a sample.
+hostile: $(VENV)/.dev
+	HOSTILE_CASES=all $(BIN)/pytest tests/hostile -s
 
 bench-annotate: $(VENV)/.runtime
 	$(BIN)/python bench/annotate.py --teacher $(BENCH_TEACHER)

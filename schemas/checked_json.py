@@ -162,7 +162,7 @@ def read_object(
         UnknownFormatVersionError: Another release wrote it.
         LogitcaskError: It is not what it should be; of the class `error`.
     """
-    data = storage.read_bytes(url)
+    data = storage.read_bytes(url, max_bytes=MAX_BYTES)
     with named(url, what=what, advice=advice, error=error):
         return parse(parse_object(data))
 

@@ -136,15 +136,21 @@ def exists(url: str) -> bool:
     return True
 
 
-def read_bytes(url: str, start: int | None = None, stop: int | None = None) -> bytes:
+def read_bytes(url: str, start: int | None = None, stop: int | None = None, *, max_bytes: int | None = None) -> bytes:
     """The contents of a file, whole or only bytes start..stop (negative: from the end).
+
+    Args:
+        url: The file.
+        start, stop: Which bytes; None: all.
+        max_bytes: Of a local file that is read whole, return at most one byte more than this.
 
     Raises:
         FileNotFoundError: There is no such file.
         StorageError: The store failed.
     """
     if start is None and stop is None and is_local(url):
-        return _local_path(url).read_bytes()
+        with _local_path(url).open("rb") as file:
+            return file.read() if max_bytes is None else file.read(max_bytes + 1)
     data = _ask(url, lambda fs, path: fs.cat_file(path, start=start, end=stop))
     assert isinstance(data, bytes)
     return data

@@ -15,16 +15,18 @@
 Every file is created once and never changed.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from logitcask.schemas import storage
 from logitcask.schemas.checked_json import convert, read_object, require_version
 from logitcask.schemas.dataset.identity import Identity
-from logitcask.schemas.errors import ForeignOutputError
+from logitcask.schemas.errors import CorruptShardError, ForeignOutputError
 
 DATASET_VERSION = 1
 CONFIGURATION_NAME = "logitcask.json"
+_MAX_REJECTED_BYTES = 256 << 20
 # A dataset has files of its own in these directories, and directly in its own.
 FOLDERS = ("appends", "attempts", "rejected", "segments", "snapshots", "targets", "tokenizer", "tokens")
 
@@ -66,6 +68,22 @@ def shard_path(kind: str, split: str, name: str) -> str:
 def record_path(kind: str, split: str, name: str) -> str:
     """The path of the record next to a shard, relative to the dataset's directory."""
     return f"{kind}/{split}/{name}.json"
+
+
+def read_rejected(out: str) -> Iterator[tuple[str, bytes]]:
+    """Each file of rejected documents: its path, relative to the dataset's directory, and its contents.
+
+    Raises:
+        CorruptShardError: A file is larger than any that a job writes.
+    """
+    for file in storage.list_members(out, "rejected"):
+        data = storage.read_bytes(file.url, max_bytes=_MAX_REJECTED_BYTES)
+        if len(data) > _MAX_REJECTED_BYTES:
+            raise CorruptShardError(
+                f"{storage.redact(file.url)}: {file.size_bytes:,} bytes, a file of rejected documents has at most "
+                f"{_MAX_REJECTED_BYTES:,}; restore or remove it"
+            )
+        yield f"rejected/{storage.file_name(file.url)}", data
 
 
 def read_configuration(out: str) -> Configuration | None:

@@ -37,6 +37,8 @@ from logitcask.schemas.errors import (
 from logitcask.schemas.fingerprints import digest
 from logitcask.schemas.format.metadata import Split
 
+# The maximum length of a list of shards: a part that is free, a part for each shard, and never more than a gigabyte.
+_FREE_LIST_BYTES, _MAX_ROW_BYTES, _MAX_LIST_BYTES = 1 << 20, 1 << 12, 1 << 30
 _SNAPSHOT_NAME = re.compile(r"(\d{6})\.json")
 
 Origin = Literal["annotate", "append", "select", "forget", "compact", "merge"]
@@ -133,7 +135,8 @@ class Snapshot:
         """
         url = storage.inside(self.url, "snapshots", self.shards_file)
         try:
-            data = storage.read_bytes(url)
+            max_bytes = _FREE_LIST_BYTES + _MAX_ROW_BYTES * self.total().num_shards
+            data = storage.read_bytes(url, max_bytes=min(max_bytes, _MAX_LIST_BYTES))
         except FileNotFoundError as error:
             raise MissingShardError(
                 f"{storage.redact(url)}: the snapshot's list of shards is missing; restore the file"

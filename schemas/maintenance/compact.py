@@ -22,10 +22,10 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from logitcask.schemas import storage
-from logitcask.schemas.checked_json import Count, Digest, FileName, convert, read_object
+from logitcask.schemas.checked_json import Count, Digest, FileName, InvalidValueError, convert, named, read_object
 from logitcask.schemas.dataset import snapshot_writer
 from logitcask.schemas.dataset.appends import unfinished_appends
-from logitcask.schemas.dataset.layout import CONFIGURATION_NAME, FOLDERS
+from logitcask.schemas.dataset.layout import CONFIGURATION_NAME, FOLDERS, read_rejected
 from logitcask.schemas.dataset.shard_view import parts_of_shards, stored_record
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, complete_snapshot, load_snapshot, snapshot_numbers
 from logitcask.schemas.dataset.snapshot_writer import Draft
@@ -213,16 +213,32 @@ def _token_shards_with(out: str, documents: set[tuple[str, str]]) -> list[str]:
 def _rewrite_rejected(out: str, sources: set[str]) -> list[str]:
     """Files of rejected documents with lines on these sources; their other lines are written under a new name."""
     found = []
-    for file in storage.list_members(out, "rejected"):
-        lines = storage.read_bytes(file.url).splitlines(keepends=True)
-        others = [line for line in lines if json.loads(line).get("source") not in sources]
+    for path, content in read_rejected(out):
+        lines = content.splitlines(keepends=True)
+        with named(
+            storage.join(out, path),
+            what="a file of rejected documents",
+            advice="restore or remove it; nothing was removed",
+        ):
+            others = [line for line in lines if _source_of(line) not in sources]
         if len(others) < len(lines):
-            data, path = b"".join(others), _path_below(file.url, 2)
+            data = b"".join(others)
             if others:
                 name = f"{path.removesuffix('.jsonl')}-{digest(data)[-12:]}.jsonl"
                 storage.create(storage.inside(out, name), data)
             found.append(path)
     return found
+
+
+def _source_of(line: bytes) -> str:
+    """The source of a rejected document. (Not `parse_object`: a rejected text may be any text, also no Unicode.)"""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InvalidValueError("a line that is not JSON") from error
+    if not isinstance(value, dict) or not isinstance(value.get("source"), str):
+        raise InvalidValueError("a line without a source")
+    return value["source"]
 
 
 def _leftovers(out: str) -> list[str]:

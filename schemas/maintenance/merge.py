@@ -16,7 +16,7 @@ from typing import Any
 from logitcask.schemas import storage
 from logitcask.schemas.dataset import snapshot_writer
 from logitcask.schemas.dataset.identity import CorpusInfo, Identity, differences, joined_licenses
-from logitcask.schemas.dataset.layout import read_configuration, write_configuration
+from logitcask.schemas.dataset.layout import read_configuration, read_rejected, write_configuration
 from logitcask.schemas.dataset.shard_view import parts_of_shards
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, complete_snapshot, load_snapshot
 from logitcask.schemas.dataset.snapshot_writer import Draft
@@ -193,8 +193,8 @@ def _begin(out: str, identity: Identity, first: Snapshot) -> None:
 def _copy_other_files(snapshots: Sequence[Snapshot], out: str) -> None:
     """Copies the rejected documents and the vocabulary."""
     for one in snapshots:
-        for file in storage.list_members(one.url, "rejected"):
-            data, name = storage.read_bytes(file.url), storage.file_name(file.url)
+        for path, data in read_rejected(one.url):
+            name = storage.file_name(path)
             if not _create_or_same(storage.inside(out, "rejected", name), data):
                 renamed = f"{name.removesuffix('.jsonl')}-{digest(data)[-12:]}.jsonl"
                 storage.create(storage.inside(out, "rejected", renamed), data)

@@ -285,3 +285,23 @@ def test_a_damaged_shard_stops_it_before_anything_is_removed(out):
     with pytest.raises(CorruptShardError, match="a0"):
         compact(out)
     assert files(out) == before
+
+
+@pytest.mark.parametrize("line", [b"{", b"[]", b'{"source": []}', b"[" * 100_000])
+def test_a_file_of_rejected_documents_that_is_none_stops_it(out, line):
+    (Path(out) / "rejected/a0-0000.jsonl").write_bytes(line + b"\n")
+    forget_documents(out, ["a0-0"])
+    with pytest.raises(CorruptShardError, match=r"rejected/a0-0000\.jsonl: not a file of rejected documents"):
+        compact(out)
+
+
+@pytest.mark.parametrize(
+    "path", ["../home/x", "/etc/x", "targets/../x", "unknown/x", "targets/train/a0.parquet", "logitcask.json"]
+)
+def test_a_journal_that_would_remove_anything_else_is_refused(out, path):
+    journal = {"snapshot": 1, "rewritten": [], "removed_snapshots": [], "removed_files": [path]}
+    value = {"shards_digest": load_snapshot(out).shards_digest, "compaction": journal}
+    (Path(out) / JOURNAL_NAME).write_text(json.dumps(value))
+    with pytest.raises(CorruptShardError, match=r"compaction\.json: (not the journal|would remove)"):
+        compact(out)
+    assert verify(out).faults == ()
