@@ -95,6 +95,9 @@ def summary(result: "JobResult") -> str:
         counts = f"{result.num_added_documents:,} documents, {result.num_known_documents:,} known already"
         lines.insert(1, ("added", counts))
     lines[-1:-1] = [("note", f"files {one}") for one in corpus.describe()]
+    if result.num_split:
+        num_chats = total.num_documents - result.num_split
+        lines.insert(1, ("chats", f"{num_chats:,} annotated as {total.num_documents:,} documents, one for each answer"))
     for unit, leases in result.quarantined.items():
         lines.insert(
             -1, ("quarantine", f"unit {unit}: {len(leases)} workers died of it, the last {leases[-1].describe()}")

@@ -2,11 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, ClassVar, Literal
 
 import tyro
 
 from logitcask.pipeline.runners.settings import RunnerSettings
+from logitcask.schemas.dataset.identity import ChatSplit
 from logitcask.schemas.errors import UsageError
 from logitcask.schemas.format.scheme import Layout, SchemeKind
 
@@ -44,7 +46,7 @@ class AnnotateConfig:
     old_names: ClassVar = {"corpus_licence": "corpus_license", "retry_set_aside": "retry_quarantined"}
 
     corpus: tyro.conf.Positional[tuple[str, ...]]
-    """Files, directories or globs, on any fsspec URL: .txt, .md, .jsonl (also .gz, .zst) and .parquet."""
+    """Files, directories or globs, on any fsspec URL: text, JSON, CSV (also .gz, .zst), Parquet, Arrow."""
 
     teacher: str
     """Directory, hub id or .gguf file of the model that annotates."""
@@ -56,10 +58,19 @@ class AnnotateConfig:
     """A tokenizer other than the teacher's: a directory, hub id, .gguf or SentencePiece .model."""
 
     text_field: str = "text"
-    """Field of .jsonl and .parquet records that holds the text."""
+    """Field of records that holds the text."""
 
     chat_field: str | None = None
     """Field of records with chat messages, instead of text; only the assistant's tokens get targets."""
+
+    chat_split: ChatSplit = "auto"
+    """A document for each answer of a chat, with the turns before it (auto: where the template rewrites them)."""
+
+    chat_date: str | None = None
+    """The day, YYYY-MM-DD, for a chat template that asks (default: the day on which the dataset is begun)."""
+
+    parse_special: bool = False
+    """Read the spelling of a control token in the corpus, such as <|im_end|>, as this token, not as letters."""
 
     window: int = 1024
     """Maximum positions of a window."""
@@ -208,6 +219,7 @@ class AnnotateConfig:
             (not 0 <= self.overlap < self.window, f"--overlap must be in [0, {self.window}), got {self.overlap}"),
             (not 0 <= self.held_out < 1, f"--held-out must be a share in [0, 1), got {self.held_out}"),
             (self.allow_duplicates and not self.append, "--allow-duplicates is for --append"),
+            (not _is_date(self.chat_date), f"--chat-date must be YYYY-MM-DD, got {self.chat_date!r}"),
             (self.document_bytes < 1, f"--document-bytes must be positive, got {self.document_bytes}"),
             (not self.heartbeat_seconds > 0, f"--heartbeat-seconds must be positive, got {self.heartbeat_seconds}"),
             (
@@ -242,6 +254,13 @@ class AnnotateConfig:
         for is_fault, message in faults:
             if is_fault:
                 raise UsageError(message)
+
+
+def _is_date(text: str | None) -> bool:
+    try:
+        return text is None or date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _below(value: int | None, minimum: int) -> bool:

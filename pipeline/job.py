@@ -44,6 +44,7 @@ from logitcask.pipeline.units.processes import this_process
 from logitcask.pipeline.units.token_unit_record import read_token_unit_record
 from logitcask.pipeline.units.token_units import TokenUnit, token_unit_name
 from logitcask.schemas import outages, storage
+from logitcask.schemas.checked_json import parse_object
 from logitcask.schemas.dataset.snapshot import Snapshot, complete_snapshot
 from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
 from logitcask.schemas.errors import CorpusError, LogitcaskError, MissingShardError, StorageError
@@ -65,6 +66,7 @@ class JobResult:
         corpus: How the corpus compared with what was recorded before this run.
         seconds: Wall-clock time of the annotation stage.
         quarantined: Units that were not done, each with the leases of the workers that died of it.
+        num_split: How many more documents this corpus has because each answer of a chat is one.
     """
 
     out: str
@@ -76,6 +78,7 @@ class JobResult:
     num_known_documents: int = 0
     corpus: Comparison = field(default_factory=Comparison)
     quarantined: dict[str, list[Lease]] = field(default_factory=dict)
+    num_split: int = 0
 
 
 def annotate(config: AnnotateConfig, *, quiet: bool = False) -> JobResult:
@@ -124,7 +127,9 @@ def _run_plan(job: ResolvedJob, runner: "StageRunner", publish_every: float | No
     token_units = work.units
     able = [unit for unit in token_units if unit.name not in work.absent]
     first = runner.finish(job, _token_stage(job, able))
-    tokenized = read_tokenized_corpus(job.out, token_units, job.identity.target_fingerprint())
+    tokenized = dataclasses.replace(
+        read_tokenized_corpus(job.out, token_units, job.identity.target_fingerprint()), skipped_files=job.num_skipped
+    )
     if work.plan.units and not work.absent:
         _require_documents(job, tokenized, first)
     started_seconds = time.monotonic()
@@ -151,6 +156,7 @@ def _run_plan(job: ResolvedJob, runner: "StageRunner", publish_every: float | No
         num_known_documents=tokenized.totals.num_known,
         corpus=work.comparison,
         quarantined=first.quarantined | second.quarantined,
+        num_split=tokenized.totals.num_split,
     )
 
 
@@ -292,6 +298,14 @@ def _require_documents(job: ResolvedJob, tokenized: TokenizedCorpus, first: Stag
     reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(totals.rejected.items()))
     raise CorpusError(
         f"no document of the corpus can be annotated: {totals.num_documents} found, rejected for "
-        f"{reasons or 'nothing'}; see {storage.redact(storage.join(job.out, 'rejected'))}. Set "
-        f"--text-field (now {job.tokens.fields.required!r}) to the field that holds the text"
+        f"{reasons or 'nothing'}; see {storage.redact(storage.join(job.out, 'rejected'))}{_first_rejection(job.out)}. "
+        f"Set --text-field (now {job.tokens.fields.required!r}) to the field that holds the text"
     )
+
+
+def _first_rejection(out: str) -> str:
+    """What was wrong with one document, for an error message."""
+    for file in storage.list_members(out, "rejected"):
+        line = parse_object(storage.read_bytes(file.url).partition(b"\n")[0])
+        return f". The first: {line.get('source')}: {line.get('detail')}"
+    return ""

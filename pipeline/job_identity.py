@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from datetime import date, datetime
 from typing import Any
 
 from logitcask.pipeline.config import AnnotateConfig
@@ -14,6 +15,8 @@ from logitcask.schemas.format.scheme import Scheme
 from logitcask.teacher.model.attention_cost import describe_long_window, max_part_tokens
 from logitcask.teacher.model.description import check_vocabulary
 from logitcask.teacher.text.packing import pack_documents
+from logitcask.teacher.text.rules import TOKEN_RULES, TextRules
+from logitcask.teacher.text.tokenizers import Tokenizer, load_tokenizer
 
 # Increased when the same text and settings would give other windows.
 PACKING_VERSION = 1
@@ -31,6 +34,7 @@ def job_identity(
     scheme: Scheme,
     temperatures: tuple[float, ...],
     shard_tokens: int,
+    rules: TextRules,
 ) -> Identity:
     """The identity of a dataset that this job makes, without its corpus."""
     return Identity(
@@ -38,6 +42,10 @@ def job_identity(
         text_field=None if config.chat_field else config.text_field,
         chat_field=config.chat_field,
         document_bytes=config.document_bytes,
+        token_rules=None if rules.version == 1 else rules.version,
+        parse_special=rules.parse_special,
+        chat_split=config.chat_split if config.chat_field and rules.version > 1 else "never",
+        chat_date=rules.today.isoformat() if rules.today else None,
         tokenizer=tokenizer,
         teacher=teacher,
         scheme=scheme,
@@ -61,21 +69,51 @@ def resolve_shard_tokens(config: AnnotateConfig, begun: Configuration | None, de
     return config.shard_tokens or (begun and begun.identity.shard_tokens) or default
 
 
+def load_job_tokenizer(config: AnnotateConfig, begun: Configuration | None) -> tuple[Tokenizer, TextRules]:
+    """The job's tokenizer, and how it reads text: by the begun dataset's rules, else by the current ones.
+
+    A chat template that asks for the date gets the setting, else the begun dataset's, else today.
+
+    Raises:
+        TeacherError, TokenizerError: There is no tokenizer, or its chat template is missing, invalid or unstable.
+        UsageError: A setting has no effect with this tokenizer, or a newer release began the dataset.
+    """
+    version = (begun.identity.token_rules or 1) if begun else TOKEN_RULES
+    if version > TOKEN_RULES:
+        raise UsageError(
+            f"{storage.redact(config.out)}: tokenized by rules of version {version}; this release knows {TOKEN_RULES}; "
+            "install a newer logitcask"
+        )
+    rules = TextRules(version=version, parse_special=config.parse_special, today=_chat_date(config, begun))
+    tokenizer = load_tokenizer(config.tokenizer or config.teacher, rules)
+    if config.chat_field is not None and tokenizer.info.chat_template is None:
+        raise TokenizerError(
+            f"--chat-field {config.chat_field}: tokenizer {tokenizer.info.name!r} has no chat template; name a "
+            "tokenizer that has one with --tokenizer, or give the conversations as text"
+        )
+    asks_for_date = config.chat_field is not None and version > 1 and tokenizer.asks_for_date
+    if config.chat_date is not None and not asks_for_date:
+        raise UsageError(f"--chat-date {config.chat_date}: no chat template of this job asks for a date; leave it out")
+    return tokenizer, rules if asks_for_date else replace(rules, today=None)
+
+
+def _chat_date(config: AnnotateConfig, begun: Configuration | None) -> date:
+    stated = config.chat_date or (begun and begun.identity.chat_date)
+    try:
+        return date.fromisoformat(stated) if stated else datetime.now().astimezone().date()
+    except ValueError as e:
+        raise UsageError(f"{storage.redact(config.out)}: the dataset's chat_date {stated!r} is not a day") from e
+
+
 def check_inputs(config: AnnotateConfig, tokenizer: TokenizerInfo, teacher: TeacherInfo) -> None:
     """Checks that tokenizer, teacher and settings match, and warns of a window with costly attention.
 
     Raises:
         VocabularyError: The tokenizer has more ids than the teacher.
-        TokenizerError: The tokenizer has no chat template, and the corpus has conversations.
         UsageError: The window is too long for the teacher, or too short for the packing.
     """
     if tokenizer.vocab_size > teacher.vocab_size + _MAX_ADDED_PIECES:
         check_vocabulary(tokenizer, teacher)
-    if config.chat_field is not None and tokenizer.chat_template is None:
-        raise TokenizerError(
-            f"--chat-field {config.chat_field}: tokenizer {tokenizer.name!r} has no chat template; name a tokenizer "
-            "that has one with --tokenizer, or give the conversations as text"
-        )
     largest = max_part_tokens(config.teacher)
     if largest is not None and config.window > largest:
         raise UsageError(f"--window {config.window}: teacher {teacher.name!r} can attend to {largest} tokens at most")

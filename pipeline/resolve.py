@@ -4,6 +4,7 @@ Settings that change the shards' bytes are the *identity*; a resumed job compare
 only low bits (device, threads, batch size) are the *environment*; it is resolved once, kept, and used again.
 """
 
+import logging
 import os
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,13 +13,14 @@ from logitcask.pipeline.annotation.annotate_unit import AnnotationSpec
 from logitcask.pipeline.annotation.batch_size import find_batch_tokens
 from logitcask.pipeline.config import AnnotateConfig
 from logitcask.pipeline.corpus.fields import Fields
-from logitcask.pipeline.corpus.files import find_corpus
+from logitcask.pipeline.corpus.files import scan_corpus
 from logitcask.pipeline.corpus_work import CorpusWork, GivenCorpus, choose_work, new_plan, recorded_plans
 from logitcask.pipeline.environment import resolve_environment, resolve_projection
 from logitcask.pipeline.job_identity import (
     check_inputs,
     check_same_settings,
     job_identity,
+    load_job_tokenizer,
     resolve_shard_tokens,
     with_labels_of,
 )
@@ -29,13 +31,14 @@ from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import Configuration, read_configuration, write_configuration
 from logitcask.schemas.dataset.vocabulary import has_vocabulary, write_vocabulary
 from logitcask.schemas.errors import UsageError
-from logitcask.schemas.format.metadata import TeacherInfo, TokenizerInfo
 from logitcask.schemas.format.scheme import Scheme, choose_scheme, extra_temperatures
 from logitcask.schemas.stats.by_source import SourceGroups
 from logitcask.teacher.model.description import describe_teacher
 from logitcask.teacher.scoring.protocol import ScorerSpec
 from logitcask.teacher.text.pieces import piece_bytes
-from logitcask.teacher.text.tokenizers import load_tokenizer
+from logitcask.teacher.text.rules import TOKEN_RULES, TextRules
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +48,7 @@ class ResolvedJob:
     Attributes:
         out: The dataset's directory.
         work: What is to be done.
+        num_skipped: Files of the corpus that are not read, by reason.
         identity: Settings that change the shards' bytes.
         tokens: Settings of the first stage.
         targets: Settings of the second stage.
@@ -52,6 +56,7 @@ class ResolvedJob:
 
     out: str
     work: CorpusWork
+    num_skipped: dict[str, int]
     identity: Identity
     tokens: TokenSpec
     targets: AnnotationSpec
@@ -73,15 +78,22 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
     if begun is None and config.append:
         raise UsageError(f"{storage.redact(config.out)}: no dataset to append to; annotate without --append first")
     recorded = recorded_plans(config.out, begun.identity) if begun else None
-    files = find_corpus(config.corpus, recorded.patterns if recorded else ())
+    found = scan_corpus(
+        config.corpus,
+        recorded.patterns if recorded else (),
+        begun.identity.token_rules or 1 if begun else TOKEN_RULES,
+    )
+    files = found.files
+    if found.skipped:
+        _logger.warning("the corpus has files that are not read: %s", found.describe_skipped())
     environment = resolve_environment(config, begun.environment if begun else {})
     shard_tokens = resolve_shard_tokens(config, begun, environment["device"])
     teacher = describe_teacher(config.teacher, environment["dtype"])
-    loaded_tokenizer = load_tokenizer(config.tokenizer or config.teacher)
+    loaded_tokenizer, rules = load_job_tokenizer(config, begun)
     tokenizer = loaded_tokenizer.info
     check_inputs(config, tokenizer, teacher)
     environment = resolve_projection(config, environment, teacher, sum(file.size_bytes for file in files))
-    identity = job_identity(config, tokenizer, teacher, scheme, temperatures, shard_tokens)
+    identity = job_identity(config, tokenizer, teacher, scheme, temperatures, shard_tokens, rules)
     if environment["batch_tokens"] == "auto":
         trial = _scorer_spec(config, scheme, temperatures, environment | {"batch_tokens": config.window}, identity)
         in_process = config.runner == "local" and config.workers == 1
@@ -97,8 +109,9 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
     return ResolvedJob(
         out=out,
         work=work,
+        num_skipped=found.num_skipped(),
         identity=identity,
-        tokens=_token_spec(config, out, identity.tokenizer, identity.teacher, shard_tokens),
+        tokens=_token_spec(config, out, identity, rules),
         targets=AnnotationSpec(
             out=out,
             scorer=_scorer_spec(config, scheme, temperatures, environment, identity),
@@ -146,19 +159,27 @@ def _scheme(config: AnnotateConfig) -> Scheme:
     return choose_scheme(config.head, {name: getattr(config, name) for name in names})
 
 
-def _token_spec(
-    config: AnnotateConfig, out: str, tokenizer: TokenizerInfo, teacher: TeacherInfo, shard_tokens: int
-) -> TokenSpec:
+def _token_spec(config: AnnotateConfig, out: str, identity: Identity, rules: TextRules) -> TokenSpec:
+    assert identity.tokenizer is not None
+    assert identity.teacher is not None
+    assert identity.shard_tokens is not None
     return TokenSpec(
         out=out,
         tokenizer_reference=_absolute(config.tokenizer or config.teacher),
-        tokenizer=tokenizer,
-        fields=Fields(text=config.text_field, chat=config.chat_field, document_bytes=config.document_bytes),
+        tokenizer=identity.tokenizer,
+        rules=rules,
+        fields=Fields(
+            text=config.text_field,
+            chat=config.chat_field,
+            document_bytes=config.document_bytes,
+            rich_messages=rules.version > 1,
+        ),
+        chat_split=identity.chat_split,
         window_tokens=config.window,
         overlap_tokens=config.overlap,
         held_out=config.held_out,
-        shard_tokens=shard_tokens,
-        vocab_size=teacher.vocab_size,
+        shard_tokens=identity.shard_tokens,
+        vocab_size=identity.teacher.vocab_size,
         corpus_license=config.corpus_license,
     )
 

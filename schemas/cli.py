@@ -2,7 +2,8 @@
 
 A subcommand is a frozen dataclass with a method `run() -> int`; its fields are its options. The package that owns it
 registers it under the entry-point group `logitcask.commands`. Only the module of the called subcommand is imported.
-Flags override the TOML file named by `--config`, which overrides the defaults.
+Flags override the TOML file named by `--config`, which overrides the defaults. In both, `~` is the home directory, and
+other relative paths begin at the working directory.
 
 A renamed option or option value keeps its old form as a hidden alias, on the command line and in the file. The command
 lists it in a class attribute: `old_names: ClassVar = {"old_option": "new_option", "option=old": "option=new"}`.
@@ -139,7 +140,7 @@ def parse_command(command: type, name: str, words: Sequence[str]) -> Command:
     """The command with the options in `words`. `--help` and bad options print and exit, with status 0 and 2."""
     import tyro
 
-    words, file = _take_config(words)
+    words, file = _take_config([_with_home(word) for word in words])
     settings = _read_config(file, command) if file else {}
     default, flags = _apply_settings(command, settings)
     current = _with_current_names([*flags, *words], _old_names(command))
@@ -193,17 +194,28 @@ def _take_config(words: Sequence[str]) -> tuple[list[str], str | None]:
     return rest, file
 
 
+def _with_home(value: Any) -> Any:
+    """A word or setting with a leading `~` replaced by the home directory, because not every shell and no file does."""
+    if isinstance(value, list):
+        return [_with_home(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    flag, equals, path = value.partition("=") if value.startswith("--") else ("", "", value)
+    return flag + equals + (os.path.expanduser(path) if path.split("/")[0] == "~" else path)  # noqa: PTH111
+
+
 def _read_config(file: str, command: type) -> dict[str, Any]:
     import tomllib
 
     if "://" in file:
         raise UsageError(f"--config reads a local TOML file, not a URL: {redact(file)}; download it first")
     try:
-        settings = tomllib.loads(Path(file).read_text())
+        # Some editors begin a file with a byte order mark.
+        settings = tomllib.loads(Path(file).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"--config {file}: {error}") from error
     old_names = _old_names(command)
-    settings = {old_names.get(name := key.replace("-", "_"), name): value for key, value in settings.items()}
+    settings = {old_names.get(n := key.replace("-", "_"), n): _with_home(value) for key, value in settings.items()}
     known = option_fields(command)
     unknown = sorted(settings.keys() - known)
     if unknown:

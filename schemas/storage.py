@@ -19,7 +19,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import urlsplit
 
 from logitcask.schemas import fault_points
 from logitcask.schemas.errors import ForeignOutputError, LogitcaskError, StorageError, StoreAwayError
@@ -34,6 +33,8 @@ T = TypeVar("T")
 
 # Names of files that are being written on a local disk begin with it; such files are never listed as data.
 TEMPORARY_PREFIX = ".tmp-"
+
+_DANGLING = "link to nothing"
 
 # The answer of S3 while two writers create the same key and neither has won yet.
 _CONFLICT = "ConditionalRequestConflict"
@@ -118,8 +119,9 @@ def file_name(url: str) -> str:
     if "://" not in url:
         return PurePosixPath(url).name
     link = url.split("::", 1)[0]
-    if "?" in link or "#" in link:
-        return PurePosixPath(urlsplit(link).path or link).name
+    if "?" in link or (link.startswith("http") and "#" in link):
+        # Keys of object stores may have these characters; only what could be a secret is no part of the name.
+        link = redact(link)
     # A fast path: listings need this for millions of files.
     return link.rstrip("/").rpartition("/")[2]
 
@@ -206,17 +208,20 @@ def list_tree(root: str) -> dict[str, StoredFile]:
     return _ask(root, find)
 
 
-def list_files(url: str, prefix: str = "", *, follow_links: bool = True) -> list[StoredFile]:
+def list_files(
+    url: str, prefix: str = "", *, follow_links: bool = True, skipped: dict[str, str] | None = None
+) -> list[StoredFile]:
     """All files below a directory, sorted by URL; empty if the directory does not exist.
 
     Args:
         url: The directory.
         prefix: List only files whose path relative to the directory begins with it. Object stores apply it themselves.
         follow_links: Whether to list what local directories hold that are symbolic links.
+        skipped: Receives the local links that are not followed, with the reason.
     """
     if is_local(url):
-        beginning = f"{_local_path(url)}/{prefix}"
-        found = [file for file in _walk(_local_path(url), follow_links) if file.url.startswith(beginning)]
+        beginning, links = f"{_local_path(url)}/{prefix}", {} if skipped is None else skipped
+        found = [file for file in _walk(_local_path(url), follow_links, links) if file.url.startswith(beginning)]
     else:
         found = _list_remote(url, prefix)
     # Files that are being written appear and vanish during a listing.
@@ -229,7 +234,9 @@ def _list_remote(url: str, prefix: str) -> list[StoredFile]:
         # Only file systems with flat listings know `prefix`; others would pass it to `ls`.
         found = fs.find(path, detail=True, prefix=prefix) if prefix else fs.find(path, detail=True)
         assert isinstance(found, dict)
-        return [_stored_file(fs, info, url) for info in found.values()]
+        # Some programs mark a directory by an empty key with its name.
+        folders = {name.rpartition("/")[0] for name in found}
+        return [_stored_file(fs, info, url) for name, info in found.items() if not _is_folder(name, info, folders)]
 
     try:
         return _ask(url, find)
@@ -237,15 +244,38 @@ def _list_remote(url: str, prefix: str) -> list[StoredFile]:
         return []
 
 
-def _walk(directory: Path, follow_links: bool) -> Iterator[StoredFile]:
-    """All files below a directory; a path of a file gives that file."""
+def _is_folder(name: str, info: dict, folders: set[str]) -> bool:
+    if name.endswith("/") or info.get("type") == "directory":
+        return True
+    return not info.get("size") and name in folders
+
+
+def _walk(directory: Path, follow_links: bool, skipped: dict[str, str]) -> Iterator[StoredFile]:
+    """All files below a directory; a path of a file gives that file. Links that lead nowhere new are `skipped`."""
     if directory.is_file():
         yield _local_file(directory)
-    for folder, _, names in os.walk(directory, followlinks=follow_links):
+    for folder, folders, names in os.walk(directory, followlinks=follow_links):
+        for name in list(folders):
+            path = Path(folder, name)
+            if path.is_symlink() and _leads_above(path):
+                folders.remove(name)
+                skipped[str(path)] = "link to a directory above it"
         for name in names:
-            # Removed since it was listed, or a dangling link.
-            with suppress(FileNotFoundError):
-                yield _local_file(Path(folder, name))
+            path = Path(folder, name)
+            try:
+                yield _local_file(path)
+            except OSError as error:
+                if path.is_symlink():
+                    skipped[str(path)] = _DANGLING
+                elif not isinstance(error, FileNotFoundError):  # removed since it was listed
+                    raise
+
+
+def _leads_above(link: Path) -> bool:
+    """Whether a link leads to a directory on the way to it, so that following it would never end."""
+    # Not `Path.resolve`, which raises an error for a link to itself.
+    target = os.path.realpath(link)
+    return any(target == os.path.realpath(parent) for parent in link.parents)
 
 
 def _local_file(path: Path, *, follow_links: bool = True) -> StoredFile:
@@ -259,23 +289,35 @@ def _local_path(url: str) -> Path:
     return Path(path).expanduser().absolute()
 
 
-def expand(pattern: str) -> list[StoredFile]:
-    """The files that a file name, a directory (all files below it) or a glob stands for; empty if there are none."""
+def expand(pattern: str, skipped: dict[str, str] | None = None) -> list[StoredFile]:
+    """The files that a file name, a directory (all files below it) or a glob stands for; empty if there are none.
+
+    Args:
+        pattern: A path or any fsspec URL.
+        skipped: Receives the local links that are not followed, with the reason.
+    """
+    links = {} if skipped is None else skipped
     try:
         info = _ask(pattern, lambda fs, path: fs.info(path))
     except FileNotFoundError:
-        return _ask(pattern, lambda fs, path: _glob(fs, path, pattern))
+        return _ask(pattern, lambda fs, path: _glob(fs, path, pattern, links))
     if info["type"] == "directory":
-        return list_files(pattern)
+        return list_files(pattern, skipped=links)
     return _ask(pattern, lambda fs, _: [_stored_file(fs, info, pattern)])
 
 
-def _glob(fs: "AbstractFileSystem", path: str, pattern: str) -> list[StoredFile]:
+def _glob(fs: "AbstractFileSystem", path: str, pattern: str, skipped: dict[str, str]) -> list[StoredFile]:
     if not any(character in path for character in "*?["):
         return []
     found = fs.glob(path, detail=True)
     assert isinstance(found, dict)
-    return [_stored_file(fs, info, pattern) for _, info in sorted(found.items()) if info["type"] != "directory"]
+    files = []
+    for name, info in sorted(found.items()):
+        if is_local(pattern) and Path(name).is_symlink() and not Path(name).exists():
+            skipped[name] = _DANGLING
+        elif not _is_folder(name, info, set()):
+            files.append(_stored_file(fs, info, pattern))
+    return files
 
 
 def create(url: str, data: bytes) -> bool:

@@ -1,9 +1,12 @@
 """From one record (a parsed JSON line or a Parquet row) to a document: the text or chat field, and the id."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from logitcask.pipeline.corpus.documents import Place, RawDocument, Rejected
+from logitcask.teacher.text.chat_template import REASONING_KEYS
 
 # A longer id is most likely text in the wrong field.
 _MAX_ID_CHARACTERS = 512
@@ -18,12 +21,15 @@ class Fields:
         chat: Field with chat messages; if set, `text` is not read.
         id: Optional field with the document's own id, a string or an integer.
         document_bytes: Longer documents (in UTF-8; for .jsonl the whole line) are rejected.
+        rich_messages: Whether the content of a message can be a list of parts, or missing where there are tool calls or
+            reasoning. (Datasets that were begun before this was possible reject such chats.)
     """
 
     text: str = "text"
     chat: str | None = None
     id: str = "id"
     document_bytes: int = 64 << 20
+    rich_messages: bool = False
 
     @property
     def required(self) -> str:
@@ -40,12 +46,10 @@ def document_from_record(record: Any, fields: Fields, place: Place, raw: bytes) 
     if not isinstance(record, dict):
         return reject("malformed_json", f"expected an object, found {_type_name(record)}")
     if fields.required not in record:
-        return reject(
-            "missing_field", f"no field {fields.required!r}; fields: {', '.join(map(repr, record)) or 'none'}"
-        )
+        return missing_field(record, fields, place, raw)
     value, own_id = record[fields.required], document_id(record.get(fields.id), place)
     if fields.chat is not None:
-        fault = _chat_fault(value)
+        fault = _chat_fault(value, fields.rich_messages)
         if fault is not None:
             return reject("malformed_chat", f"{fields.chat!r}: {fault}")
         return RawDocument(id=own_id, place=place, messages=tuple(value), raw=raw)
@@ -69,6 +73,12 @@ def document_from_text(
     return RawDocument(id=own_id or place.document_id, place=place, text=text, raw=raw)
 
 
+def missing_field(names: Iterable[str], fields: Fields, place: Place, raw: bytes | None = None) -> Rejected:
+    """The rejection of a record without the required field."""
+    detail = f"no field {fields.required!r}; fields: {', '.join(map(repr, names)) or 'none'}"
+    return Rejected(place=place, reason="missing_field", detail=detail, raw=raw)
+
+
 def too_large(fields: Fields, place: Place, found: str) -> Rejected:
     """The rejection of a document above the limit; its raw bytes are not copied."""
     limit = f"the limit is {fields.document_bytes}; divide it into documents or raise --document-bytes"
@@ -84,25 +94,46 @@ def document_id(value: Any, place: Place) -> str:
     return place.document_id
 
 
-def _chat_fault(messages: Any) -> str | None:
+def _chat_fault(messages: Any, rich_messages: bool) -> str | None:
     if not isinstance(messages, list) or not messages:
         return f"expected a list of messages, found {'an empty list' if messages == [] else _type_name(messages)}"
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
             return f"message {index}: expected an object, found {_type_name(message)}"
-        for key in ("role", "content"):
-            if not isinstance(message.get(key), str):
-                return f"message {index}: {key!r}: expected a string, found {_type_name(message.get(key))}"
-            if not _is_unicode(message[key]):
-                return f"message {index}: {key!r} holds an unpaired surrogate"
-    if not any(message["role"] == "assistant" and message["content"] for message in messages):
+        role, content = message.get("role"), message.get("content")
+        if not isinstance(role, str):
+            return f"message {index}: 'role': expected a string, found {_type_name(role)}"
+        if rich_messages and isinstance(content, list):
+            fault = next(filter(None, map(_part_fault, content)), None)
+        elif rich_messages and content is None and _is_answered(message):
+            fault = None
+        else:
+            fault = None if isinstance(content, str) else f"expected a string, found {_type_name(content)}"
+        if fault is not None:
+            return f"message {index}: 'content': {fault}"
+        if not _is_unicode(message):
+            return f"message {index}: holds an unpaired surrogate"
+    if not any(message["role"] == "assistant" and _is_answered(message) for message in messages):
         return "no message of the assistant, so no targets"
     return None
 
 
-def _is_unicode(text: str) -> bool:
+def _part_fault(part: Any) -> str | None:
+    """Why a part of a message's content is not text; the teacher reads nothing else."""
+    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        return None
+    found = part.get("type") if isinstance(part, dict) else part
+    return f"expected parts of type 'text', each with its text; found {found!r:.40}"
+
+
+def _is_answered(message: dict[str, Any]) -> bool:
+    """Whether a message has anything that a template can write."""
+    return any(message.get(key) for key in ("content", "tool_calls", *REASONING_KEYS))
+
+
+def _is_unicode(message: dict[str, Any]) -> bool:
     try:
-        text.encode()
+        json.dumps(message, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterator
 
+from logitcask.pipeline.corpus.arrow import read_arrow
+from logitcask.pipeline.corpus.csv_rows import read_csv
 from logitcask.pipeline.corpus.documents import RawDocument, Rejected
 from logitcask.pipeline.corpus.fields import Fields
 from logitcask.pipeline.corpus.files import FileSlice, Format
+from logitcask.pipeline.corpus.json_values import read_json
 from logitcask.pipeline.corpus.jsonl import read_jsonl
 from logitcask.pipeline.corpus.parquet import read_parquet, row_group_range
 from logitcask.pipeline.corpus.text import read_text
@@ -12,6 +15,10 @@ from logitcask.pipeline.corpus.text import read_text
 _READERS: dict[Format, Callable[[FileSlice, Fields], Iterator[RawDocument | Rejected]]] = {
     "text": read_text,
     "jsonl": read_jsonl,
+    "json": read_json,
+    "csv": read_csv,
+    "tsv": read_csv,
+    "arrow": read_arrow,
     "parquet": read_parquet,
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import IO, Any, cast
 
+import pyarrow as pa
 import zstandard
 
 from logitcask.pipeline.corpus.files import CorpusFile
@@ -21,6 +22,8 @@ _BUFFER_BYTES = 1 << 20
 # Compressed bytes per read: a zstd block of 4 bytes can expand to 128 KiB, so a decompression bomb can put at most
 # 128 MiB into memory at once.
 _ZSTD_INPUT_BYTES = 4096
+# `zstd --long=31` makes frames that need this much memory; the largest public dumps are such files.
+_ZSTD_MAX_WINDOW_BYTES = 1 << 31
 
 
 @contextmanager
@@ -75,6 +78,7 @@ class _ZstdReader(io.RawIOBase):
         super().__init__()
         self._stored = stored
         self._frame: Any = None
+        self._undecoded = b""
         self._decoded = memoryview(b"")
 
     def readable(self) -> bool:
@@ -82,7 +86,7 @@ class _ZstdReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._decoded:
-            chunk = self._stored.read(_ZSTD_INPUT_BYTES)
+            chunk = self._undecoded or self._stored.read(_ZSTD_INPUT_BYTES)
             if not chunk:
                 if self._frame is not None:
                     raise EOFError("the file ends inside a zstd frame")
@@ -94,13 +98,29 @@ class _ZstdReader(io.RawIOBase):
         return count
 
     def _decode(self, chunk: bytes) -> bytes:
-        decoded = []
-        while chunk:
-            if self._frame is None:
-                self._frame = zstandard.ZstdDecompressor().decompressobj()
-            decoded.append(self._frame.decompress(chunk))
-            chunk = b""
-            if self._frame.eof:
-                chunk = self._frame.unused_data
-                self._frame = None
-        return b"".join(decoded)
+        """What a chunk adds, up to the end of a frame: if the next one is damaged, this is not lost."""
+        if self._frame is None:
+            self._frame = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW_BYTES).decompressobj()
+        decoded = self._frame.decompress(chunk)
+        self._undecoded = b""
+        if self._frame.eof:
+            self._undecoded = self._frame.unused_data
+            self._frame = None
+        return decoded
+
+
+class CorruptFileError(Exception):
+    """pyarrow could not read the file."""
+
+
+@contextmanager
+def arrow_errors() -> Iterator[None]:
+    """Distinguishes damage from a failing store: an OSError of pyarrow itself has no errno."""
+    try:
+        yield
+    except (pa.ArrowException, UnicodeDecodeError) as e:
+        raise CorruptFileError(str(e)) from e
+    except OSError as e:
+        if e.errno is not None:
+            raise
+        raise CorruptFileError(str(e)) from e

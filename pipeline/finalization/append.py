@@ -57,6 +57,7 @@ def _extended(base: Snapshot, draft: Draft) -> Draft:
         ),
         num_documents_in=base.num_documents_in + draft.num_documents_in,
         rejected=sum_by_key([base.rejected, draft.rejected]),
+        skipped_files=sum_by_key([base.skipped_files, draft.skipped_files]),
         splits={name: sum_summaries(one.splits[name] for one in (base, draft) if name in one.splits) for name in names},
         # Old shards first, so that their windows keep their numbers.
         shards=[*shards, *added],

@@ -6,7 +6,7 @@ when all its units are finished: memory holds the rows of the snapshot and one b
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -49,11 +49,13 @@ class TokenizedCorpus:
         units: The second stage's units.
         totals: Documents found and rejected.
         num_missing_units: Token units without a record, because they are quarantined.
+        skipped_files: Files of the corpus that are not read, by reason.
     """
 
     units: AnnotationUnitTable
     totals: UnitTotals
     num_missing_units: int
+    skipped_files: dict[str, int] = field(default_factory=dict)
 
 
 def read_tokenized_corpus(out: str, units: Sequence[TokenUnit], target_fingerprint: str) -> TokenizedCorpus:
@@ -121,6 +123,7 @@ def finalize(
         identity=identity,
         num_documents_in=tokenized.totals.num_documents,
         rejected=sum_by_key([tokenized.totals.rejected, totals.rejected]),
+        skipped_files=tokenized.skipped_files,
         splits=totals.splits,
         shards=entries,
         num_missing_units=num_missing,
@@ -129,20 +132,21 @@ def finalize(
 
 
 def _gather_token_units(out: str, units: Sequence[TokenUnit]) -> Segment:
-    num_units, num_documents, num_known = 0, 0, 0
-    rejected: dict[str, int] = {}
+    totals = UnitTotals()
 
     def shards() -> Iterator[TokenShard]:
-        nonlocal num_units, num_documents, num_known, rejected
+        nonlocal totals
         for record in _read_token_unit_records(out, units):
-            num_units += 1
-            num_documents += record.num_documents
-            num_known += record.num_known
-            rejected = sum_by_key([rejected, record.rejected])
+            totals += UnitTotals(
+                num_units=1,
+                num_documents=record.num_documents,
+                num_known=record.num_known,
+                num_split=record.num_split,
+                rejected=record.rejected,
+            )
             yield from record.shards
 
     rows = shard_table(shards())
-    totals = UnitTotals(num_units=num_units, num_documents=num_documents, num_known=num_known, rejected=rejected)
     return Segment(rows=rows, totals=totals)
 
 

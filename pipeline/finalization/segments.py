@@ -37,6 +37,7 @@ class UnitTotals:
         num_units: Number of units with a record.
         num_documents: Documents found (token units only).
         num_known: Further documents that the dataset had already (token units only).
+        num_split: How many more they are than the corpus has, because each answer of a chat is a document.
         rejected: Reason to number of documents.
         splits: Totals and statistics of target shards.
     """
@@ -44,6 +45,7 @@ class UnitTotals:
     num_units: Count = 0
     num_documents: Count = 0
     num_known: Count = 0
+    num_split: Count = 0
     rejected: dict[str, Count] = field(default_factory=dict)
     splits: dict[str, SplitSummary] = field(default_factory=dict)
 
@@ -52,6 +54,7 @@ class UnitTotals:
             num_units=self.num_units + other.num_units,
             num_documents=self.num_documents + other.num_documents,
             num_known=self.num_known + other.num_known,
+            num_split=self.num_split + other.num_split,
             rejected=sum_by_key([self.rejected, other.rejected]),
             splits={
                 split: sum_summaries(totals.splits[split] for totals in (self, other) if split in totals.splits)

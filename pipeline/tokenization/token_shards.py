@@ -8,11 +8,13 @@ from logitcask.pipeline.corpus.fields import Fields
 from logitcask.pipeline.units.token_units import TokenShard, TokenUnit, token_shard_name
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.commit import commit_shard
+from logitcask.schemas.dataset.identity import ChatSplit
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.format.metadata import ShardMetadata, Split, TokenizerInfo
 from logitcask.schemas.format.targets import Windows
 from logitcask.schemas.format.writer import encode_shard
 from logitcask.teacher.text.packing import Document, pack_documents
+from logitcask.teacher.text.rules import TextRules
 
 # A file of rejected documents is closed at this size.
 _REJECTED_FILE_BYTES = 16 << 20
@@ -26,6 +28,8 @@ class TokenSpec:
         out: The dataset's directory.
         tokenizer_reference: Which tokenizer to load.
         tokenizer: The description that the loaded tokenizer must match.
+        rules: How it reads text.
+        chat_split: Whether each answer of a conversation is a document of its own.
         fields: The fields that are read from each record.
         window_tokens: Maximum positions of a window.
         overlap_tokens: Positions of a window that repeat the end of the previous one.
@@ -39,6 +43,8 @@ class TokenSpec:
     out: str
     tokenizer_reference: str
     tokenizer: TokenizerInfo
+    rules: TextRules
+    chat_split: ChatSplit
     fields: Fields
     window_tokens: int
     overlap_tokens: int

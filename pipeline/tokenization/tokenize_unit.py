@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +22,14 @@ from logitcask.pipeline.units.known_documents import KnownDocuments, document_ha
 from logitcask.pipeline.units.token_unit_record import SliceContent, TokenUnitRecord, token_unit_record_path
 from logitcask.pipeline.units.token_units import TokenUnit
 from logitcask.schemas import storage
+from logitcask.schemas.dataset.identity import ChatSplit
 from logitcask.schemas.errors import FingerprintMismatchError, TokenizerError
 from logitcask.schemas.fingerprints import canonical_json
 from logitcask.schemas.format.metadata import SPLITS, Split
+from logitcask.teacher.text.chat import RewrittenChatError
+from logitcask.teacher.text.chat_template import UnstableTemplateError
 from logitcask.teacher.text.packing import Document, kinds_of_chat
+from logitcask.teacher.text.rules import TextRules
 from logitcask.teacher.text.tokenizers import Tokenizer, load_tokenizer
 
 
@@ -40,7 +45,7 @@ def tokenize_unit(unit: TokenUnit, spec: TokenSpec, heartbeats: Heartbeats) -> T
     rejections = RejectionWriter(spec.out, unit.name)
     writers = {split: ShardWriter(unit, split, spec) for split in SPLITS}
     known = KnownDocuments(spec.known)
-    num_documents, num_known = 0, 0
+    num_documents, num_known, num_split = 0, 0, 0
     hashes: list[int] = []
     contents: list[SliceContent] = []
     for found in _tokenized(unit, tokenizer, spec, heartbeats, contents):
@@ -48,14 +53,18 @@ def tokenize_unit(unit: TokenUnit, spec: TokenSpec, heartbeats: Heartbeats) -> T
             num_documents += 1
             rejections.add(found)
             continue
-        split, document = found
-        hash_ = document_hash(document.ids, spec.tokenizer.eos_id)
-        if hash_ in known:
-            num_known += 1
-            continue
-        num_documents += 1
-        hashes.append(hash_)
-        writers[split].add(document)
+        split, documents = found
+        num_new = 0
+        for document in documents:
+            hash_ = document_hash(document.ids, spec.tokenizer.eos_id)
+            if hash_ in known:
+                num_known += 1
+                continue
+            num_new += 1
+            hashes.append(hash_)
+            writers[split].add(document)
+        num_documents += num_new
+        num_split += max(num_new - 1, 0)
     shards = [shard for writer in writers.values() for shard in writer.finish()]
     rejections.close()
     write_unit_hashes(spec.out, unit.name, hashes)
@@ -66,13 +75,14 @@ def tokenize_unit(unit: TokenUnit, spec: TokenSpec, heartbeats: Heartbeats) -> T
         shards=tuple(shards),
         slices=tuple(contents),
         num_known=num_known,
+        num_split=num_split,
     )
     storage.create_json(storage.join(spec.out, token_unit_record_path(unit.name)), record.to_json())
     return record
 
 
 _tokenizer_lock = threading.Lock()
-_tokenizers: dict[str, Tokenizer] = {}
+_tokenizers: dict[tuple[str, TextRules], Tokenizer] = {}
 
 
 def cached_tokenizer(spec: TokenSpec) -> Tokenizer:
@@ -82,10 +92,10 @@ def cached_tokenizer(spec: TokenSpec) -> Tokenizer:
         FingerprintMismatchError: It differs from the driver's.
     """
     with _tokenizer_lock:
-        tokenizer = _tokenizers.get(spec.tokenizer.fingerprint)
+        tokenizer = _tokenizers.get((spec.tokenizer.fingerprint, spec.rules))
         if tokenizer is None:
-            tokenizer = load_tokenizer(spec.tokenizer_reference)
-            _tokenizers[tokenizer.info.fingerprint] = tokenizer
+            tokenizer = load_tokenizer(spec.tokenizer_reference, spec.rules)
+            _tokenizers[tokenizer.info.fingerprint, spec.rules] = tokenizer
     if tokenizer.info.fingerprint != spec.tokenizer.fingerprint:
         raise FingerprintMismatchError(
             f"tokenizer {spec.tokenizer_reference}: fingerprint {tokenizer.info.fingerprint} on this worker, "
@@ -101,34 +111,59 @@ def is_held_out(document: RawDocument, share: float) -> bool:
     return bits < share * 2**64
 
 
-def tokenize_document(raw: RawDocument, tokenizer: Tokenizer, vocab_size: int) -> Document | Rejected:
-    """A document's ids and, for a chat, the kind of each row.
+def tokenize_document(
+    raw: RawDocument, tokenizer: Tokenizer, vocab_size: int, chat_split: ChatSplit = "auto"
+) -> tuple[Document, ...] | Rejected:
+    """A document's ids and, for a chat, the kind of each row; several documents if each answer of a chat is one.
 
     Args:
         raw: Its text or messages.
         tokenizer: The tokenizer of the dataset.
         vocab_size: Size of the teacher's vocabulary; a document with an id not below it is rejected.
+        chat_split: Whether to split chats: where the template rewrites earlier turns, always or never.
+
+    Raises:
+        UnstableTemplateError: The chat template renders the same messages differently each time.
     """
-    kinds = None
     if raw.messages is None:
         assert raw.text is not None
-        ids = tokenizer.encode(raw.text)
+        tokens = [(tokenizer.encode(raw.text), None)]
     else:
         try:
-            ids, is_assistant = tokenizer.apply_chat(list(raw.messages))
+            chats = _tokenize_chat(list(raw.messages), tokenizer, chat_split)
+        except UnstableTemplateError:
+            raise
         except TokenizerError as e:
             return raw.reject("malformed_chat", str(e))
-        kinds = kinds_of_chat(np.asarray(is_assistant))
-    if not len(ids):
-        return raw.reject("no_tokens", "the tokenizer returned no token")
-    if max(ids) >= vocab_size:
-        return raw.reject("id_beyond_vocabulary", f"token id {max(ids)}; the teacher has ids below {vocab_size}")
-    return Document(id=raw.id, source=raw.place.source, ids=np.asarray(ids, np.int32), kinds=kinds)
+        tokens = [(ids, kinds_of_chat(np.asarray(is_assistant))) for ids, is_assistant in chats]
+    documents = []
+    for number, (ids, kinds) in enumerate(tokens, start=1):
+        if not len(ids):
+            return raw.reject("no_tokens", "the tokenizer returned no token")
+        if max(ids) >= vocab_size:
+            return raw.reject("id_beyond_vocabulary", f"token id {max(ids)}; the teacher has ids below {vocab_size}")
+        document_id = raw.id if len(tokens) == 1 else f"{raw.id}/answer-{number}"
+        document = Document(id=document_id, source=raw.place.source, ids=np.asarray(ids, np.int32), kinds=kinds)
+        documents.append(document)
+    return tuple(documents)
+
+
+def _tokenize_chat(
+    messages: list[dict[str, Any]], tokenizer: Tokenizer, chat_split: ChatSplit
+) -> list[tuple[list[int], np.ndarray]]:
+    if chat_split == "always":
+        return tokenizer.split_chat(messages)
+    try:
+        return [tokenizer.apply_chat(messages)]
+    except RewrittenChatError:
+        if chat_split == "never":
+            raise
+        return tokenizer.split_chat(messages)
 
 
 def _tokenized(
     unit: TokenUnit, tokenizer: Tokenizer, spec: TokenSpec, heartbeats: Heartbeats, contents: list[SliceContent]
-) -> Iterator[tuple[Split, Document] | Rejected]:
+) -> Iterator[tuple[Split, tuple[Document, ...]] | Rejected]:
     """Every document of the unit, in order, tokenized and assigned to a split, or its rejection.
 
     Appends to `contents` what was read of each slice.
@@ -143,11 +178,11 @@ def _tokenized(
                 yield raw
                 continue
             progress.advance(len(raw.raw))
-            document = tokenize_document(raw, tokenizer, spec.vocab_size)
-            if isinstance(document, Rejected):
-                yield document
+            documents = tokenize_document(raw, tokenizer, spec.vocab_size, spec.chat_split)
+            if isinstance(documents, Rejected):
+                yield documents
             else:
-                yield "held-out" if is_held_out(raw, spec.held_out) else "train", document
+                yield "held-out" if is_held_out(raw, spec.held_out) else "train", documents
         contents.append(SliceContent(name=piece.file.name, first=first, end=end, digest=reads.finish(piece.file.url)))
     progress.finish()
 

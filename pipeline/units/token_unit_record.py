@@ -33,6 +33,7 @@ class TokenUnitRecord:
     Attributes:
         name: The unit's name.
         num_documents: Documents found: those in its shards and the rejected ones.
+        num_split: How many more they are than the corpus has, because each answer of a chat is a document.
         rejected: Reason to number of documents.
         shards: Its token shards.
         slices: What it read, in order; empty in records of earlier releases.
@@ -45,13 +46,18 @@ class TokenUnitRecord:
     shards: tuple[TokenShard, ...]
     slices: tuple[SliceContent, ...] = ()
     num_known: Count = 0
+    num_split: Count = 0
 
     @property
     def num_positions(self) -> int:
         return sum(shard.num_positions for shard in self.shards)
 
     def to_json(self) -> dict[str, Any]:
-        return {"tokenized_unit_version": TOKEN_UNIT_RECORD_VERSION, **asdict(self)}
+        fields = asdict(self)
+        if not self.num_split:
+            # The first records had no such field: equal units must keep equal bytes.
+            del fields["num_split"]
+        return {"tokenized_unit_version": TOKEN_UNIT_RECORD_VERSION, **fields}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "TokenUnitRecord":

@@ -27,6 +27,8 @@ Scope = Literal["job", "dataset", "targets"]
 
 Shards = Literal["tokens", "targets"]
 
+ChatSplit = Literal["auto", "always", "never"]
+
 # Labels of a teacher or a tokenizer: one model can be in two directories, and only one of them may state its license.
 _LABELS = ("name", "licence")
 # Forms of a teacher's fingerprint; one that agrees is enough.
@@ -83,6 +85,10 @@ class Identity:
         corpus_licence: License of the text, as the user stated it.
         text_field, chat_field: The field of a record that holds its text, or its conversation.
         document_bytes: The maximum size of a document.
+        token_rules: Version of the rules that make tokens from text; None for the first.
+        parse_special: Whether control tokens that a text spells are parsed.
+        chat_split: Whether each answer of a conversation is a document of its own.
+        chat_date: The day that the chat template was told, as ISO 8601; None where it does not ask.
         tokenizer, teacher, scheme: As in the shards' metadata.
         temperatures: Temperatures other than 1 whose tails are stored.
         num_ids: The first id that is only padding of the teacher's vocabulary; None where none is.
@@ -103,6 +109,10 @@ class Identity:
     text_field: Label | None = field(default=None, metadata=_row("tokens", agrees="dataset", always_stored=True))
     chat_field: Label | None = field(default=None, metadata=_row("tokens", agrees="dataset", always_stored=True))
     document_bytes: Count | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
+    token_rules: Count | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
+    parse_special: bool = field(default=False, metadata=_row("tokens", agrees="dataset"))
+    chat_split: ChatSplit = field(default="never", metadata=_row("tokens", agrees="dataset"))
+    chat_date: Label | None = field(default=None, metadata=_row("tokens", agrees="dataset"))
     tokenizer: TokenizerInfo | None = field(default=None, metadata=_row("tokens", agrees="targets"))
     teacher: TeacherInfo | None = field(default=None, metadata=_row("targets", agrees="targets"))
     scheme: Scheme | None = field(default=None, metadata=_row("targets", agrees="targets"))

@@ -78,6 +78,7 @@ class Snapshot:
         identity: The settings of the dataset: corpora, tokenizer, teacher, scheme and the rest.
         num_documents_in: Documents found in the corpus: annotated + rejected, if complete.
         rejected: Number of rejected documents by reason.
+        skipped_files: Number of files in the corpus that were not read, by reason.
         splits: Totals and statistics by split, of what the snapshot shows; sizes are those of whole files.
         shards_file: Name of the file that lists the shards, relative to `snapshots/`.
         shards_digest: Of that file.
@@ -97,6 +98,7 @@ class Snapshot:
     splits: dict[FileName, SplitSummary]
     shards_file: FileName
     shards_digest: Digest
+    skipped_files: dict[str, Count] = field(default_factory=dict)
     removed: dict[str, Count] = field(default_factory=dict)
     selections: tuple[Rules, ...] = ()
     made_by: Origin = "annotate"

@@ -6,7 +6,7 @@ Both files are create-only. The first writer gets a number; the other one takes 
 import io
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from logitcask.schemas import storage
@@ -36,6 +36,7 @@ class Draft:
     rejected: dict[str, int]
     splits: dict[str, SplitSummary]
     shards: Sequence[ShardEntry]
+    skipped_files: dict[str, int] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)
     selections: tuple[Rules, ...] = ()
     made_by: Origin = "annotate"
@@ -81,8 +82,9 @@ def draft_digest(draft: Draft) -> str:
 
 
 def _equals(draft: Draft, shards: bytes, snapshot: Snapshot) -> bool:
-    """Whether a snapshot equals a draft."""
-    numbered = _numbered(snapshot.url, draft, shards, snapshot.number)
+    """Whether a snapshot equals a draft; files that are not read can come and go meanwhile."""
+    same = replace(draft, skipped_files=snapshot.skipped_files)
+    numbered = _numbered(snapshot.url, same, shards, snapshot.number)
     return _snapshot_json(numbered) == _snapshot_json(snapshot)
 
 
@@ -149,6 +151,9 @@ def _entry_batches(entries: Iterator[ShardEntry], schema: "pa.Schema") -> "Itera
 def _snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
     fields = asdict(snapshot)
     del fields["url"]
+    if not snapshot.skipped_files:
+        # The first snapshots had no such field: equal snapshots must keep equal bytes.
+        del fields["skipped_files"]
     fields["identity"] = snapshot.identity.to_json()
     fields["selections"] = [rules_to_json(rules) for rules in snapshot.selections]
     return {"dataset_version": DATASET_VERSION, **_string_keys(fields)}

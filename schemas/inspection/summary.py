@@ -50,6 +50,7 @@ def describe(snapshot: Snapshot) -> dict[str, Any]:
             "annotated": total.num_documents,
             "rejected": snapshot.num_rejected,
             "rejected_by_reason": snapshot.rejected,
+            "skipped_files": snapshot.skipped_files,
             "removed_by_reason": snapshot.removed,
         },
         "total": _describe_split(total, window_tokens),

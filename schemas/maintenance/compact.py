@@ -155,6 +155,7 @@ def _draft(base: Snapshot) -> tuple[Draft, tuple[str, ...]]:
         identity=base.identity,
         num_documents_in=base.num_documents_in,
         rejected=base.rejected,
+        skipped_files=base.skipped_files,
         removed=base.removed,
         made_by="compact",
         base=base.number,

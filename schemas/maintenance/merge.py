@@ -25,6 +25,7 @@ from logitcask.schemas.errors import ConfigurationMismatchError, UsageError
 from logitcask.schemas.fingerprints import digest, fingerprint
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.maintenance.rewrite_shard import copy_shard, rewritten_name
+from logitcask.schemas.stats.sum_by_key import sum_by_key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +78,7 @@ def merge(urls: Sequence[str], out: str) -> Merging:
         identity=identity,
         num_documents_in=sum(one.num_documents_in for one in snapshots),
         rejected=dict(sum((Counter(one.rejected) for one in snapshots), Counter())),
+        skipped_files=sum_by_key(one.skipped_files for one in snapshots),
         removed=dict(sum((Counter(one.removed) for one in snapshots), Counter())),
         made_by="merge",
     )

@@ -1,12 +1,13 @@
 """Tokenizers: the model's own, or a bare SentencePiece model, behind one protocol and with fingerprints.
 
 Text is never read as control tokens: a document that contains the letters `<bos>` gets the ids of these letters, so no
-text can end a document or open a chat turn. (SentencePiece always works this way.) Packing adds BOS and EOS. Saved with
-a student and loaded again, a tokenizer has the same fingerprints.
+text can end a document or open a chat turn, except with `parse_special`. (SentencePiece always works this way.) Packing
+adds BOS and EOS. Saved with a student and loaded again, a tokenizer has the same fingerprints.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,8 +17,11 @@ from logitcask.schemas.errors import TokenizerError
 from logitcask.schemas.fingerprints import digest, fingerprint, vocabulary_fingerprint
 from logitcask.schemas.format.metadata import TokenizerInfo
 from logitcask.teacher.model.references import Resolved, resolve
-from logitcask.teacher.text.chat import Message, assistant_spans, mark_spans
+from logitcask.teacher.text.chat import ChatText, chat_of_each_answer, mark_spans, whole_chat
+from logitcask.teacher.text.chat_template import DEFAULT_DATE, ChatTemplate, Message, Rendered, find_chat_template
+from logitcask.teacher.text.control_tokens import ControlTokens, looks_like_control
 from logitcask.teacher.text.gguf_tokenizer import begins_with_bos, load_gguf_tokenizer
+from logitcask.teacher.text.rules import TextRules
 
 # Incremented whenever the same tokenizer files would give other ids.
 _ALGORITHM_VERSION = 1
@@ -42,6 +46,15 @@ class Tokenizer(Protocol):
         """How `piece` writes bytes."""
         ...
 
+    @property
+    def asks_for_date(self) -> bool:
+        """Whether the chat template asks for the date.
+
+        Raises:
+            TokenizerError: There is no chat template, or it is invalid or does not always render the same text.
+        """
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without BOS and EOS.
 
@@ -64,8 +77,16 @@ class Tokenizer(Protocol):
         The token that ends the assistant's turn counts as the assistant's; what the template writes after it does not.
 
         Raises:
-            TokenizerError: There is no chat template, or the template cannot render these messages, or it renders the
-                first messages differently when more follow.
+            RewrittenChatError: The template renders the first messages differently when more follow.
+            TokenizerError: There is no chat template, or the template cannot render these messages.
+        """
+        ...
+
+    def split_chat(self, messages: Sequence[Message]) -> list[tuple[list[int], np.ndarray]]:
+        """As `apply_chat` for each answer of the assistant: the conversation up to it, and which ids are this answer's.
+
+        Raises:
+            TokenizerError: As for `apply_chat`.
         """
         ...
 
@@ -74,12 +95,16 @@ class Tokenizer(Protocol):
         ...
 
 
-def load_tokenizer(reference: str | Path) -> Tokenizer:
+_CURRENT_RULES = TextRules(today=DEFAULT_DATE)
+
+
+def load_tokenizer(reference: str | Path, rules: TextRules = _CURRENT_RULES) -> Tokenizer:
     """The tokenizer of a teacher or a student.
 
     Args:
         reference: A SentencePiece `.model` file, or what `teacher.model.references.resolve` accepts. A directory with
             only a `.model` is read by SentencePiece, any other by `transformers`.
+        rules: Of the dataset.
 
     Raises:
         TeacherError: The reference does not exist.
@@ -87,11 +112,11 @@ def load_tokenizer(reference: str | Path) -> Tokenizer:
     """
     path = Path(reference).expanduser()
     if path.is_file() and path.suffix == ".model":
-        return SentencePieceTokenizer(path)
+        return _load_sentencepiece(path, rules)
     resolved = resolve(reference)
     if resolved.kind == "directory" and not any((resolved.path / name).is_file() for name in _OWN_FILES):
-        return SentencePieceTokenizer(_only_model_file(resolved))
-    return HuggingFaceTokenizer(resolved)
+        return _load_sentencepiece(_only_model_file(resolved), rules)
+    return HuggingFaceTokenizer(resolved, rules)
 
 
 class SentencePieceTokenizer:
@@ -116,6 +141,10 @@ class SentencePieceTokenizer:
     def spelling(self) -> PieceSpelling:
         return "sentencepiece"
 
+    @property
+    def asks_for_date(self) -> bool:
+        return False
+
     def encode(self, text: str) -> list[int]:
         return self._processor.encode(_checked(text))
 
@@ -130,6 +159,9 @@ class SentencePieceTokenizer:
             f"tokenizer {self.info.name!r} is a bare SentencePiece model without a chat template; name a directory "
             "with the model's own tokenizer, or give the conversations as plain text"
         )
+
+    def split_chat(self, messages: Sequence[Message]) -> list[tuple[list[int], np.ndarray]]:
+        return [self.apply_chat(messages)]
 
     def save(self, directory: str | Path) -> None:
         Path(directory).mkdir(parents=True, exist_ok=True)
@@ -152,10 +184,17 @@ class SentencePieceTokenizer:
 class HuggingFaceTokenizer:
     """The model's own tokenizer, read by `transformers` from its directory or from GGUF."""
 
-    def __init__(self, resolved: Resolved) -> None:
+    def __init__(self, resolved: Resolved, rules: TextRules) -> None:
+        self._rules = rules
         self._tokenizer = _load(resolved)
         self._pieces: dict[str, int] = self._tokenizer.get_vocab()
-        self._info = self._describe(resolved.name)
+        self._info = self._describe(resolved)
+        self._control_pieces = self._find_control_tokens()
+        # Encoding leaves only tokens that are marked as special as text.
+        marked = {token_id for token_id, token in self._tokenizer.added_tokens_decoder.items() if token.special}
+        self._needs_control_tokens = (
+            rules.version > 1 and not rules.parse_special and marked < self._control_pieces.keys()
+        )
 
     @property
     def info(self) -> TokenizerInfo:
@@ -168,8 +207,14 @@ class HuggingFaceTokenizer:
             return "byte-level"
         return "sentencepiece" if "▁" in decoder else "plain"
 
+    @property
+    def asks_for_date(self) -> bool:
+        return self._template.asks_for_date
+
     def encode(self, text: str) -> list[int]:
-        return self._encode(text, special_tokens_are_text=True)["input_ids"]
+        if self._needs_control_tokens:
+            return self._control_tokens.encode(_checked(text))
+        return self._encode(text, special_tokens_are_text=not self._rules.parse_special)["input_ids"]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(
@@ -182,15 +227,33 @@ class HuggingFaceTokenizer:
         return self._tokenizer.convert_ids_to_tokens(int(token_id))
 
     def apply_chat(self, messages: Sequence[Message]) -> tuple[list[int], np.ndarray]:
-        if self.info.chat_template is None:
-            raise TokenizerError(
-                f"tokenizer {self.info.name!r} has no chat template; annotate conversations with a teacher that was "
-                "trained on them, or give plain text"
-            )
-        text, spans = assistant_spans(self._render, messages)
-        encoding = self._encode(text, special_tokens_are_text=False, return_offsets_mapping=True)
+        if self._rules.version == 1:
+            return self._apply_chat_by_first_rules(messages)
+        shielded = self._control_tokens.shield(messages)
+        return self._encode_chat(whole_chat(self._render, shielded.messages), shielded.mark)
+
+    def split_chat(self, messages: Sequence[Message]) -> list[tuple[list[int], np.ndarray]]:
+        shielded = self._control_tokens.shield(messages)
+        texts = chat_of_each_answer(self._render, shielded.messages)
+        return [self._encode_chat(text, shielded.mark) for text in texts]
+
+    def _encode_chat(self, chat: ChatText, mark: str) -> tuple[list[int], np.ndarray]:
+        encoded = self._control_tokens.encode_rendered(_checked(chat.text), mark)
+        controls = self._control_pieces.keys()
+        is_assistant = mark_spans(chat.text, encoded.ids, encoded.starts, encoded.stops, chat.spans, controls)
+        return self._without_bos(encoded.ids, is_assistant)
+
+    def _apply_chat_by_first_rules(self, messages: Sequence[Message]) -> tuple[list[int], np.ndarray]:
+        """As datasets that were begun with these rules continue: a token without characters is never marked."""
+        chat = whole_chat(self._render, messages, is_complete=False)
+        encoding = self._encode(chat.text, special_tokens_are_text=False, return_offsets_mapping=True)
+        starts, stops = np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2).T
         ids = encoding["input_ids"]
-        is_assistant = mark_spans(text, ids, encoding["offset_mapping"], spans, self._control_ids)
+        starts = np.where(stops > starts, starts, -1)
+        special = {token_id for token_id, token in self._tokenizer.added_tokens_decoder.items() if token.special}
+        return self._without_bos(ids, mark_spans(chat.text, ids, starts, stops, chat.spans, special))
+
+    def _without_bos(self, ids: list[int], is_assistant: np.ndarray) -> tuple[list[int], np.ndarray]:
         if ids and ids[0] == self.info.bos_id:
             return ids[1:], is_assistant[1:]
         return ids, is_assistant
@@ -203,6 +266,9 @@ class HuggingFaceTokenizer:
         settings = json.loads(path.read_text(encoding="utf-8"))
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
         path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if self._tokenizer.chat_template is None and self.info.chat_template is not None:
+            template = json.dumps({"chat_template": self.info.chat_template}, ensure_ascii=False)
+            (Path(directory) / "chat_template.json").write_text(template + "\n", encoding="utf-8")
 
     def _encode(self, text: str, *, special_tokens_are_text: bool, **options: Any) -> Mapping[str, Any]:
         return self._tokenizer(
@@ -213,33 +279,67 @@ class HuggingFaceTokenizer:
             **options,
         )
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        return self._tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> Rendered:
+        return self._template.render(messages, add_generation_prompt=add_generation_prompt)
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        if self.info.chat_template is None:
+            raise TokenizerError(
+                f"tokenizer {self.info.name!r} has no chat template; annotate conversations with a teacher that was "
+                "trained on them, or give plain text"
+            )
+        return ChatTemplate(self.info.chat_template, self._tokenizer.special_tokens_map, self._rules.today)
+
+    @cached_property
+    def _control_tokens(self) -> ControlTokens:
+        return ControlTokens(
+            self._tokenizer.backend_tokenizer, {} if self._rules.parse_special else self._control_pieces
         )
 
-    def _describe(self, name: str) -> TokenizerInfo:
+    def _find_control_tokens(self) -> dict[int, str]:
+        added = self._tokenizer.added_tokens_decoder
+        stated = set(getattr(self._tokenizer, "chat_control_tokens", None) or ())
+        return {
+            token_id: token.content
+            for token_id, token in added.items()
+            if token.special or token.content in stated or looks_like_control(token.content)
+        }
+
+    def _describe(self, resolved: Resolved) -> TokenizerInfo:
         tokenizer = self._tokenizer
-        self._control_ids = frozenset(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)
         bos_id = tokenizer.bos_token_id if begins_with_bos(tokenizer) else None
         eos_id = tokenizer.eos_token_id
-        template = tokenizer.chat_template
+        stated = tokenizer.chat_template
         rules = {
             "version": _ALGORITHM_VERSION,
             "tokenizer.json": digest(tokenizer.backend_tokenizer.to_str().encode()),
             "bos": bos_id,
             "eos": eos_id,
-            "chat_template": template,
+            "chat_template": stated,
         }
+        if self._rules.version == 1:
+            template = stated if isinstance(stated, str) else None
+        else:
+            template = find_chat_template(stated, resolved.path if resolved.kind == "directory" else None)
         return TokenizerInfo(
-            name=name,
+            name=resolved.name,
             fingerprint=fingerprint(rules),
             vocabulary_fingerprint=vocabulary_fingerprint(self._pieces, {"bos": bos_id, "eos": eos_id}),
             vocab_size=max(self._pieces.values()) + 1,
             bos_id=bos_id,
             eos_id=eos_id,
-            chat_template=template if isinstance(template, str) else None,
+            chat_template=template,
         )
+
+
+def _load_sentencepiece(path: Path, rules: TextRules) -> SentencePieceTokenizer:
+    if rules.parse_special:
+        raise TokenizerError(
+            f"{path}: a bare SentencePiece model never reads text as control tokens; leave out --parse-special, or "
+            "name a directory with the model's own tokenizer"
+        )
+    return SentencePieceTokenizer(path)
 
 
 def _load(resolved: Resolved) -> Any:

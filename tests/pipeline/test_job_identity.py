@@ -2,12 +2,18 @@
 
 import json
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from chat_tokenizers import CHATML, byte_level_backend
 from small_job import run, settings
+from transformers import PreTrainedTokenizerFast
 
-from logitcask.schemas.errors import ConfigurationMismatchError, VocabularyError
+from logitcask.pipeline import job_identity
+from logitcask.pipeline.resolve import resolve_job
+from logitcask.schemas.errors import ConfigurationMismatchError, TokenizerError, UsageError, VocabularyError
+from logitcask.teacher.text.rules import TOKEN_RULES
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")
 
@@ -47,3 +53,83 @@ def test_a_tokenizer_whose_ids_exceed_the_vocabulary_is_refused(
     with pytest.raises(VocabularyError, match="999"):
         run(settings(job_corpus, teacher, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+DATED = "{{ strftime_now('%d %B %Y') }}" + CHATML
+
+
+@pytest.fixture
+def chat_teacher(tiny_teacher: Path, tmp_path: Path) -> Path:
+    """The tiny teacher with a byte-level tokenizer whose chat template asks for the date."""
+    teacher = Path(shutil.copytree(tiny_teacher, tmp_path / "teacher"))
+    (teacher / "tokenizer.model").unlink()
+    backend = byte_level_backend(trim_offsets=True)
+    backend.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", chat_template=DATED).save_pretrained(
+        teacher
+    )
+    return teacher
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Path:
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello <|im_end|>"}]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps({"text": turns}) + "\n" for _ in range(3)))
+    return tmp_path / "chats.jsonl"
+
+
+class NextDay(datetime):
+    @classmethod
+    def now(cls, tz=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return cls(2100, 1, 2, tzinfo=tz)
+
+
+def test_a_template_is_told_the_day_on_which_the_dataset_was_begun(
+    chats: Path, chat_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(chats, chat_teacher, tmp_path / "out", chat_field="text")
+    first = resolve_job(config)
+    monkeypatch.setattr(job_identity, "datetime", NextDay)
+    again = resolve_job(config)
+    assert first.identity == again.identity
+    assert first.tokens.rules.today == again.tokens.rules.today
+    other = resolve_job(settings(chats, chat_teacher, tmp_path / "other", chat_field="text"))
+    assert other.identity.chat_date == "2100-01-02"
+    with pytest.raises(ConfigurationMismatchError, match="--chat-date"):
+        resolve_job(settings(chats, chat_teacher, tmp_path / "out", chat_field="text", chat_date="2100-01-02"))
+
+
+def test_settings_without_effect_are_refused(
+    job_corpus: Path, chats: Path, chat_teacher: Path, tiny_teacher: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="--chat-date"):
+        resolve_job(settings(job_corpus, tiny_teacher, tmp_path / "out", chat_date="2026-01-01"))
+    with pytest.raises(TokenizerError, match="--parse-special"):
+        resolve_job(settings(job_corpus, tiny_teacher, tmp_path / "out", parse_special=True))
+    (chat_teacher / "chat_template.jinja").write_text("{{ messages | random }}")
+    with pytest.raises(TokenizerError, match="at random"):
+        resolve_job(settings(chats, chat_teacher, tmp_path / "out", chat_field="text"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dataset_keeps_the_rules_it_was_begun_with(chats: Path, chat_teacher: Path, tmp_path: Path) -> None:
+    (chat_teacher / "chat_template.jinja").write_text(CHATML)
+    config = settings(chats, chat_teacher, tmp_path / "out", chat_field="text")
+    current = resolve_job(config)
+    assert current.identity.token_rules == TOKEN_RULES
+    file = tmp_path / "out/logitcask.json"
+    stored = json.loads(file.read_text())
+    for later in ("token_rules", "chat_split"):
+        del stored["identity"][later]
+    file.write_text(json.dumps(stored))
+    begun = resolve_job(config)
+    assert begun.identity.to_json() == stored["identity"]
+    assert (begun.tokens.rules.version, begun.tokens.chat_split, begun.tokens.fields.rich_messages) == (
+        1,
+        "never",
+        False,
+    )
+    stored["identity"]["token_rules"] = TOKEN_RULES + 1
+    file.write_text(json.dumps(stored))
+    with pytest.raises(UsageError, match="newer logitcask"):
+        resolve_job(config)

@@ -240,3 +240,23 @@ def test_help_imports_nothing_heavy():
 def test_inspect_imports_nothing_heavy(small_dataset):
     slow = {"torch", "transformers", "apache_beam", "pyarrow", "numpy", "fsspec", "typeguard", "asyncio"}
     assert not imported_by("inspect", small_dataset.url) & slow
+
+
+def test_a_tilde_is_the_home_directory_in_flags_and_files(config, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    expected = Sample(corpus=(f"{tmp_path}/a", "b~/c", "~d"), teacher=str(tmp_path))
+    file = Path(config('corpus = ["~/a", "b~/c", "~d"]\nteacher = "~"')).name
+    assert parse("--config", f"~/{file}") == expected
+    assert parse(f"--config=~/{file}") == expected
+    assert parse("~/a", "b~/c", "~d", "--teacher", "~") == expected
+    assert parse("~/a", "b~/c", "~d", "--teacher=~") == expected
+
+
+def test_relative_paths_of_a_config_file_begin_at_the_working_directory(config):
+    assert parse("--config", config('corpus = ["a/b"]\nteacher = "../t"')) == Sample(corpus=("a/b",), teacher="../t")
+
+
+def test_a_config_file_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "run.toml").write_bytes(b'\xef\xbb\xbfcorpus = ["a"]\r\nteacher = "\xc3\xa9"\r\n')
+    assert parse("--config", str(tmp_path / "run.toml")) == Sample(corpus=("a",), teacher="é")

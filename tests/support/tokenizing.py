@@ -6,6 +6,7 @@ from logitcask.pipeline.corpus.fields import Fields
 from logitcask.pipeline.corpus.files import find_corpus
 from logitcask.pipeline.tokenization.token_shards import TokenSpec
 from logitcask.pipeline.units.token_units import TokenUnit, make_token_units
+from logitcask.teacher.text.rules import TextRules
 from logitcask.teacher.text.tokenizers import load_tokenizer
 
 
@@ -15,6 +16,8 @@ def make_spec(out: Path, model: Path, **changes: object) -> TokenSpec:
         "out": str(out),
         "tokenizer_reference": str(model),
         "tokenizer": load_tokenizer(model).info,
+        "rules": TextRules(),
+        "chat_split": "auto",
         "fields": Fields(document_bytes=50_000),
         "window_tokens": 64,
         "overlap_tokens": 0,

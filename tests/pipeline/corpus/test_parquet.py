@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from corpus_reading import read, reasons
 
-from logitcask.pipeline.corpus.documents import RawDocument
+from logitcask.pipeline.corpus.documents import RawDocument, Rejected
 from logitcask.pipeline.corpus.fields import Fields
 from logitcask.pipeline.corpus.files import FileSlice, find_corpus
 from logitcask.pipeline.corpus.parquet import read_parquet, row_group_bytes
@@ -48,3 +48,19 @@ def test_a_truncated_file_is_one_rejection(tmp_path: Path) -> None:
 def test_rows_without_the_field_are_rejected_one_by_one(tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": ["a", "b"]}), tmp_path / "a.parquet")
     assert reasons(read(tmp_path)) == ["missing_field"] * 2
+
+
+def test_an_invalid_value_costs_one_row(tmp_path: Path) -> None:
+    values = [b"good %d" % n for n in range(1000)]
+    values[300] = b"bad \xff"
+    pq.write_table(pa.table({"text": pa.array(values, pa.binary()).view(pa.string())}), tmp_path / "a.parquet")
+    found = read(tmp_path)
+    assert reasons(found) == ["ok"] * 300 + ["undecodable"] + ["ok"] * 699
+    assert found[300].place.row == 301
+
+
+def test_a_missing_column_names_the_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1], "body": ["a"], "lang": ["en"]}), tmp_path / "a.parquet")
+    [found] = read(tmp_path)
+    assert isinstance(found, Rejected)
+    assert found.detail == "no field 'text'; fields: 'id', 'body', 'lang'"

@@ -49,3 +49,20 @@ def test_a_file_that_changed_since_the_job_started_is_named(tmp_path: Path) -> N
     (tmp_path / "a.txt").unlink()
     with pytest.raises(CorpusError, match=r"a\.txt was removed after the job started"), open_file(file):
         pass
+
+
+@pytest.mark.parametrize("ending", [bytes(16), b"garbage", zstandard.MAGIC_NUMBER.to_bytes(4, "little") + b"\xff" * 9])
+def test_bytes_after_the_last_frame_cost_nothing_before_them(tmp_path: Path, ending: bytes) -> None:
+    frames = [zstandard.compress(line(text=str(n))) for n in range(100)]
+    (tmp_path / "a.jsonl.zst").write_bytes(b"".join(frames) + ending)
+    assert reasons(read(tmp_path)) == ["ok"] * 100 + ["corrupt_stream"]
+
+
+@pytest.mark.parametrize("window_log", [28, 31])
+def test_frames_with_long_windows_are_read(tmp_path: Path, window_log: int) -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=window_log, hash_log=6, chain_log=6, search_log=1)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    data = packer.compress(b"".join(line(text=str(n)) for n in range(100))) + packer.flush()
+    assert zstandard.get_frame_parameters(data).window_size == 1 << window_log
+    (tmp_path / "a.jsonl.zst").write_bytes(data)
+    assert reasons(read(tmp_path)) == ["ok"] * 100

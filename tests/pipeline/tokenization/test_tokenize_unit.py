@@ -15,6 +15,8 @@ from logitcask.schemas.errors import FingerprintMismatchError, TokenizerError
 from logitcask.schemas.format.metadata import TokenizerInfo
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.format.targets import Kind, Windows
+from logitcask.teacher.text.chat import RewrittenChatError
+from logitcask.teacher.text.chat_template import UnstableTemplateError
 from logitcask.teacher.text.tokenizers import load_tokenizer
 
 PLACE = Place(file_name="a", url="/a", row=1, offset_bytes=0)
@@ -143,6 +145,24 @@ class ChatTokenizer:
             mask += [False, *[is_assistant] * len(message["content"])]
         return ids, np.array(mask)
 
+    def split_chat(self, messages: list[dict]) -> list[tuple[list[int], np.ndarray]]:
+        answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        return [ChatTokenizer.apply_chat(self, messages[: i + 1]) for i in answers]
+
+
+class RewritingTokenizer(ChatTokenizer):
+    """A tokenizer whose template rewrites earlier turns."""
+
+    def apply_chat(self, messages: list[dict]) -> tuple[list[int], np.ndarray]:
+        if len(messages) > 2:
+            raise RewrittenChatError("differs")
+        return super().apply_chat(messages)
+
+
+class UnstableTokenizer(ChatTokenizer):
+    def apply_chat(self, messages: list[dict]) -> tuple[list[int], np.ndarray]:
+        raise UnstableTemplateError("differs each time")
+
 
 def chat(*messages: tuple[str, str]) -> RawDocument:
     return RawDocument(
@@ -151,16 +171,43 @@ def chat(*messages: tuple[str, str]) -> RawDocument:
 
 
 def test_only_rows_that_predict_an_assistant_token_are_trained() -> None:
-    document = tokenize_document(
+    documents = tokenize_document(
         chat(("user", "ab"), ("assistant", "cd"), ("user", "e")),
         ChatTokenizer(),
         vocab_size=200,  # pyright: ignore
     )
-    assert not isinstance(document, Rejected)
+    assert not isinstance(documents, Rejected)
+    [document] = documents
     assert document.ids.tolist() == [1, 97, 98, 2, 99, 100, 1, 101]
     p, t = Kind.PROMPT, Kind.TRAIN
     assert document.kinds is not None
     assert document.kinds.tolist() == [p, p, p, t, t, p, p, p]
+
+
+TWO_ANSWERS = (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "chat_split", "ids"),
+    [
+        (ChatTokenizer(), "auto", ["d"]),
+        (ChatTokenizer(), "always", ["d/answer-1", "d/answer-2"]),
+        (RewritingTokenizer(), "auto", ["d/answer-1", "d/answer-2"]),
+        (RewritingTokenizer(), "never", None),
+    ],
+)
+def test_a_chat_is_split_by_answer_where_it_must_be(tokenizer, chat_split, ids) -> None:
+    found = tokenize_document(chat(*TWO_ANSWERS), tokenizer, vocab_size=200, chat_split=chat_split)
+    if ids is None:
+        assert isinstance(found, Rejected)
+    else:
+        assert not isinstance(found, Rejected)
+        assert [document.id for document in found] == ids
+
+
+def test_a_template_that_changes_its_mind_stops_the_job() -> None:
+    with pytest.raises(UnstableTemplateError):
+        tokenize_document(chat(*TWO_ANSWERS), UnstableTokenizer(), vocab_size=200)  # pyright: ignore
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,6 @@ def test_the_page_explains_exactly_the_printed_keys(printed, seen, shards):
         unexplained = {leaf for leaf in unexplained if not any(pattern.startswith(leaf) for pattern in patterns)}
         assert not unexplained, output["schema"]
         silent = {pattern for pattern in patterns if not any(matches(pattern, leaf) for leaf in found)}
-        assert silent <= {"documents.removed_by_reason.<reason>", "agreement"} | {
-            f"rows[].drawn[][].{key}" for key in ("id", "piece", "times")
-        }
+        assert silent <= {f"documents.{counts}.<reason>" for counts in ("removed_by_reason", "skipped_files")} | {
+            "agreement"
+        } | {f"rows[].drawn[][].{key}" for key in ("id", "piece", "times")}
