@@ -102,7 +102,7 @@ def inside(root: str, *parts: str) -> str:
             step = top.joinpath(*below[:depth])
             status = step.lstat()
             if stat.S_ISLNK(status.st_mode):
-                if not path.resolve().is_relative_to(top.resolve()):
+                if not _resolved(path).is_relative_to(top.resolve()):
                     raise ForeignOutputError(
                         f"{redact(str(step))}: a symbolic link that leads out of {redact(str(top))}; a dataset holds "
                         "its own files only: put the files there, or remove the link"
@@ -112,6 +112,13 @@ def inside(root: str, *parts: str) -> str:
     if status is not None and not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise ForeignOutputError(f"{redact(url)}: neither a file nor a directory (a device or a pipe); remove it")
     return url
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (RuntimeError, OSError) as error:
+        raise ForeignOutputError(f"{redact(str(path))}: a symbolic link that leads to itself; remove it") from error
 
 
 def file_name(url: str) -> str:
@@ -151,8 +158,13 @@ def read_bytes(url: str, start: int | None = None, stop: int | None = None, *, m
         StorageError: The store failed.
     """
     if start is None and stop is None and is_local(url):
-        with _local_path(url).open("rb") as file:
-            return file.read() if max_bytes is None else file.read(max_bytes + 1)
+        try:
+            with _local_path(url).open("rb") as file:
+                return file.read() if max_bytes is None else file.read(max_bytes + 1)
+        except IsADirectoryError as error:
+            raise ForeignOutputError(
+                f"{redact(url)}: a directory, where a file should be; remove or rename it"
+            ) from error
     data = _ask(url, lambda fs, path: fs.cat_file(path, start=start, end=stop))
     assert isinstance(data, bytes)
     return data

@@ -58,3 +58,11 @@ def test_removing_a_link_keeps_what_it_leads_to(root):
         storage.remove_member(str(root), "far/secret.parquet")
     assert (root.parent / "home/secret.parquet").read_text() == "secret"
     assert not (root / "targets/far.parquet").is_symlink()
+
+
+def test_a_link_to_itself_and_a_directory_as_a_file_have_names(root):
+    (root / "targets/loop.parquet").symlink_to("loop.parquet")
+    with pytest.raises(ForeignOutputError, match="leads to itself"):
+        storage.inside(str(root), "targets/loop.parquet")
+    with pytest.raises(ForeignOutputError, match="a directory, where a file should be"):
+        storage.read_bytes(str(root / "targets"))
