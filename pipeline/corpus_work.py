@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from logitcask.pipeline.corpus.files import CorpusFile, named_by_common_directory, recorded_pattern
-from logitcask.pipeline.corpus.parquet import row_group_bytes
+from logitcask.pipeline.corpus.parquet_metadata import MetadataReader
 from logitcask.pipeline.corpus.source_groups import group_sources
 from logitcask.pipeline.recorded_corpus import Comparison, RecordedCorpus, name_files, new_slices
 from logitcask.pipeline.units.corpus_plan import CorpusPlan, corpus_info, read_plan, write_plan
@@ -125,7 +125,8 @@ class GivenCorpus:
 
 def new_plan(corpus: GivenCorpus, settings_fingerprint: str) -> CorpusPlan:
     """The plan of a dataset's first corpus."""
-    pieces = [piece for file in corpus.files for piece in slice_file(file, row_group_bytes)]
+    with MetadataReader() as metadata:
+        pieces = [piece for file in corpus.files for piece in slice_file(file, metadata.row_group_bytes)]
     return corpus.plan(group_slices(pieces, settings_fingerprint))
 
 
@@ -280,7 +281,8 @@ def _first_again(out: str, corpus: GivenCorpus, identity: Identity, recorded: Re
 def _old_plan(corpus: GivenCorpus, identity: Identity) -> CorpusPlan:
     """The plan that earlier releases made: other names of files and units, which depend on time and place."""
     files = named_by_common_directory(corpus.files)
-    pieces = [piece for file in files for piece in slice_file(file, row_group_bytes)]
+    with MetadataReader() as metadata:
+        pieces = [piece for file in files for piece in slice_file(file, metadata.row_group_bytes)]
     units = group_slices(pieces, identity.token_fingerprint(), file_identity=_old_identity)
     return corpus.plan(units, replace(corpus_info(units), fingerprint=_old_fingerprint(corpus.files)))
 

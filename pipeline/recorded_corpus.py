@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from logitcask.pipeline.corpus.files import CorpusFile, FileSlice
 from logitcask.pipeline.corpus.jsonl import extent_of_start
-from logitcask.pipeline.corpus.parquet import row_group_bytes
+from logitcask.pipeline.corpus.parquet_metadata import MetadataReader
 from logitcask.pipeline.corpus.range_digest import range_digest
 from logitcask.pipeline.units.corpus_plan import CorpusPlan
 from logitcask.pipeline.units.token_unit_record import SliceContent, read_token_unit_record
@@ -220,11 +220,12 @@ def new_slices(comparison: Comparison) -> Iterator[SizedSlice]:
     Raises:
         StorageError: A file cannot be read.
     """
-    for one in comparison.new:
-        if one.grown_from is None:
-            yield from slice_file(one.file, row_group_bytes)
-        else:
-            yield from _slices_after(one.file, one.grown_from)
+    with MetadataReader() as metadata:
+        for one in comparison.new:
+            if one.grown_from is None:
+                yield from slice_file(one.file, metadata.row_group_bytes)
+            else:
+                yield from _slices_after(one.file, one.grown_from)
 
 
 def _slices_after(file: CorpusFile, known: RecordedFile) -> Iterator[SizedSlice]:

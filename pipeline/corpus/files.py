@@ -83,7 +83,7 @@ class FileSlice:
     Attributes:
         file: The file.
         start: First byte (a line belongs to the slice in which it starts) or first row group.
-        stop: One past the last byte or row group.
+        stop: One past the last byte or row group; 0 for a .parquet file that must not be opened.
         is_whole: Whether rows can be counted: the slice is the whole file, or `rows_before` is known.
         rows_before: Rows of the file before the slice.
         text_before: Bytes of the decompressed file before the slice of a compressed file.

@@ -35,6 +35,8 @@ def row_group_bytes(file: CorpusFile) -> tuple[int, ...]:
 
 def row_group_range(piece: FileSlice) -> tuple[int, int]:
     """First stored byte of a slice of row groups, and one past its last; the slices of a file cover all its bytes."""
+    if piece.stop == 0:
+        return 0, piece.file.size_bytes
     try:
         with _open(piece.file) as parquet:
             bounds = [_first_byte(parquet.metadata.row_group(index)) for index in range(parquet.num_row_groups)]
@@ -54,8 +56,13 @@ def _first_byte(group: pq.RowGroupMetaData) -> int:
 def read_parquet(piece: FileSlice, fields: Fields) -> Iterator[RawDocument | Rejected]:
     """The documents of a slice of row groups.
 
-    The rows of a row group before the damage are kept; the rest of the group is one rejection.
+    The rows of a row group before the damage are kept; the rest of the group is one rejection. So is a file whose slice
+    is empty, because opening it would end this process.
     """
+    if piece.stop == 0:
+        detail = "parquet: the Parquet library dies of the file's metadata, so nothing was read"
+        yield Rejected(place=_place(piece.file, 1), reason="corrupt_stream", detail=detail)
+        return
     try:
         with _open(piece.file) as parquet:
             first_row = sum(parquet.metadata.row_group(index).num_rows for index in range(piece.start))

@@ -63,7 +63,7 @@ class TokenShard:
 def make_token_units(
     files: Sequence[CorpusFile],
     settings_fingerprint: str,
-    row_group_bytes: Callable[[CorpusFile], Sequence[int]],
+    row_group_bytes: Callable[[CorpusFile], Sequence[int] | None],
     unit_bytes: int = UNIT_BYTES,
 ) -> list[TokenUnit]:
     """Cuts large files and groups small ones into units of about equal bytes of text.
@@ -71,7 +71,8 @@ def make_token_units(
     Args:
         files: Corpus files in order.
         settings_fingerprint: Covers everything except the slice that changes token shards.
-        row_group_bytes: Stored bytes of each row group of a .parquet file.
+        row_group_bytes: Stored bytes of each row group of a .parquet file; empty if it is damaged, None if it must not
+            be opened.
         unit_bytes: Approximate bytes of text in a unit.
     """
     pieces = [piece for file in files for piece in slice_file(file, row_group_bytes, unit_bytes)]
@@ -124,7 +125,7 @@ def unit_name(position: str, identity: object) -> str:
 
 
 def slice_file(
-    file: CorpusFile, row_group_bytes: Callable[[CorpusFile], Sequence[int]], unit_bytes: int = UNIT_BYTES
+    file: CorpusFile, row_group_bytes: Callable[[CorpusFile], Sequence[int] | None], unit_bytes: int = UNIT_BYTES
 ) -> Iterator[SizedSlice]:
     """The pieces of one file."""
     if file.format == "parquet":
@@ -145,10 +146,11 @@ def slice_bytes(file: CorpusFile, first: int, unit_bytes: int = UNIT_BYTES) -> I
         yield FileSlice(file=file, start=start, stop=stop, is_whole=count == 1), stop - start
 
 
-def _slice_parquet(file: CorpusFile, group_bytes: Sequence[int], unit_bytes: int) -> Iterator[SizedSlice]:
+def _slice_parquet(file: CorpusFile, group_bytes: Sequence[int] | None, unit_bytes: int) -> Iterator[SizedSlice]:
     if not group_bytes:
         # An unreadable file is a slice like any other: reading it yields the rejection.
-        yield FileSlice(file=file, start=0, stop=1, is_whole=True), file.size_bytes
+        stop = 0 if group_bytes is None else 1
+        yield FileSlice(file=file, start=0, stop=stop, is_whole=True), file.size_bytes
         return
     start, size = 0, 0
     for index, group in enumerate(group_bytes):
