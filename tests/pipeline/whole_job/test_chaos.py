@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -28,10 +29,12 @@ from logitcask.pipeline.commands import summary
 from logitcask.pipeline.execution.background_run import UnitFailedError
 from logitcask.schemas import fault_points, storage
 from logitcask.schemas.dataset.snapshot import load_snapshot
+from logitcask.schemas.errors import StoreAwayError
 from logitcask.schemas.maintenance.verify import verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")]
 
+OUTAGE_SECONDS = 5.0
 POINTS = ("read", "forward", "encode", "written", "committed", "recorded")
 # Matches target shards, which only workers write, and not the driver's files.
 PATTERNS = {"written": "[0-9]*-[0-9]*-*.parquet"}
@@ -177,6 +180,64 @@ def test_the_job_recovers_from_killed_workers_on_an_object_store(
     check_undisturbed(url, undisturbed)
     begun = reached(faults, "read")
     assert begun.total() - len(begun) <= len(points) + 1
+
+
+@pytest.fixture
+def outage(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """S3 that drops every connection for some seconds after the second target shard; yields when it did so."""
+    s3fs = pytest.importorskip("s3fs")
+    pytest.importorskip("moto")
+    dropped: list[float] = []
+    uploads: set[str] = set()
+
+    def be_away(request: str, _: int) -> Fault | None:
+        if request.startswith("PUT") and "/targets/" in request and ".parquet" in request:
+            uploads.add(request)
+        if len(uploads) < 2 or (dropped and time.monotonic() > dropped[0] + OUTAGE_SECONDS):
+            return None
+        dropped.append(time.monotonic())
+        return "drop"
+
+    with s3_server() as server, failing_proxy(server, be_away) as proxy:
+        for name, value in environment(proxy).items():
+            monkeypatch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir("a-bucket")
+        yield dropped
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_outage_of_the_store_costs_its_time_and_no_attempt(
+    corpus: Path,
+    tiny_teacher: Path,
+    undisturbed: Path,
+    out: Path,
+    outage: list[float],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    url = "s3://a-bucket/out"
+    for name in files(out):
+        storage.create(storage.join(url, name), (out / name).read_bytes())
+    run(settings(corpus, tiny_teacher, url, attempts=1, unit_attempts=1))
+    assert outage[-1] - outage[0] > OUTAGE_SECONDS / 2
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2, messages
+    assert messages[0].endswith("Waiting for it, up to 30 min")
+    assert messages[1].startswith("the store answers again")
+    check_undisturbed(url, undisturbed)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_outage_that_lasts_too_long_ends_the_job_with_a_store_error(
+    corpus: Path, tiny_teacher: Path, out: Path, outage: list[float]
+) -> None:
+    url = "s3://a-bucket/out"
+    for name in files(out):
+        storage.create(storage.join(url, name), (out / name).read_bytes())
+    with pytest.raises(StoreAwayError, match=r"s3://a-bucket/out/.*finished work is kept \(waited \d s\)"):
+        run(settings(corpus, tiny_teacher, url, store_timeout=0.5))
+    assert outage
 
 
 def test_a_unit_that_kills_workers_is_quarantined_and_retried_on_request(
