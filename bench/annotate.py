@@ -38,6 +38,7 @@ from logitcask.pipeline.units.heartbeats import Heartbeats
 from logitcask.pipeline.units.token_units import TokenShard
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.layout import shard_path
+from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
 from logitcask.schemas.format.scheme import Scheme, ThresholdScheme, TopKScheme
 from logitcask.schemas.format.targets import Part, Windows
@@ -103,11 +104,18 @@ def eager_chain(problem: Problem, batch_windows: int) -> None:
     bare_forward(problem, batch_windows, lambda logits: logits.float().log_softmax(-1).topk(128))
 
 
-def annotate(problem: Problem) -> float:
+def annotate(problem: Problem, on_done: Callable[[UnitRecord], None] = lambda record: None) -> float:
     """Seconds of the job's second stage on one token shard, into a temporary directory."""
     with tempfile.TemporaryDirectory() as out:
         unit = AnnotationUnit(name="target", tokens=_write_token_shard(problem, out))
-        return seconds_of(lambda: annotate_unit(unit, replace(problem.spec, out=out), Heartbeats()))
+        return seconds_of(lambda: annotate_unit(unit, replace(problem.spec, out=out), Heartbeats(), on_done))
+
+
+def check_share(problem: Problem, rounds: int) -> float:
+    """Share of a unit's time that the checks before its commit take; they run while the teacher computes."""
+    records: list[UnitRecord] = []
+    seconds = sum(annotate(problem, records.append) for _ in range(rounds))
+    return sum(float(record.timings["check_seconds"]) for record in records) / seconds
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
@@ -366,6 +374,8 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
     )
     for name, row in found["columns"].items():
         print(f"  {name:<40}{row['tokens_per_second']:>12,.0f} tokens/s{row['ratio']:>8.3f} of the bare forward")
+    found["check_share"] = check_share(problem, options.rounds)
+    print(f"  checks of the rules before the commit: {found['check_share']:.3%} of the unit's time")
     found["peak_bytes_above_model"] = peak_bytes(problem)
     print(f"  peak memory above the model: {found['peak_bytes_above_model'] / 1e9:.2f} GB")
     found["heads"] = measure_heads(problem.scorer.vocab_size, options.device, options.rounds)

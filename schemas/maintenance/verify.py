@@ -11,7 +11,7 @@ from logitcask.schemas.dataset.partial import readable_snapshot
 from logitcask.schemas.dataset.record import UnitRecord, read_record
 from logitcask.schemas.dataset.shard_view import SnapshotShard
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot
-from logitcask.schemas.errors import CorruptShardError, LogitcaskError, MissingShardError
+from logitcask.schemas.errors import CorruptShardError, LogitcaskError, MissingShardError, StorageError
 from logitcask.schemas.fingerprints import digest
 from logitcask.schemas.format.columns.single_values import stored_temperatures
 from logitcask.schemas.format.file_rules import broken_file_rules
@@ -143,6 +143,9 @@ def _shown(snapshot: Snapshot, entry: ShardEntry, reader: ShardReader) -> tuple[
 
 
 def _fault(path: str, error: LogitcaskError) -> Fault:
+    """Raises StorageError if the error is one: a store that is away says nothing about its files."""
+    if isinstance(error, StorageError):
+        raise error
     return Fault(path=path, error=type(error).__name__, what=str(error))
 
 

@@ -17,6 +17,7 @@ from logitcask.schemas.dataset.snapshot import load_snapshot
 from logitcask.schemas.errors import StorageError, StoreAwayError
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.maintenance.compact import compact
+from logitcask.schemas.maintenance.verify import verify
 
 OUT = "memory://away"
 
@@ -189,6 +190,7 @@ READERS: dict[str, Callable[[], Any]] = {
     "segment": lambda: read_segment(OUT, "a"),
     "shard": lambda: ShardReader(f"{OUT}/targets/train/a.parquet"),
     "journal": lambda: compact(OUT),
+    "verify": lambda: verify(OUT),
 }
 
 

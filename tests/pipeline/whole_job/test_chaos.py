@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -308,6 +309,63 @@ def test_a_hung_unit_ends_its_worker_and_is_retried(
     order(faults, "encode", "hang")
     run(settings(corpus, tiny_teacher, out, workers=2, unit_timeout=5.0))
     assert "no progress for 5 s at 'encode'" in caplog.text
+    check_undisturbed(out, undisturbed)
+
+
+def test_a_worker_that_is_stopped_and_continued_costs_nothing(
+    corpus: Path,
+    tiny_teacher: Path,
+    undisturbed: Path,
+    out: Path,
+    faults: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # On a busy machine this import alone can exceed the unit's time limit.
+    echo_scorer.processes_with_it(tmp_path / "site", "torch")
+    stopped: list[int] = []
+
+    def stop_and_continue() -> None:
+        wait_for(lambda: (faults / "log").exists() and "forward" in (faults / "log").read_text(), 200)
+        lines = [line.split() for line in (faults / "log").read_text().splitlines()]
+        stopped.append(next(int(pid) for point, _, pid in lines if point == "forward"))
+        os.kill(stopped[0], signal.SIGSTOP)
+        time.sleep(6.0)
+        os.kill(stopped[0], signal.SIGCONT)
+
+    signals = threading.Thread(target=stop_and_continue)
+    signals.start()
+    run(settings(corpus, tiny_teacher, out, workers=2, attempts=1, unit_attempts=1, unit_timeout=5.0))
+    signals.join()
+    assert stopped
+    assert not caplog.records
+    check_undisturbed(out, undisturbed)
+
+
+def test_a_second_interrupt_ends_a_job_that_hangs(
+    corpus: Path, tiny_teacher: Path, undisturbed: Path, out: Path, faults: Path
+) -> None:
+    order(faults, "encode", "hang")
+    job = subprocess.Popen(
+        command(corpus, tiny_teacher, out, "--workers", "2"),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell that runs the tests in the background ignores Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        wait_for(lambda: not (faults / "encode").exists(), 200)
+        job.send_signal(signal.SIGINT)
+        assert job.stderr is not None
+        assert any("interrupt again to stop now" in line for line in job.stderr)
+        job.send_signal(signal.SIGINT)
+        _, stderr = job.communicate(timeout=60)
+        assert (job.returncode, "Traceback" in stderr) == (130, False), stderr
+        wait_for(lambda: not group_members(job.pid), 30)
+    finally:
+        end_group(job)
+    assert run(settings(corpus, tiny_teacher, out)).quarantined == {}
     check_undisturbed(out, undisturbed)
 
 
