@@ -61,7 +61,7 @@ def read_parquet(piece: FileSlice, fields: Fields) -> Iterator[RawDocument | Rej
     """
     if piece.stop == 0:
         detail = "parquet: the Parquet library dies of the file's metadata, so nothing was read"
-        yield Rejected(place=_place(piece.file, 1), reason="corrupt_stream", detail=detail)
+        yield Rejected(place=row_place(piece.file, 1), reason="corrupt_stream", detail=detail)
         return
     try:
         with _open(piece.file) as parquet:
