@@ -32,6 +32,7 @@ from logitcask.schemas.dataset.layout import Configuration, read_configuration, 
 from logitcask.schemas.dataset.vocabulary import has_vocabulary, write_vocabulary
 from logitcask.schemas.errors import UsageError
 from logitcask.schemas.format.scheme import Scheme, choose_scheme, extra_temperatures
+from logitcask.schemas.output_place import require_output_directory, require_outside
 from logitcask.schemas.stats.by_source import SourceGroups
 from logitcask.teacher.model.description import describe_teacher
 from logitcask.teacher.scoring.protocol import ScorerSpec
@@ -74,9 +75,12 @@ def resolve_job(config: AnnotateConfig) -> ResolvedJob:
     config.check()
     scheme = _scheme(config)
     temperatures = extra_temperatures(config.temperatures, scheme)
+    require_outside(config.out, config.corpus)
     begun = read_configuration(config.out)
     if begun is None and config.append:
         raise UsageError(f"{storage.redact(config.out)}: no dataset to append to; annotate without --append first")
+    if begun is None:
+        require_output_directory(config.out)
     recorded = recorded_plans(config.out, begun.identity) if begun else None
     found = scan_corpus(
         config.corpus,

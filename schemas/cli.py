@@ -25,6 +25,7 @@ from typing import Any, NoReturn, Protocol, get_type_hints
 
 from logitcask.schemas.errors import LogitcaskError, UsageError
 from logitcask.schemas.redaction import printable, redact, scrub
+from logitcask.schemas.system_errors import describe_system_error, naming
 from logitcask.schemas.terminal.guard import guard_output, guarded_output, styled
 
 COMMAND_GROUP = "logitcask.commands"
@@ -72,9 +73,10 @@ def _run(words: list[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return 1  # the reader of our output is gone (`| head`)
-    except Exception:
-        # A bug: the traceback helps to fix it.
-        print(traceback.format_exc(), file=sys.stderr)
+    except Exception as error:
+        described = describe_system_error(error)
+        # Without a description it is a bug: the traceback helps to fix it.
+        print(f"logitcask: error: {described}" if described else traceback.format_exc(), file=sys.stderr)
         return 1
 
 
@@ -83,7 +85,8 @@ def _flush_stdout() -> None:
     if sys.stdout is None:
         return
     try:
-        sys.stdout.flush()
+        with naming("stdout"):
+            sys.stdout.flush()
     except OSError:
         # This prevents the interpreter's complaint at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -145,6 +148,8 @@ def parse_command(command: type, name: str, words: Sequence[str]) -> Command:
     default, flags = _apply_settings(command, settings)
     current = _with_current_names([*flags, *words], _old_names(command))
     description = cleandoc(command.__doc__ or "")
+    if any("\0" in word for word in current) or "\\x00" in repr(default):
+        raise UsageError("a word of the command or a value in --config contains a NUL character; remove it")
     parser = partial(tyro.cli, command, prog=f"logitcask {name}", description=description, default=default)
     # The parser quotes words, and wraps them, so that a credential could no longer be found in its output.
     shown = [printable(scrub(word)) for word in current]

@@ -24,6 +24,7 @@ from logitcask.schemas import fault_points
 from logitcask.schemas.errors import ForeignOutputError, LogitcaskError, StorageError, StoreAwayError
 from logitcask.schemas.outages import may_pass, wait_out
 from logitcask.schemas.redaction import redact, scrub
+from logitcask.schemas.system_errors import naming
 
 if TYPE_CHECKING:
     # Imported only where it is used: `logitcask inspect` of a local dataset does not need it, and starts 0.1 s sooner.
@@ -72,7 +73,7 @@ def is_local(url: str) -> bool:
 
 def absolute(url: str) -> str:
     """A local path as an absolute one, with `~` expanded; another URL unchanged."""
-    return str(_local_path(url)) if is_local(url) else url
+    return str(local_path(url)) if is_local(url) else url
 
 
 def join(url: str, *parts: str) -> str:
@@ -94,7 +95,7 @@ def inside(root: str, *parts: str) -> str:
     url = join(root, *parts)
     if not is_local(url):
         return url
-    path, top = _local_path(url), _local_path(root)
+    path, top = local_path(url), local_path(root)
     below = path.relative_to(top).parts
     status = None
     with suppress(FileNotFoundError, NotADirectoryError):
@@ -136,7 +137,7 @@ def file_name(url: str) -> str:
 def exists(url: str) -> bool:
     """Whether a file or a directory exists."""
     if is_local(url):
-        return _local_path(url).exists()
+        return local_path(url).exists()
     try:
         # Not `fs.exists`: of some file systems it is False for every error.
         _ask(url, lambda fs, path: fs.info(path))
@@ -159,7 +160,7 @@ def read_bytes(url: str, start: int | None = None, stop: int | None = None, *, m
     """
     if start is None and stop is None and is_local(url):
         try:
-            with _local_path(url).open("rb") as file:
+            with local_path(url).open("rb") as file:
                 return file.read() if max_bytes is None else file.read(max_bytes + 1)
         except IsADirectoryError as error:
             raise ForeignOutputError(
@@ -201,14 +202,14 @@ def list_members(root: str, directory: str, prefix: str = "") -> list[StoredFile
         for file in files:
             with suppress(FileNotFoundError):
                 if not stat.S_ISREG(os.lstat(file.url).st_mode):
-                    inside(root, str(Path(file.url).relative_to(_local_path(root))))
+                    inside(root, str(Path(file.url).relative_to(local_path(root))))
     return files
 
 
 def list_tree(root: str) -> dict[str, StoredFile]:
     """All files below a directory by relative path, temporary files too; links are listed, but not followed."""
     if is_local(root):
-        top = _local_path(root)
+        top = local_path(root)
         paths = [Path(folder, name) for folder, _, names in os.walk(top) for name in names]
         return {path.relative_to(top).as_posix(): _local_file(path, follow_links=False) for path in paths}
 
@@ -232,8 +233,8 @@ def list_files(
         skipped: Receives the local links that are not followed, with the reason.
     """
     if is_local(url):
-        beginning, links = f"{_local_path(url)}/{prefix}", {} if skipped is None else skipped
-        found = [file for file in _walk(_local_path(url), follow_links, links) if file.url.startswith(beginning)]
+        beginning, links = f"{local_path(url)}/{prefix}", {} if skipped is None else skipped
+        found = [file for file in _walk(local_path(url), follow_links, links) if file.url.startswith(beginning)]
     else:
         found = _list_remote(url, prefix)
     # Files that are being written appear and vanish during a listing.
@@ -295,7 +296,7 @@ def _local_file(path: Path, *, follow_links: bool = True) -> StoredFile:
     return StoredFile(url=str(path), size_bytes=status.st_size, etag=str(status.st_mtime_ns))
 
 
-def _local_path(url: str) -> Path:
+def local_path(url: str) -> Path:
     """The path as fsspec resolves it: absolute, with `~` expanded."""
     path = url.split("://", 1)[1] if "://" in url else url
     return Path(path).expanduser().absolute()
@@ -423,7 +424,7 @@ def _temporary_file(path: Path, data: bytes) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{TEMPORARY_PREFIX}{os.urandom(8).hex()}"
     try:
-        with temporary.open("xb") as file:
+        with naming(path, temporary=temporary), temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

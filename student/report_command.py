@@ -52,9 +52,12 @@ class Report:
         from logitcask.schemas import storage
         from logitcask.schemas.dataset.partial import readable_snapshot
         from logitcask.schemas.inspection.window import vocabulary_if_any
+        from logitcask.schemas.output_place import require_output_file
         from logitcask.schemas.report.gathering import SampleSize, gather
         from logitcask.schemas.report.page import render_page
 
+        if not self.json:
+            require_output_file(self.html, option="--html")
         size = SampleSize(num_windows=self.windows, num_tokens=self.tokens, seed=self.seed)
         snapshot = readable_snapshot(self.out, self.snapshot)
         run = None if self.run_directory is None else Path(self.run_directory)

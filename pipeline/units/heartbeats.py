@@ -16,6 +16,7 @@ from pathlib import Path
 from logitcask.pipeline.units import leases
 from logitcask.schemas import errors, storage
 from logitcask.schemas.errors import LogitcaskError
+from logitcask.schemas.system_errors import describe_system_error
 
 _WRITE_INTERVAL_SECONDS = 0.5
 STOP_FILE = "stop"
@@ -116,7 +117,7 @@ class Heartbeats:
         note = {
             "unit": unit,
             "error": type(error).__name__,
-            "message": str(error),
+            "message": describe_system_error(error) or str(error),
             "traceback": "".join(traceback.format_exception(error)),
         }
         storage.replace(str(self._path / f"{unit}.failure"), json.dumps(note).encode())

@@ -25,6 +25,7 @@ from logitcask.schemas.errors import ConfigurationMismatchError, UsageError
 from logitcask.schemas.fingerprints import digest, fingerprint
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.maintenance.rewrite_shard import copy_shard, rewritten_name
+from logitcask.schemas.output_place import require_output_directory
 from logitcask.schemas.stats.sum_by_key import sum_by_key
 
 
@@ -63,6 +64,7 @@ def merge(urls: Sequence[str], out: str) -> Merging:
     """
     if len(urls) < 2:
         raise UsageError("merge what? Give the directories of two or more datasets")
+    require_output_directory(out)
     snapshots = [complete_snapshot(url) for url in urls]
     for one in snapshots[1:]:
         _check_same_targets(snapshots[0], one)

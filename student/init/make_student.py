@@ -7,6 +7,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from logitcask.schemas.errors import ForeignOutputError, UsageError
+from logitcask.schemas.output_place import require_output_directory
+from logitcask.schemas.system_errors import naming
 from logitcask.student.init.prune_feed_forward import prune_feed_forward
 from logitcask.student.init.prune_layers import evenly_spaced, num_layers, prune_layers
 from logitcask.student.init.scratch import ScratchSizes, random_student, read_config
@@ -88,6 +90,7 @@ def from_scratch(
 
 
 def _new_directory(out: str | Path) -> Path:
+    require_output_directory(out)
     directory = Path(out)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ForeignOutputError(f"{directory}: exists and is not an empty directory; choose another --out")
@@ -109,8 +112,9 @@ def _write(
             f"{info.name}: the tokenizer has {tokenizer.info.vocab_size} ids, the model only {info.vocab_size}; use a "
             "checkpoint whose tokenizer fits its model"
         )
-    export_model(model, directory)
-    tokenizer.save(directory)
+    with naming(directory):
+        export_model(model, directory)
+        tokenizer.save(directory)
     named = "initial_weights" if weights_from_source else "tokenizer"
     StudentCard(
         tokenizer=tokenizer.info,

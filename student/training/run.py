@@ -21,6 +21,8 @@ from transformers import PreTrainedModel
 from logitcask.schemas.dataset.split_summary import SplitSummary
 from logitcask.schemas.errors import UsageError
 from logitcask.schemas.format.metadata import Split
+from logitcask.schemas.output_place import require_output_directory
+from logitcask.schemas.system_errors import naming
 from logitcask.student.data.dataset import SoftTargetDataset
 from logitcask.student.data.local_copies import LocalCopies
 from logitcask.student.data.mixture import MixedDataset, WindowDataset, datasets_of
@@ -68,6 +70,7 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
         And the errors of `SoftTargetDataset`.
     """
     run = Path(settings.out)
+    require_output_directory(run)
     check_directory(settings)
     settings = as_begun(settings) if settings.resume else settings
     source = Path(settings.student)
@@ -97,12 +100,14 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
         _write_json(run / SETTINGS_NAME, {**asdict(settings), "datasets": [one.url for one in datasets_of(dataset)]})
     # A student's directory that is gone cannot be evaluated.
     before = trainer.evaluate_on(held_out) if held_out and source.parent != run else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with naming(run):
+        trainer.train(resume_from_checkpoint=checkpoint)
     after = trainer.evaluate_on(held_out) if held_out else None
     result = TrainResult(before=before, after=after, student=run / "student", steps=trainer.state.global_step)
     state = trainer.full_state_dict()
     if trainer.is_world_process_zero():
-        _finish(trainer, settings, result, dataset, state)
+        with naming(run):
+            _finish(trainer, settings, result, dataset, state)
     return result
 
 
@@ -191,4 +196,5 @@ def _json_or_none(evaluation: Evaluation | None) -> dict[str, Any] | None:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    with naming(path):
+        path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")

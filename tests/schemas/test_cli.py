@@ -260,3 +260,10 @@ def test_relative_paths_of_a_config_file_begin_at_the_working_directory(config):
 def test_a_config_file_with_a_byte_order_mark_is_read(tmp_path):
     (tmp_path / "run.toml").write_bytes(b'\xef\xbb\xbfcorpus = ["a"]\r\nteacher = "\xc3\xa9"\r\n')
     assert parse("--config", str(tmp_path / "run.toml")) == Sample(corpus=("a",), teacher="é")
+
+
+def test_a_nul_character_is_bad_usage(config):
+    with pytest.raises(UsageError, match="NUL"):
+        parse("c\0", "--teacher", "t")
+    with pytest.raises(UsageError, match="NUL"):
+        parse("c", "--config", config('teacher = "t\\u0000"'))
