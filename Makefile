@@ -9,7 +9,7 @@ EXPERIMENT_TEACHER ?= smollm
 DEMO ?= demo
 IMAGES ?= docs/images
 
-.PHONY: demo test test-slow hostile bench-annotate bench-format bench-loss bench-train experiment-quality experiment-replay soak bench-scale bench-deep llama-cpp screenshots lint format env clean
+.PHONY: demo test test-slow hostile bench-annotate bench-format bench-loss bench-train experiment-quality experiment-replay soak bench-scale bench-deep architectures llama-cpp screenshots lint format env clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --teacher $(TEACHER) --out $(DEMO)
@@ -55,6 +55,10 @@ bench-scale: $(VENV)/.runtime
 # Needs a finished `make demo`; repeats its shards.
 bench-deep: $(VENV)/.runtime
 	$(BIN)/python bench/deep.py $(DEMO)/$(TEACHER)/shards
+
+# All causal language models of transformers, with tiny random weights: ten minutes. Writes docs/architectures.md.
+architectures: $(VENV)/.runtime
+	$(BIN)/python bench/architectures.py --out docs/architectures.md
 
 # Builds llama.cpp from source (a quarter of an hour), and keeps its numbers for tests/teacher. Needed only when
 # tests/support/gguf_*.py or the supported settings change.

@@ -11,7 +11,7 @@ from typing import Any
 _NAMES = re.compile(
     r"window|chunk|block|context|position|extent|distance|topk|floor|local|compress|length|(^|_)(seq|ctx|mem|cache)(_|$)"
 )
-_OTHER_NAMES = re.compile(r"num_|layers|heads|multiple|_dim$|vocab|prompt_length|_ids?$")
+_OTHER_NAMES = re.compile(r"num_|layers|heads|multiple|_dim$|vocab|prompt_length|_ids?$|group|moe|expert")
 # Blocks and compressed blocks are skipped or chosen among, so the length that matters is a multiple of the number.
 _BLOCKS = re.compile(r"block|topk|compress")
 _BLOCK_MULTIPLE = 17

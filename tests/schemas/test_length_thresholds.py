@@ -59,4 +59,4 @@ def test_the_longest_sequence_has_many_names():
 def test_models_that_choose_tokens_are_known():
     assert selects_tokens({"index_topk": 8}, 9)
     assert not selects_tokens({"index_topk": 8}, 8)
-    assert not selects_tokens({"topk_group": 1, "num_experts_per_tok": 2, "sliding_window": 4}, 1)
+    assert not selects_tokens({"topk_group": 4, "moe_topk": 2, "sliding_window": 4}, 100)
