@@ -75,8 +75,10 @@ class RecordedPlans:
         return [plan for _, plan in self.begun if plan is not None]
 
     @property
-    def patterns(self) -> set[str]:
-        """The paths that the dataset was made of."""
+    def patterns(self) -> set[str] | None:
+        """The paths that the dataset was made of; None if it is complete and an earlier release made it."""
+        if self.is_complete and any(plan is None for _, plan in self.held):
+            return None
         return {pattern for plan in [*self.plans, *self.begun_plans] for pattern in plan.patterns}
 
 

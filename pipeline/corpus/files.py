@@ -123,19 +123,22 @@ class Corpus:
         return "; ".join(f"{reason}: {count} ({first[reason]})" for reason, count in self.num_skipped().items())
 
 
-def find_corpus(patterns: Sequence[str], recorded: Collection[str] = ()) -> tuple[CorpusFile, ...]:
+def find_corpus(patterns: Sequence[str], recorded: Collection[str] | None = ()) -> tuple[CorpusFile, ...]:
     """The files of `scan_corpus`."""
     return scan_corpus(patterns, recorded).files
 
 
-def scan_corpus(patterns: Sequence[str], recorded: Collection[str] = (), token_rules: int = TOKEN_RULES) -> Corpus:
+def scan_corpus(
+    patterns: Sequence[str], recorded: Collection[str] | None = (), token_rules: int = TOKEN_RULES
+) -> Corpus:
     """The files that paths, directories and globs (any fsspec URL) match.
 
     Hidden files, files of unsupported formats, and files that a link shows a second time are left out.
 
     Args:
         patterns: As given.
-        recorded: Patterns (`recorded_pattern`) that the dataset was made of: their files may be gone.
+        recorded: Patterns (`recorded_pattern`) that the dataset was made of: their files may be gone. None if that is
+            not known, and all files may be gone.
         token_rules: Of the dataset: those of version 1 take hidden and linked files, and know fewer formats.
 
     Raises:
@@ -147,7 +150,8 @@ def scan_corpus(patterns: Sequence[str], recorded: Collection[str] = (), token_r
     for pattern in patterns:
         matches = storage.expand(pattern, skipped)
         unread = {match.url: reason for match in matches if (reason := _unread(match.url, pattern, token_rules))}
-        if len(unread) == len(matches) and recorded_pattern(pattern) not in recorded:
+        may_be_gone = recorded is None or recorded_pattern(pattern) in recorded
+        if len(unread) == len(matches) and not may_be_gone:
             raise CorpusError(f"corpus {storage.redact(pattern)}: {_describe_nothing(matches, unread.values())}")
         skipped |= unread
         for match in matches:

@@ -250,6 +250,8 @@ def test_a_dataset_without_records_of_its_files_is_known_by_its_documents(job: A
         shutil.rmtree(Path(job.out) / path)
     touch(corpus)
     (corpus / "new.jsonl").write_text(line("n1"))
+    nowhere = dataclasses.replace(job, corpus=(str(corpus / "nowhere"),))
+    assert small_job.run(nowhere).num_units == 0
     result = append(job)
     assert documents(result.snapshot) == sorted([*FIRST, "n1"])
     assert result.num_known_documents == 6
