@@ -9,7 +9,7 @@ EXPERIMENT_TEACHER ?= smollm
 DEMO ?= demo
 IMAGES ?= docs/images
 
-.PHONY: demo test test-slow hostile bench-annotate bench-format bench-loss bench-train experiment-quality experiment-replay soak bench-scale bench-deep architectures llama-cpp screenshots lint format env clean
+.PHONY: demo test test-slow hostile bench-annotate bench-damage bench-format bench-loss bench-train experiment-quality experiment-replay soak bench-scale bench-deep architectures llama-cpp screenshots lint format env clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --teacher $(TEACHER) --out $(DEMO)
@@ -51,6 +51,10 @@ soak: $(VENV)/.dev
 # A million stubbed units: measures the memory of making units, resuming, and writing the snapshot.
 bench-scale: $(VENV)/.runtime
 	$(BIN)/python bench/scale.py --units 1000000
+
+# What every command does with a damaged dataset: a thousand runs, about half an hour.
+bench-damage: $(VENV)/.runtime
+	$(BIN)/python bench/damage.py
 
 # Needs a finished `make demo`; repeats its shards.
 bench-deep: $(VENV)/.runtime

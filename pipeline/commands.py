@@ -30,8 +30,8 @@ class Annotate(AnnotateConfig):
         from logitcask.pipeline.job import annotate
 
         result = annotate(self)
-        print(summary(result))
-        return 0 if result.snapshot.complete else 1
+        print(summary(result, is_verified=self.verify))
+        return 0 if result.snapshot.complete and (not self.verify or _is_sound(result)) else 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +68,16 @@ class Clean:
         return 0
 
 
-def summary(result: "JobResult") -> str:
+def _is_sound(result: "JobResult") -> bool:
+    """Verifies the dataset and prints what was found."""
+    from logitcask.schemas.maintenance import verify
+
+    found = verify.verify(result.out)
+    print(found.text())
+    return not found.faults
+
+
+def summary(result: "JobResult", *, is_verified: bool = False) -> str:
     """A human-readable summary of what a job did, and what to do next."""
     from logitcask.schemas import storage
 
@@ -98,6 +107,8 @@ def summary(result: "JobResult") -> str:
     if result.num_split:
         num_chats = total.num_documents - result.num_split
         lines.insert(1, ("chats", f"{num_chats:,} annotated as {total.num_documents:,} documents, one for each answer"))
+    if not result.num_units and not is_verified:
+        lines.insert(-1, ("note", "only sizes and footers of shards were compared; --verify compares every byte"))
     for unit, leases in result.quarantined.items():
         lines.insert(
             -1, ("quarantine", f"unit {unit}: {len(leases)} workers died of it, the last {leases[-1].describe()}")

@@ -177,6 +177,10 @@ class AnnotateConfig:
     retry_quarantined: bool = False
     """Retry quarantined units."""
 
+    verify: bool = False
+    """Compare every byte of the finished dataset with its digests, as `logitcask verify` does. Without it, only sizes
+    and footers of finished shards are compared."""
+
     publish_every: Annotated[float | None, _DURATION] = None
     """Publish a snapshot of what is finished at this interval; `train --allow-partial` reads it."""
 

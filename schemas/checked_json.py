@@ -135,8 +135,8 @@ def require_version(value: Mapping[str, Any], key: str, known: int) -> None:
     version = value.get(key)
     if type(version) is not int:
         raise InvalidValueError(f"no whole number under the key `{key}`")
-    if version != known:
-        raise UnknownFormatVersionError(f"{key.replace('_', ' ')} {version}; this release reads {known}")
+    if not 1 <= version <= known:
+        raise UnknownFormatVersionError(f"{key.replace('_', ' ')} {version}; this release reads up to {known}")
 
 
 def read_object(

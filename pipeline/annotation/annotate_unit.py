@@ -18,7 +18,7 @@ from logitcask.pipeline.units.annotation_units import AnnotationUnit
 from logitcask.pipeline.units.heartbeats import Heartbeats
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.commit import commit_record, commit_shard, finished_record
-from logitcask.schemas.dataset.layout import shard_path
+from logitcask.schemas.dataset.layout import rejected_path, shard_path
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.errors import NonFiniteError
 from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
@@ -170,7 +170,7 @@ def reject_unit(unit: AnnotationUnit, windows: Windows, spec: AnnotationSpec, er
         for part in windows.parts
     ]
     data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-    storage.create(storage.inside(spec.out, "rejected", f"{unit.name}.jsonl"), data)
+    storage.create(storage.inside(spec.out, rejected_path(unit.name, data)), data)
     record = UnitRecord(
         name=unit.name,
         kind="targets",

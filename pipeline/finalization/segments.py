@@ -1,7 +1,7 @@
 """Segments: the records of very many units, gathered so that a later run reads one file instead of thousands.
 
-    OUT/segments/tokens-<12 digits>.parquet        token shards, one row each, in the order of the token units
-    OUT/segments/<first unit>-<12 digits>.parquet  target shards, one row each, of one block of annotation units
+    OUT/segments/tokens-<units>.<digest>.parquet        token shards, one row each, in the order of the token units
+    OUT/segments/<first unit>-<units>.<digest>.parquet  target shards, one row each, of one block of annotation units
 
 A segment is written when all its units are finished. Which units it covers follows from the list of units alone, so
 two drivers write the same segments. Its metadata holds the totals over its units. It holds nothing that the records do
@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 from logitcask.pipeline.units.finished import Named
 from logitcask.schemas import storage
 from logitcask.schemas.checked_json import Count, convert, parse_object
+from logitcask.schemas.dataset.layout import named_digest
 from logitcask.schemas.dataset.split_summary import SplitSummary, sum_summaries
 from logitcask.schemas.errors import CorruptShardError
-from logitcask.schemas.fingerprints import fingerprint
+from logitcask.schemas.fingerprints import digest, fingerprint
 from logitcask.schemas.stats.sum_by_key import sum_by_key
 
 _KEY = b"logitcask.segment"
@@ -82,7 +83,8 @@ def write_segment(out: str, name: str, segment: Segment) -> None:
     table = segment.rows.replace_schema_metadata({_KEY: json.dumps(note, sort_keys=True).encode()})
     sink = io.BytesIO()
     pq.write_table(table, sink, row_group_size=_ROW_GROUP_ROWS, compression="zstd", write_page_checksum=True)
-    storage.create(segment_url(out, name), sink.getvalue())
+    data = sink.getvalue()
+    storage.create(storage.inside(out, "segments", f"{name}.{digest(data)[-12:]}.parquet"), data)
 
 
 def read_segment(out: str, name: str) -> Segment | None:
@@ -91,12 +93,16 @@ def read_segment(out: str, name: str) -> Segment | None:
     Raises:
         CorruptShardError: It is damaged. No data is lost with it, as the message says.
     """
-    url = segment_url(out, name)
-    try:
-        data = storage.read_bytes(url)
-    except FileNotFoundError:
+    # Not all stores apply the prefix.
+    urls = [file.url for file in storage.list_members(out, "segments", f"{name}.")]
+    own = [url for url in urls if storage.file_name(url).startswith(f"{name}.") and named_digest(url)]
+    url = own[0] if own else None
+    if url is None:
         return None
+    data = storage.read_bytes(url)
     try:
+        if not digest(data).endswith(named_digest(url) or ""):
+            raise ValueError(f"its digest is {digest(data)}")
         # One row group at a time: a million rows at once would take five times the memory of the table.
         table = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True).read(use_threads=False)
         note = parse_object(table.schema.metadata[_KEY])
@@ -107,7 +113,3 @@ def read_segment(out: str, name: str) -> Segment | None:
         raise CorruptShardError(
             f"{storage.redact(url)}: not a segment ({error}); remove it and run again; the records hold the same data"
         ) from error
-
-
-def segment_url(out: str, name: str) -> str:
-    return storage.inside(out, "segments", f"{name}.parquet")

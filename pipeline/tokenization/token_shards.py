@@ -9,6 +9,7 @@ from logitcask.pipeline.units.token_units import TokenShard, TokenUnit, token_sh
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.commit import commit_shard
 from logitcask.schemas.dataset.identity import ChatSplit
+from logitcask.schemas.dataset.layout import rejected_path
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.format.metadata import ShardMetadata, Split, TokenizerInfo
 from logitcask.schemas.format.targets import Windows
@@ -134,7 +135,7 @@ def token_shard(record: UnitRecord) -> TokenShard:
 
 @dataclass(kw_only=False, slots=True)
 class RejectionWriter:
-    """Rejected documents of a unit → `rejected/<unit>-<file>.jsonl`."""
+    """Rejected documents of a unit → `rejected/<unit>-<file>.<digits>.jsonl`."""
 
     out: str
     name: str
@@ -153,7 +154,7 @@ class RejectionWriter:
 
     def close(self) -> None:
         if self._lines:
-            url = storage.join(self.out, "rejected", f"{self.name}-{self._num_files:04d}.jsonl")
-            storage.create(url, b"".join(self._lines))
+            data = b"".join(self._lines)
+            storage.create(storage.inside(self.out, rejected_path(f"{self.name}-{self._num_files:04d}", data)), data)
             self._num_files += 1
             self._lines, self._num_bytes = [], 0

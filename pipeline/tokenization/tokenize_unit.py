@@ -26,6 +26,7 @@ from logitcask.schemas.dataset.identity import ChatSplit
 from logitcask.schemas.errors import FingerprintMismatchError, TokenizerError
 from logitcask.schemas.fingerprints import canonical_json
 from logitcask.schemas.format.metadata import SPLITS, Split
+from logitcask.schemas.seals import create_sealed
 from logitcask.teacher.text.chat import RewrittenChatError
 from logitcask.teacher.text.chat_template import UnstableTemplateError
 from logitcask.teacher.text.packing import Document, kinds_of_chat
@@ -77,7 +78,7 @@ def tokenize_unit(unit: TokenUnit, spec: TokenSpec, heartbeats: Heartbeats) -> T
         num_known=num_known,
         num_split=num_split,
     )
-    storage.create_json(storage.join(spec.out, token_unit_record_path(unit.name)), record.to_json())
+    create_sealed(storage.inside(spec.out, token_unit_record_path(unit.name)), record.to_json())
     return record
 
 

@@ -5,9 +5,11 @@ from typing import Any
 
 from logitcask.pipeline.units.token_units import TokenShard
 from logitcask.schemas import storage
-from logitcask.schemas.checked_json import Count, Digest, FileName, convert, read_object, require_version
+from logitcask.schemas.checked_json import Count, Digest, FileName, convert, require_version
+from logitcask.schemas.seals import read_sealed
 
-TOKEN_UNIT_RECORD_VERSION = 1
+# Since 2, records have a seal (`schemas.seals`).
+TOKEN_UNIT_RECORD_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +86,10 @@ def read_token_unit_record(out: str, name: str) -> TokenUnitRecord:
         CorruptShardError: The file is not such a record.
     """
     url = storage.inside(out, token_unit_record_path(name))
-    return read_object(
-        url, TokenUnitRecord.from_json, what="the record of a token unit", advice="remove it and run again"
+    return read_sealed(
+        url,
+        TokenUnitRecord.from_json,
+        version_key="tokenized_unit_version",
+        what="the record of a token unit",
+        advice="restore it, or remove it and run again",
     )

@@ -4,16 +4,22 @@
 identity of a snapshot lists the corpus.
 """
 
+from typing import Any
+
 from logitcask.schemas import storage
-from logitcask.schemas.checked_json import read_object
 from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.snapshot import Snapshot
+from logitcask.schemas.seals import SEAL_KEY, create_sealed, read_sealed
+
+# Since 2, claims have a seal (`schemas.seals`), and say their version.
+CLAIM_VERSION_KEY, CLAIM_VERSION = "claim_version", 2
 
 
 def claim_append(out: str, identity: Identity) -> None:
     """Records that the corpus of an identity is being appended; does nothing if that is recorded already."""
     assert identity.corpus is not None, "an append has a corpus"
-    storage.create_json(_url(out, identity.corpus.fingerprint), identity.to_json())
+    claim = {CLAIM_VERSION_KEY: CLAIM_VERSION, **identity.to_json()}
+    create_sealed(_url(out, identity.corpus.fingerprint), claim)
 
 
 def read_append(out: str, corpus_fingerprint: str) -> Identity:
@@ -22,8 +28,17 @@ def read_append(out: str, corpus_fingerprint: str) -> Identity:
     Raises:
         CorruptShardError: The file is damaged.
     """
-    url = _url(out, corpus_fingerprint)
-    return read_object(url, Identity.from_json, what="the record of an append", advice="restore or remove it")
+    return read_sealed(
+        _url(out, corpus_fingerprint),
+        _parse_claim,
+        version_key=CLAIM_VERSION_KEY,
+        what="the claim of an append",
+        advice="restore it; or, if the append is finished, remove it",
+    )
+
+
+def _parse_claim(value: dict[str, Any]) -> Identity:
+    return Identity.from_json({key: one for key, one in value.items() if key not in (CLAIM_VERSION_KEY, SEAL_KEY)})
 
 
 def unfinished_appends(snapshot: Snapshot) -> list[str]:

@@ -14,6 +14,7 @@ from logitcask.schemas.fingerprints import digest
 from logitcask.schemas.format.metadata import Split
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.format.writer import EncodedShard, describe_shard
+from logitcask.schemas.seals import create_sealed
 from logitcask.schemas.stats.target_statistics import Statistics
 
 REBUILT_NOTE = (
@@ -50,7 +51,7 @@ def commit_record(out: str, record: UnitRecord) -> UnitRecord:
         CorruptShardError: The existing record describes another shard.
     """
     url = storage.inside(out, record_path(record.kind, record.split, record.name))
-    if storage.create_json(url, record.to_json()):
+    if create_sealed(url, record.to_json()):
         fault_points.reach("recorded", record.name)
         return record
     existing = read_record(url)

@@ -18,7 +18,7 @@ from logitcask.schemas.dataset.commit import commit_shard
 from logitcask.schemas.dataset.identity import Identity, differences
 from logitcask.schemas.dataset.layout import read_configuration, write_configuration
 from logitcask.schemas.dataset.record import UnitRecord
-from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, snapshot_numbers
+from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, latest_number
 from logitcask.schemas.dataset.snapshot_writer import Draft, entry_of, publish
 from logitcask.schemas.dataset.split_summary import SplitSummary, sum_records
 from logitcask.schemas.dataset.vocabulary import write_vocabulary
@@ -80,7 +80,7 @@ class DatasetWriter:
             raise ConfigurationMismatchError(
                 f"{storage.redact(self._out)} was begun with another identity:\n  " + "\n  ".join(lines)
             )
-        if snapshot_numbers(self._out):
+        if latest_number(self._out):
             raise UsageError(f"{storage.redact(self._out)}: holds a finished dataset; choose another directory")
 
     @property

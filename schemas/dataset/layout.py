@@ -7,28 +7,34 @@
     OUT/tokens/documents/<name>.bin           hashes of a token unit's documents
     OUT/targets/<split>/<name>.parquet|.json  target shards and their records
     OUT/tokenizer/pieces.json                 the bytes of every id, so that windows can be shown as text
-    OUT/rejected/<name>.jsonl                 documents that could not be annotated, with the reason
+    OUT/rejected/<name>.<digits>.jsonl        documents that could not be annotated, with the reason
     OUT/snapshots/<number>.json               a snapshot: totals, statistics, and whether it is complete
+    OUT/snapshots/<number>.sha256             says that the snapshot was published, and its digest
     OUT/snapshots/<number>-<digest>.parquet   the list of its shards
     OUT/segments/, OUT/attempts/              internal to the job: gathered records, and the leases of units
 
 Every file is created once and never changed.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from logitcask.schemas import storage
-from logitcask.schemas.checked_json import convert, read_object, require_version
+from logitcask.schemas.checked_json import convert, require_version
 from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.errors import CorruptShardError, ForeignOutputError
+from logitcask.schemas.fingerprints import digest
+from logitcask.schemas.seals import create_sealed, read_sealed
 
-DATASET_VERSION = 1
+# Since 2, the configuration and snapshots have a seal (`schemas.seals`).
+DATASET_VERSION = 2
 CONFIGURATION_NAME = "logitcask.json"
 _MAX_REJECTED_BYTES = 256 << 20
 # A dataset has files of its own in these directories, and directly in its own.
 FOLDERS = ("appends", "attempts", "rejected", "segments", "snapshots", "targets", "tokenizer", "tokens")
+_NAME_DIGITS = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +92,17 @@ def read_rejected(out: str) -> Iterator[tuple[str, bytes]]:
         yield f"rejected/{storage.file_name(file.url)}", data
 
 
+def rejected_path(name: str, data: bytes) -> str:
+    """The path of a file of rejected documents, relative to the dataset's directory; its name says its digest."""
+    return f"rejected/{name}.{digest(data)[-_NAME_DIGITS:]}.jsonl"
+
+
+def named_digest(path: str) -> str | None:
+    """The last digits of a file's digest, where its name says them before its suffix: NAME.DIGITS.SUFFIX."""
+    match = re.search(rf"\.([0-9a-f]{{{_NAME_DIGITS}}})\.[a-z]+\Z", path)
+    return match[1] if match else None
+
+
 def read_configuration(out: str) -> Configuration | None:
     """The configuration of a dataset; None for an empty directory, or none.
 
@@ -94,9 +111,10 @@ def read_configuration(out: str) -> Configuration | None:
         UnknownFormatVersionError: A later version began it.
     """
     try:
-        return read_object(
+        return read_sealed(
             configuration_url(out),
             Configuration.from_json,
+            version_key="dataset_version",
             what="the configuration of a dataset",
             advice="restore the file, or choose another directory",
             error=ForeignOutputError,
@@ -117,4 +135,4 @@ def _require_empty(out: str) -> None:
 def write_configuration(out: str, *, identity: Identity, environment: dict[str, Any]) -> bool:
     """Begins a dataset; False if another process began it first."""
     value = {"dataset_version": DATASET_VERSION, "identity": identity.to_json(), "environment": environment}
-    return storage.create_json(configuration_url(out), value)
+    return create_sealed(configuration_url(out), value)

@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from logitcask.schemas import storage
-from logitcask.schemas.checked_json import Count, convert, read_object
+from logitcask.schemas.checked_json import Count, convert
 from logitcask.schemas.dataset.layout import read_configuration
 from logitcask.schemas.dataset.record import read_record
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, latest_snapshot, load_snapshot
 from logitcask.schemas.dataset.split_summary import SplitSummary, sum_records
+from logitcask.schemas.seals import read_sealed
 from logitcask.schemas.stats.sum_by_key import sum_by_key
 
 T = TypeVar("T")
@@ -106,7 +107,13 @@ class _TokenUnit:
 
 def _read_token_unit(url: str) -> _TokenUnit:
     parse = partial(convert, kind=_TokenUnit)
-    return read_object(url, parse, what="the record of a token unit", advice="remove it and run again")
+    return read_sealed(
+        url,
+        parse,
+        version_key="tokenized_unit_version",
+        what="the record of a token unit",
+        advice="restore it, or remove it and run again",
+    )
 
 
 def _batches(out: str, directory: str, read: Callable[[str], T]) -> Iterator[list[T]]:

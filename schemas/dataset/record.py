@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from logitcask.schemas.checked_json import Count, Digest, FileName, convert, read_object, require_version
+from logitcask.schemas.checked_json import Count, Digest, FileName, convert, require_version
 from logitcask.schemas.format.metadata import Split
+from logitcask.schemas.seals import read_sealed
 from logitcask.schemas.stats.by_source import SourceSummary
 from logitcask.schemas.stats.outlier_windows import OutlierWindows
 from logitcask.schemas.stats.target_statistics import Statistics
@@ -17,7 +18,8 @@ from logitcask.schemas.stats.target_statistics import Statistics
 if TYPE_CHECKING:
     from logitcask.schemas.format.writer import EncodedShard
 
-RECORD_VERSION = 1
+# Since 2, records have a seal (`schemas.seals`).
+RECORD_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,4 +97,10 @@ def read_record(url: str) -> UnitRecord:
         CorruptShardError: What is there is not a record.
         UnknownFormatVersionError: Another version wrote it.
     """
-    return read_object(url, UnitRecord.from_json, what="the record of a unit", advice="remove it and run again")
+    return read_sealed(
+        url,
+        UnitRecord.from_json,
+        version_key="record_version",
+        what="the record of a unit",
+        advice="restore it, or remove it and run again",
+    )

@@ -21,7 +21,6 @@ from logitcask.schemas.checked_json import (
     InvalidValueError,
     convert,
     named,
-    read_object,
     require_version,
 )
 from logitcask.schemas.dataset.identity import Identity
@@ -36,10 +35,11 @@ from logitcask.schemas.errors import (
 )
 from logitcask.schemas.fingerprints import digest
 from logitcask.schemas.format.metadata import Split
+from logitcask.schemas.seals import read_sealed
 
 # The maximum length of a list of shards: a part that is free, a part for each shard, and never more than a gigabyte.
 _FREE_LIST_BYTES, _MAX_ROW_BYTES, _MAX_LIST_BYTES = 1 << 20, 1 << 12, 1 << 30
-_SNAPSHOT_NAME = re.compile(r"(\d{6})\.json")
+_SNAPSHOT_NAME = re.compile(r"(\d{6})\.(json|sha256)")
 
 Origin = Literal["annotate", "append", "select", "forget", "compact", "merge"]
 
@@ -68,6 +68,19 @@ class ShardEntry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PreviousSnapshot:
+    """The snapshot with the next lower number when a snapshot was published.
+
+    Attributes:
+        number: Its number.
+        digest: Of its file.
+    """
+
+    number: Count
+    digest: Digest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
     """A numbered, immutable view of a dataset.
 
@@ -87,6 +100,8 @@ class Snapshot:
         made_by: The command that wrote it.
         base: Number of the snapshot it was made from; None for one that was annotated or merged.
         num_missing_units: Units that are not finished, including quarantined ones; 0 if complete.
+        previous: The snapshot before it, so that it cannot be exchanged; None for the first, and in earlier releases.
+        is_sealed: Whether its file has a seal; False for one of an earlier release.
     """
 
     url: str
@@ -104,6 +119,8 @@ class Snapshot:
     made_by: Origin = "annotate"
     base: Count | None = None
     num_missing_units: Count = 0
+    previous: PreviousSnapshot | None = None
+    is_sealed: bool = True
 
     @property
     def name(self) -> str:
@@ -183,8 +200,37 @@ class Snapshot:
 
 def snapshot_numbers(out: str) -> list[int]:
     """Numbers of all snapshots, ascending."""
+    return _numbers(out)[0]
+
+
+def published_numbers(out: str) -> list[int]:
+    """Numbers of all snapshots that say that they were published, ascending; their files may be missing."""
+    return _numbers(out)[1]
+
+
+def latest_number(out: str) -> int | None:
+    """Number of the latest snapshot; None if there is none.
+
+    Raises:
+        MissingShardError: A later one was published, but its file is missing: an older one may show what it left out.
+    """
+    numbers, published = _numbers(out)
+    latest = max(numbers, default=0)
+    if max(published, default=0) > latest:
+        lost = published[-1]
+        raise MissingShardError(
+            f"{storage.redact(out)}: snapshot {lost} was published, but snapshots/{lost:06d}.json is missing; restore "
+            f"it, name an older snapshot by its number, or give up snapshot {lost}: `logitcask compact --drop {lost}`"
+        )
+    return latest or None
+
+
+def _numbers(out: str) -> tuple[list[int], list[int]]:
+    """Numbers of the snapshots that exist, and of those that were published, each ascending."""
     names = (storage.file_name(file.url) for file in storage.list_members(out, "snapshots"))
-    return sorted(int(match[1]) for match in map(_SNAPSHOT_NAME.fullmatch, names) if match)
+    found = [match for match in map(_SNAPSHOT_NAME.fullmatch, names) if match]
+    exist, published = (sorted(int(one[1]) for one in found if one[2] == suffix) for suffix in ("json", "sha256"))
+    return exist, published
 
 
 def load_snapshot(out: str, number: int | None = None) -> Snapshot:
@@ -192,25 +238,36 @@ def load_snapshot(out: str, number: int | None = None) -> Snapshot:
 
     Raises:
         IncompleteDatasetError: There is no dataset, no snapshot, or no such snapshot.
-        CorruptShardError: The file is not a snapshot.
+        MissingShardError: The latest snapshot is missing.
+        CorruptShardError: The file is not a snapshot, or is damaged.
         UnknownFormatVersionError: Another version wrote it.
     """
-    numbers = snapshot_numbers(out)
-    if not numbers:
+    wanted = latest_number(out) if number is None else number
+    if wanted is None:
         raise IncompleteDatasetError(
             f"{storage.redact(out)}: no snapshot here: this is not a dataset, or its annotation is unfinished; "
             "run `logitcask annotate` on it"
         )
-    wanted = numbers[-1] if number is None else number
+    numbers = snapshot_numbers(out) if number is not None else [wanted]
     if wanted not in numbers:
         raise IncompleteDatasetError(f"{storage.redact(out)}: no snapshot {wanted}; the dataset has {numbers}")
-    url = storage.inside(out, "snapshots", f"{wanted:06d}.json")
-    return read_object(url, partial(_parse_snapshot, out), what="a snapshot", advice="restore the file")
+    return read_sealed(
+        snapshot_url(out, wanted),
+        partial(_parse_snapshot, out, wanted),
+        version_key="dataset_version",
+        what="a snapshot",
+        advice=f"restore the file; if it is an old snapshot, `logitcask compact --drop {wanted}` gives it up",
+    )
+
+
+def snapshot_url(out: str, number: int, suffix: str = "json") -> str:
+    """A snapshot's file; with the suffix "sha256", the file that says that it was published."""
+    return storage.inside(out, "snapshots", f"{number:06d}.{suffix}")
 
 
 def latest_snapshot(out: str) -> Snapshot | None:
     """The latest snapshot, or None."""
-    return load_snapshot(out) if snapshot_numbers(out) else None
+    return load_snapshot(out) if latest_number(out) else None
 
 
 def complete_snapshot(out: str, number: int | None = None) -> Snapshot:
@@ -229,9 +286,12 @@ def complete_snapshot(out: str, number: int | None = None) -> Snapshot:
     return snapshot
 
 
-def _parse_snapshot(out: str, value: dict[str, Any]) -> Snapshot:
+def _parse_snapshot(out: str, number: int, value: dict[str, Any]) -> Snapshot:
     require_version(value, "dataset_version", DATASET_VERSION)
-    snapshot = convert({**value, "url": out, "identity": {}, "selections": []}, Snapshot)
+    given = {"url": out, "identity": {}, "selections": [], "is_sealed": value["dataset_version"] > 1}
+    snapshot = convert({**value, **given}, Snapshot)
+    if snapshot.number != number:
+        raise InvalidValueError(f"it says that it is snapshot {snapshot.number}")
     return replace(
         snapshot,
         identity=Identity.from_json(value.get("identity")),

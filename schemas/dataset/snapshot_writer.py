@@ -14,9 +14,19 @@ from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import DATASET_VERSION, shard_path
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.rules import Rules, rules_to_json
-from logitcask.schemas.dataset.snapshot import Origin, ShardEntry, Snapshot, latest_snapshot, load_snapshot
+from logitcask.schemas.dataset.snapshot import (
+    Origin,
+    PreviousSnapshot,
+    ShardEntry,
+    Snapshot,
+    latest_snapshot,
+    load_snapshot,
+    snapshot_numbers,
+    snapshot_url,
+)
 from logitcask.schemas.dataset.split_summary import SplitSummary, sum_records
 from logitcask.schemas.fingerprints import digest
+from logitcask.schemas.seals import sealed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,10 +80,33 @@ def publish(out: str, draft: Draft, number: int) -> Snapshot | None:
 
 
 def _publish(out: str, draft: Draft, shards: bytes, number: int) -> Snapshot | None:
-    snapshot = _numbered(out, draft, shards, number)
+    snapshot = replace(_numbered(out, draft, shards, number), previous=_previous(out, number))
     storage.create(storage.inside(out, "snapshots", snapshot.shards_file), shards)
-    url = storage.inside(out, "snapshots", f"{snapshot.name}.json")
-    return snapshot if storage.create_json(url, _snapshot_json(snapshot)) else None
+    data = sealed(_snapshot_json(snapshot))
+    if not storage.create(snapshot_url(out, number), data):
+        return None
+    _mark_published(out, number, digest(data))
+    return snapshot
+
+
+def _previous(out: str, number: int) -> PreviousSnapshot | None:
+    """The snapshot before a number; marks it as published if its writer was killed before it could."""
+    before = [one for one in snapshot_numbers(out) if one < number]
+    if not before:
+        return None
+    previous = PreviousSnapshot(number=before[-1], digest=digest(storage.read_bytes(snapshot_url(out, before[-1]))))
+    _mark_published(out, previous.number, previous.digest)
+    return previous
+
+
+def _mark_published(out: str, number: int, digest_of_file: str) -> None:
+    """So that a missing snapshot is noticed."""
+    storage.create(snapshot_url(out, number, "sha256"), published_line(number, digest_of_file))
+
+
+def published_line(number: int, digest_of_file: str) -> bytes:
+    """What the file says that a published snapshot leaves; `sha256sum --check` reads it."""
+    return f"{digest_of_file.removeprefix('sha256:')}  {number:06d}.json\n".encode()
 
 
 def draft_digest(draft: Draft) -> str:
@@ -85,7 +118,7 @@ def _equals(draft: Draft, shards: bytes, snapshot: Snapshot) -> bool:
     """Whether a snapshot equals a draft; files that are not read can come and go meanwhile."""
     same = replace(draft, skipped_files=snapshot.skipped_files)
     numbered = _numbered(snapshot.url, same, shards, snapshot.number)
-    return _snapshot_json(numbered) == _snapshot_json(snapshot)
+    return _snapshot_json(numbered) == _snapshot_json(replace(snapshot, previous=None))
 
 
 def _numbered(out: str, draft: Draft, shards: bytes, number: int) -> Snapshot:
@@ -150,7 +183,7 @@ def _entry_batches(entries: Iterator[ShardEntry], schema: "pa.Schema") -> "Itera
 
 def _snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
     fields = asdict(snapshot)
-    del fields["url"]
+    del fields["url"], fields["is_sealed"]
     if not snapshot.skipped_files:
         # The first snapshots had no such field: equal snapshots must keep equal bytes.
         del fields["skipped_files"]

@@ -5,7 +5,6 @@ other, as UTF-8. That is exact for byte-level and SentencePiece vocabularies, ex
 inserts before the first word.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -13,10 +12,12 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from logitcask.schemas import storage
-from logitcask.schemas.checked_json import Label, TokenId, convert, read_object, require_version
+from logitcask.schemas.checked_json import Label, TokenId, convert, require_version
 from logitcask.schemas.errors import FingerprintMismatchError, UsageError
+from logitcask.schemas.seals import read_sealed, sealed
 
-VOCABULARY_VERSION = 1
+# Since 2, the file has a seal (`schemas.seals`).
+VOCABULARY_VERSION = 2
 VOCABULARY_PATH = "tokenizer/pieces.json"
 _ADVICE = "remove the file and run the same `logitcask annotate` again"
 
@@ -60,7 +61,7 @@ def write_vocabulary(out: str, pieces: Sequence[bytes], vocabulary_fingerprint: 
         "pieces": texts,
         "bytes": undecodable,
     }
-    return storage.create(_url(out), json.dumps(value, ensure_ascii=False).encode() + b"\n")
+    return storage.create(_url(out), sealed(value, indent=None))
 
 
 def has_vocabulary(out: str) -> bool:
@@ -80,7 +81,13 @@ def read_vocabulary(out: str, vocabulary_fingerprint: str | None = None) -> Voca
         UnknownFormatVersionError: Another version wrote it.
     """
     try:
-        file = read_object(_url(out), _VocabularyFile.from_json, what="the pieces of a vocabulary", advice=_ADVICE)
+        file = read_sealed(
+            _url(out),
+            _VocabularyFile.from_json,
+            version_key="vocabulary_version",
+            what="the pieces of a vocabulary",
+            advice=_ADVICE,
+        )
     except FileNotFoundError as error:
         raise UsageError(
             f"{storage.redact(out)}: no {VOCABULARY_PATH}, so ids cannot be shown as text; run the same `logitcask "

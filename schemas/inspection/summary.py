@@ -37,6 +37,7 @@ def describe(snapshot: Snapshot) -> dict[str, Any]:
         "complete": snapshot.complete,
         "missing_units": snapshot.num_missing_units,
         "made_by": snapshot.made_by,
+        "sealed": snapshot.is_sealed,
         "teacher": stored.get("teacher"),
         "tokenizer": {k: v for k, v in stored.get("tokenizer", {}).items() if k != "chat_template"},
         "scheme": stored.get("scheme"),

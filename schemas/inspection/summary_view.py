@@ -39,7 +39,8 @@ def _headline(description: Mapping[str, Any]) -> Text:
     missing = description["missing_units"]
     note = f"  {missing:,} unit{'s' * (missing != 1)} missing" if missing else ""
     snapshot = f"snapshot {description['snapshot']}" if description["snapshot"] else "no snapshot yet"
-    return Text.assemble((description["dataset"], "bold"), f"  {snapshot}  ", state, note)
+    seal = "" if description["sealed"] else "  unsealed: an earlier release wrote it, and damage to it may go unnoticed"
+    return Text.assemble((description["dataset"], "bold"), f"  {snapshot}  ", state, note, seal)
 
 
 def _facts(description: Mapping[str, Any]) -> Table:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import tyro
 
@@ -106,13 +106,16 @@ class Compact:
 
     out: _Out
     """Directory of the dataset: a path or any fsspec URL."""
+    drop: Optional[int] = None  # noqa: UP045 (tyro checks `int | None` with typeguard, whose import takes 0.1 s)
+    """Number of a snapshot that is damaged or missing: give it up. If it is the latest, the one before it becomes the
+    latest, and shows what the lost one left out."""
     json: bool = False
     """Print JSON instead of text."""
 
     def run(self) -> int:
         from logitcask.schemas.maintenance import compact
 
-        result = compact.compact(self.out)
+        result = compact.compact(self.out, drop=self.drop)
         return _print(result.to_json(), compact.text(result), as_json=self.json)
 
 

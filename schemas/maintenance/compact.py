@@ -22,22 +22,38 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from logitcask.schemas import storage
-from logitcask.schemas.checked_json import Count, Digest, FileName, InvalidValueError, convert, named, read_object
+from logitcask.schemas.checked_json import Count, Digest, FileName, InvalidValueError, convert, named
 from logitcask.schemas.dataset import snapshot_writer
 from logitcask.schemas.dataset.appends import unfinished_appends
-from logitcask.schemas.dataset.layout import CONFIGURATION_NAME, FOLDERS, read_rejected
+from logitcask.schemas.dataset.layout import CONFIGURATION_NAME, FOLDERS, read_rejected, rejected_path
 from logitcask.schemas.dataset.shard_view import parts_of_shards, stored_record
-from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, complete_snapshot, load_snapshot, snapshot_numbers
+from logitcask.schemas.dataset.snapshot import (
+    ShardEntry,
+    Snapshot,
+    complete_snapshot,
+    load_snapshot,
+    published_numbers,
+    snapshot_numbers,
+    snapshot_url,
+)
 from logitcask.schemas.dataset.snapshot_writer import Draft
 from logitcask.schemas.dataset.vocabulary import VOCABULARY_PATH
-from logitcask.schemas.errors import CorruptShardError, IncompleteDatasetError, MissingShardError
-from logitcask.schemas.fingerprints import digest
+from logitcask.schemas.errors import (
+    CorruptShardError,
+    IncompleteDatasetError,
+    MissingShardError,
+    UnknownFormatVersionError,
+    UsageError,
+)
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.maintenance.rewrite_shard import copy_shard, rewritten_name
+from logitcask.schemas.seals import create_sealed, read_sealed
 
 JOURNAL_NAME = "compaction.json"
 # A file in the dataset's directory or in one of its folders, perhaps a temporary one.
 _REMOVABLE = rf"^(({'|'.join(FOLDERS)})/(\w[\w-]*/)?)?(\.tmp-)?\w[^/\\]*\Z"
+# Since 2, the journal has a seal (`schemas.seals`), and says its version.
+JOURNAL_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,13 +84,20 @@ class _Journal:
     compaction: Compaction
 
 
-def compact(out: str) -> Compaction:
+def compact(out: str, *, drop: int | None = None) -> Compaction:
     """Erases everything that the latest snapshot does not show.
 
+    Args:
+        out: The dataset's directory.
+        drop: Number of a snapshot that is damaged or missing, to be given up first.
+
     Raises:
+        UsageError: That snapshot can be read, or never existed.
         IncompleteDatasetError: There is no complete snapshot, or an append has not finished.
         MissingShardError, CorruptShardError: A shard cannot be read; nothing was removed.
     """
+    if drop is not None:
+        _drop(out, drop)
     journal = _published_journal(out) or _prepare(out)
     _check_removals(out, journal.compaction)
     for path in journal.compaction.removed_files:
@@ -94,6 +117,25 @@ def _check_removals(out: str, compaction: Compaction) -> None:
             f"{storage.redact(_journal_url(out))}: would remove {min(needed)}, which snapshot {snapshot.number} needs; "
             "nothing was removed: remove this file and run again"
         )
+
+
+def _drop(out: str, number: int) -> None:
+    """Gives up a snapshot that cannot be read, even if it is the latest."""
+    try:
+        # Reads the whole list and checks its digest.
+        next(load_snapshot(out, number).each_shard(), None)
+    except IncompleteDatasetError as error:
+        if not storage.exists(snapshot_url(out, number, "sha256")):
+            raise UsageError(f"--drop {number}: {error}") from error
+    except (CorruptShardError, MissingShardError, UnknownFormatVersionError):
+        pass
+    else:
+        raise UsageError(
+            f"--drop {number}: snapshot {number} of {storage.redact(out)} is not damaged; `logitcask compact` removes "
+            "older snapshots when they show more than the latest one"
+        )
+    for suffix in ("sha256", "json"):
+        storage.remove_member(out, f"snapshots/{number:06d}.{suffix}")
 
 
 def _prepare(out: str) -> _Journal:
@@ -170,7 +212,9 @@ def _removals(base: Snapshot, draft: Draft, old: list[Snapshot], number: int, re
     dropped = [one for one in old if not {entry.path for entry in one.shards()} <= kept]
     lost = [entry for one in dropped for entry in one.shards() if entry.path not in kept]
     documents = _documents(base, lost) - _documents(base, draft.shards)
-    paths = [f"snapshots/{one.name}.json" for one in dropped]
+    # First what says that they were published: a snapshot is never missed while it is being removed.
+    paths = [f"snapshots/{number:06d}.sha256" for number in _published_without(old, base, dropped)]
+    paths += [f"snapshots/{one.name}.json" for one in dropped]
     paths += [f"snapshots/{one.shards_file}" for one in dropped]
     paths += _unneeded_shards(base.url, kept)
     if documents:
@@ -183,6 +227,12 @@ def _removals(base: Snapshot, draft: Draft, old: list[Snapshot], number: int, re
         removed_snapshots=tuple(one.number for one in dropped),
         removed_files=tuple(dict.fromkeys(paths)),
     )
+
+
+def _published_without(old: list[Snapshot], base: Snapshot, dropped: list[Snapshot]) -> list[int]:
+    """Numbers of published snapshots that are dropped, or missing already."""
+    kept = {one.number for one in [*old, base]} - {one.number for one in dropped}
+    return [number for number in published_numbers(base.url) if number not in kept and number <= base.number]
 
 
 def _documents(base: Snapshot, entries: Iterable[ShardEntry]) -> set[tuple[str, str]]:
@@ -223,11 +273,10 @@ def _rewrite_rejected(out: str, sources: set[str]) -> list[str]:
         ):
             others = [line for line in lines if _source_of(line) not in sources]
         if len(others) < len(lines):
-            data = b"".join(others)
+            data, name = b"".join(others), storage.file_name(path)
             if others:
-                name = f"{path.removesuffix('.jsonl')}-{digest(data)[-12:]}.jsonl"
-                storage.create(storage.inside(out, name), data)
-            found.append(path)
+                storage.create(storage.inside(out, rejected_path(name.partition(".")[0], data)), data)
+            found.append(f"rejected/{name}")
     return found
 
 
@@ -265,23 +314,33 @@ def _journal_url(out: str) -> str:
 
 def _write_journal(out: str, journal: _Journal) -> None:
     """Replaces a journal whose snapshot was never published. An equal one, perhaps of a concurrent run, remains."""
-    value = {"shards_digest": journal.shards_digest, "compaction": journal.compaction.to_json()}
-    if not storage.create_json(_journal_url(out), value) and _read_journal(out) != journal:
+    value = {
+        "journal_version": JOURNAL_VERSION,
+        "shards_digest": journal.shards_digest,
+        "compaction": journal.compaction.to_json(),
+    }
+    if not create_sealed(_journal_url(out), value) and read_journal(out) != journal:
         storage.remove(_journal_url(out))
-        storage.create_json(_journal_url(out), value)
+        create_sealed(_journal_url(out), value)
 
 
 def _published_journal(out: str) -> _Journal | None:
     """The journal of a compaction whose snapshot is published, so that only files are left to remove."""
-    journal = _read_journal(out)
+    journal = read_journal(out)
     return journal if journal is not None and _is_published(out, journal) else None
 
 
-def _read_journal(out: str) -> _Journal | None:
+def read_journal(out: str) -> _Journal | None:
+    """The journal of a compaction that is not finished.
+
+    Raises:
+        CorruptShardError: It is damaged.
+    """
     try:
-        return read_object(
+        return read_sealed(
             _journal_url(out),
             partial(convert, kind=_Journal),
+            version_key="journal_version",
             what="the journal of a compaction",
             advice="remove it and run again",
         )

@@ -16,13 +16,13 @@ from typing import Any
 from logitcask.schemas import storage
 from logitcask.schemas.dataset import snapshot_writer
 from logitcask.schemas.dataset.identity import CorpusInfo, Identity, differences, joined_licenses
-from logitcask.schemas.dataset.layout import read_configuration, read_rejected, write_configuration
+from logitcask.schemas.dataset.layout import read_configuration, read_rejected, rejected_path, write_configuration
 from logitcask.schemas.dataset.shard_view import parts_of_shards
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, complete_snapshot, load_snapshot
 from logitcask.schemas.dataset.snapshot_writer import Draft
 from logitcask.schemas.dataset.vocabulary import VOCABULARY_PATH
 from logitcask.schemas.errors import ConfigurationMismatchError, UsageError
-from logitcask.schemas.fingerprints import digest, fingerprint
+from logitcask.schemas.fingerprints import fingerprint
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.maintenance.rewrite_shard import copy_shard, rewritten_name
 from logitcask.schemas.output_place import require_output_directory
@@ -198,17 +198,11 @@ def _copy_other_files(snapshots: Sequence[Snapshot], out: str) -> None:
     """Copies the rejected documents and the vocabulary."""
     for one in snapshots:
         for path, data in read_rejected(one.url):
-            name = storage.file_name(path)
-            if not _create_or_same(storage.inside(out, "rejected", name), data):
-                renamed = f"{name.removesuffix('.jsonl')}-{digest(data)[-12:]}.jsonl"
-                storage.create(storage.inside(out, "rejected", renamed), data)
+            name = storage.file_name(path).partition(".")[0]
+            storage.create(storage.inside(out, rejected_path(name, data)), data)
     vocabulary = storage.inside(snapshots[0].url, VOCABULARY_PATH)
     if storage.exists(vocabulary):
         storage.create(storage.inside(out, VOCABULARY_PATH), storage.read_bytes(vocabulary))
-
-
-def _create_or_same(url: str, data: bytes) -> bool:
-    return storage.create(url, data) or storage.read_bytes(url) == data
 
 
 def _count_shared_ids(snapshots: Sequence[Snapshot]) -> int:

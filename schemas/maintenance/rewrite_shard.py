@@ -24,6 +24,7 @@ from logitcask.schemas.format.columns.registry import filter_rows
 from logitcask.schemas.format.columns.tokens import encode_windows
 from logitcask.schemas.format.reader import Block, ShardReader
 from logitcask.schemas.format.writer import EncodedShard
+from logitcask.schemas.seals import create_sealed
 from logitcask.schemas.stats.by_source import SourceSummary
 from logitcask.schemas.stats.outlier_windows import OutlierWindows, find_outliers, merge_outliers
 from logitcask.schemas.stats.target_statistics import Statistics
@@ -115,7 +116,7 @@ def copy_shard(snapshot: Snapshot, entry: ShardEntry, out: str, name: str) -> Un
     elif name != entry.name:
         record = replace(record, extremes=_renamed(record, name))
     storage.create(storage.inside(out, shard_path("targets", entry.split, name)), data)
-    storage.create_json(storage.inside(out, record_path("targets", entry.split, name)), record.to_json())
+    create_sealed(storage.inside(out, record_path("targets", entry.split, name)), record.to_json())
     return record
 
 

@@ -23,6 +23,7 @@ from logitcask.schemas.dataset.layout import write_configuration
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
 from logitcask.schemas.errors import ForeignOutputError, UsageError
+from logitcask.schemas.seals import create_sealed
 
 DAYS_AGO = 1_700_000_000
 
@@ -38,7 +39,7 @@ def tokenize(out: Path, number: int) -> AnnotationUnit:
     """Finishes a token unit of one shard; returns the unit that annotates it."""
     tokens = token_shard(commit(out, "tokens", f"{number:06d}-0000-abc"))
     unit = TokenUnitRecord(name=f"{number:06d}-abc", num_documents=1, rejected={}, shards=(tokens,))
-    storage.create_json(storage.join(str(out), token_unit_record_path(unit.name)), unit.to_json())
+    create_sealed(storage.join(str(out), token_unit_record_path(unit.name)), unit.to_json())
     return annotation_unit(tokens, IDENTITY.target_fingerprint())
 
 

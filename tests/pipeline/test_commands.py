@@ -106,3 +106,10 @@ def test_the_summary_notes_an_empty_held_out_split() -> None:
 
 def test_the_summary_of_a_finished_job_says_nothing_was_to_do() -> None:
     assert "nothing to do: the dataset is already finished" in summary(result(num_units=0))
+
+
+def test_the_summary_of_a_finished_job_says_what_was_not_compared() -> None:
+    note = "only sizes and footers of shards were compared; --verify compares every byte"
+    assert note in summary(result(num_units=0))
+    assert note not in summary(result(num_units=0), is_verified=True)
+    assert note not in summary(result())

@@ -15,7 +15,7 @@ from logitcask.pipeline.recorded_corpus import Comparison, RecordedCorpus, name_
 from logitcask.pipeline.units.corpus_plan import CorpusPlan
 from logitcask.pipeline.units.token_unit_record import SliceContent, TokenUnitRecord, token_unit_record_path
 from logitcask.pipeline.units.token_units import TokenUnit
-from logitcask.schemas import storage
+from logitcask.schemas.seals import create_sealed
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def finish(out: Path, units: Sequence[TokenUnit]) -> None:
             digest = range_digest(piece.file.url, first, end)
             contents.append(SliceContent(name=piece.file.name, first=first, end=end, digest=digest))
         record = TokenUnitRecord(name=unit.name, num_documents=1, rejected={}, shards=(), slices=tuple(contents))
-        storage.create_json(str(out / token_unit_record_path(unit.name)), record.to_json())
+        create_sealed(str(out / token_unit_record_path(unit.name)), record.to_json())
 
 
 def recorded(corpus: Path, out: Path, *, is_finished: bool = True) -> CorpusPlan:

@@ -14,11 +14,11 @@ from random_shards import IDENTITY, write_annotated_dataset
 
 from logitcask.pipeline.tokenization.token_shards import token_shard
 from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, token_unit_record_path
-from logitcask.schemas import storage
 from logitcask.schemas.dataset.layout import write_configuration
 from logitcask.schemas.dataset.record import read_record
 from logitcask.schemas.dataset.vocabulary import write_vocabulary
 from logitcask.schemas.fingerprints import digest
+from logitcask.schemas.seals import SEAL_KEY, create_sealed, sealed
 
 Json = Any
 Damage = tuple[str, Callable[[Path], None]]
@@ -72,6 +72,13 @@ BAD_TEXTS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def forged(value: Any) -> bytes:
+    """The bytes of a value of JSON; an object that was sealed is sealed again, so that its values are looked at."""
+    if isinstance(value, dict) and SEAL_KEY in value:
+        return sealed({key: one for key, one in value.items() if key != SEAL_KEY})
+    return json.dumps(value).encode()
+
+
 def changed_values(value: Json) -> Iterator[tuple[str, Json]]:
     """A JSON value with one bad value somewhere, for every field and every kind; equal fields of equal parents once."""
     seen: set[tuple[str, ...]] = set()
@@ -121,16 +128,16 @@ def write_dataset(out: Path) -> None:
     write_vocabulary(str(out), [b"piece\xff"] * 300, IDENTITY.tokenizer.vocabulary_fingerprint)
     tokens = token_shard(read_record(str(out / "tokens/train/a0-tokens.json")))
     unit = TokenUnitRecord(name="000000-abc", num_documents=1, rejected={"bad": 2}, shards=(tokens,))
-    storage.create_json(str(out / token_unit_record_path(unit.name)), unit.to_json())
+    create_sealed(str(out / token_unit_record_path(unit.name)), unit.to_json())
     lease = {"unit": "000000-abc", "process": "elsewhere:1:2", "started_at": "2026-01-01T00:00:00+00:00"}
-    storage.create_json(str(out / "attempts/000000-abc~00000000.json"), lease)
+    create_sealed(str(out / "attempts/000000-abc~00000000.json"), lease)
 
 
 def write_journal(out: Path) -> None:
     """The journal of a compaction whose files are still to be removed."""
     shards_digest = json.loads((out / "snapshots/000001.json").read_text())["shards_digest"]
     removed = {"snapshot": 1, "rewritten": [], "removed_snapshots": [], "removed_files": ["rejected/a0-0000.jsonl"]}
-    storage.create_json(str(out / "compaction.json"), {"shards_digest": shards_digest, "compaction": removed})
+    create_sealed(str(out / "compaction.json"), {"shards_digest": shards_digest, "compaction": removed})
 
 
 def json_files(out: Path) -> list[Path]:
@@ -148,7 +155,7 @@ def damages(out: Path) -> Iterator[Damage]:
         for what, change in BAD_TEXTS.items():
             yield f"{name}: {what}", _writer(name, change(text))
         for what, value in changed_values(json.loads(text)):
-            yield f"{name}: {what}", _writer(name, json.dumps(value).encode())
+            yield f"{name}: {what}", _writer(name, forged(value))
     yield from _list_damages(out)
     for name in [*(file.relative_to(out) for file in json_files(out)), *_other_files(out)]:
         for what, replace in NO_FILES.items():
@@ -238,6 +245,6 @@ def _lister(snapshot: Json, table: pa.Table, num_shards: int | None = None) -> C
         if num_shards is not None:
             value["splits"] = {"train": value["splits"]["train"] | {"num_shards": num_shards}}
         (out / "snapshots" / value["shards_file"]).write_bytes(data)
-        (out / "snapshots/000001.json").write_text(json.dumps(value))
+        (out / "snapshots/000001.json").write_bytes(forged(value))
 
     return damage

@@ -10,6 +10,7 @@ import numpy as np
 from logitcask.schemas import DatasetWriter, storage
 from logitcask.schemas.dataset.dataset_writer import write_shard
 from logitcask.schemas.dataset.identity import CorpusInfo, Identity
+from logitcask.schemas.dataset.layout import rejected_path
 from logitcask.schemas.dataset.snapshot import Snapshot
 from logitcask.schemas.format.metadata import (
     ALGORITHM_VERSION,
@@ -214,7 +215,7 @@ def write_annotated_dataset(out: str, prefix: str = "a", seed: int = 0, **settin
         write_shard(out, identity.shard_metadata("tokens", split), f"{name}-tokens", windows, None)
     lines = [{"source": f"/corpus/{prefix}0.txt#{n}", "reason": "bad", "raw": f"rejected {n}"} for n in (0, 99)]
     rejected = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    storage.create(storage.join(out, "rejected", f"{prefix}0-0000.jsonl"), rejected)
+    storage.create(storage.join(out, rejected_path(f"{prefix}0-0000", rejected)), rejected)
     return writer.finish(rejected={"bad": 2})
 
 

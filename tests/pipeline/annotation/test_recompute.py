@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from logitcask.pipeline.annotation.recompute import recompute
 from logitcask.pipeline.config import AnnotateConfig
 from logitcask.pipeline.job import annotate
-from logitcask.schemas import cli, storage
+from logitcask.schemas import cli
 from logitcask.schemas.dataset.layout import record_path
 from logitcask.schemas.dataset.rules import Rule
 from logitcask.schemas.dataset.shard_view import stored_record
@@ -27,6 +27,7 @@ from logitcask.schemas.format.targets import Targets
 from logitcask.schemas.format.writer import encode_shard
 from logitcask.schemas.maintenance.compact import compact
 from logitcask.schemas.maintenance.select_forget import forget_documents, select_rows
+from logitcask.schemas.seals import create_sealed
 from logitcask.teacher.scoring.sequences import Grouping
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:apache_beam")
@@ -107,7 +108,7 @@ def altered(out: str, directory: Path, change: Any) -> str:
         )
         path = Path(copy) / record_path("targets", entry.split, entry.name)
         path.unlink()
-        storage.create_json(str(path), record.to_json())
+        create_sealed(str(path), record.to_json())
         records.append(record)
     draft = Draft.of_records(
         records,

@@ -13,13 +13,14 @@ from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, token_un
 from logitcask.pipeline.units.token_units import TokenUnit
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.identity import Identity
+from logitcask.schemas.seals import create_sealed
 
 
 def test_annotation_units_come_from_the_records_of_token_units(dataset_url: str) -> None:
     units = [TokenUnit(name=f"{index:06d}-abc", slices=(), size_bytes=1) for index in range(3)]
     for unit in units[:2]:
         record = TokenUnitRecord(name=unit.name, num_documents=5, rejected={"empty": 1}, shards=tuple(token_shards(2)))
-        storage.create_json(storage.join(dataset_url, token_unit_record_path(unit.name)), record.to_json())
+        create_sealed(storage.join(dataset_url, token_unit_record_path(unit.name)), record.to_json())
     tokenized = read_tokenized_corpus(dataset_url, units, "teacher")
     assert (len(tokenized.units), tokenized.num_missing_units) == (4, 1)
     assert tokenized.totals == UnitTotals(num_units=2, num_documents=10, rejected={"empty": 2})

@@ -6,6 +6,7 @@ from logitcask.pipeline.units.finished import finished_annotation_units, finishe
 from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, token_unit_record_path
 from logitcask.pipeline.units.token_units import TokenUnit
 from logitcask.schemas import storage
+from logitcask.schemas.seals import create_sealed
 
 
 def test_stored_shards_and_finished_annotation_units_are_found(dataset_url: str) -> None:
@@ -21,5 +22,5 @@ def test_token_units_with_a_record_are_finished(dataset_url: str) -> None:
     units = [TokenUnit(name=f"{index:06d}-abc", slices=(), size_bytes=1) for index in range(3)]
     for unit in units[:2]:
         record = TokenUnitRecord(name=unit.name, num_documents=5, rejected={}, shards=tuple(token_shards(2)))
-        storage.create_json(storage.join(dataset_url, token_unit_record_path(unit.name)), record.to_json())
+        create_sealed(storage.join(dataset_url, token_unit_record_path(unit.name)), record.to_json())
     assert finished_token_units(dataset_url, units) == {"000000-abc", "000001-abc"}

@@ -1,8 +1,7 @@
 """The configuration file: it claims a directory once, and other contents are left alone."""
 
-import json
-
 import pytest
+from edited_json import edit_json
 
 from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import Configuration, read_configuration, record_path, shard_path
@@ -30,9 +29,8 @@ def test_an_empty_directory_may_become_a_dataset(out):
 
 def test_a_configuration_of_a_later_version_is_refused(out, tmp_path):
     write(out, identity=Identity(), environment={})
-    file = tmp_path / "out/logitcask.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "dataset_version": 2}))
-    with pytest.raises(UnknownFormatVersionError, match="dataset version 2; this release reads 1"):
+    edit_json(tmp_path / "out/logitcask.json", lambda value: value.update(dataset_version=3))
+    with pytest.raises(UnknownFormatVersionError, match="dataset version 3; this release reads up to 2"):
         read_configuration(out)
 
 

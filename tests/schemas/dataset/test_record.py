@@ -1,14 +1,14 @@
 """A record is read back unchanged; older ones are understood, later and damaged ones refused."""
 
-import json
 from pathlib import Path
 
 import pytest
+from edited_json import edit_json, write_as_first_release
 from random_shards import random_targets, random_windows
 
-from logitcask.schemas import storage
 from logitcask.schemas.dataset.record import UnitRecord, read_record
 from logitcask.schemas.errors import CorruptShardError, UnknownFormatVersionError
+from logitcask.schemas.seals import create_sealed
 from logitcask.schemas.stats.by_source import SourceGroups, summarize_by_source
 from logitcask.schemas.stats.outlier_windows import find_outliers
 from logitcask.schemas.stats.target_statistics import Statistics
@@ -31,7 +31,7 @@ def record(rng) -> UnitRecord:
 
 @pytest.fixture
 def file(record, tmp_path) -> Path:
-    storage.create_json(str(tmp_path / "u.json"), record.to_json())
+    create_sealed(str(tmp_path / "u.json"), record.to_json())
     return tmp_path / "u.json"
 
 
@@ -40,16 +40,15 @@ def test_a_record_comes_back_unchanged(record, file):
 
 
 def test_a_record_of_the_first_release_has_no_sources_and_outliers(record, file):
-    value = {name: one for name, one in record.to_json().items() if name not in ("by_source", "extremes")}
-    file.write_text(json.dumps(value))
+    write_as_first_release(file, lambda value: [value.pop(name) for name in ("by_source", "extremes")])
     read = read_record(str(file))
     assert (read.by_source, read.extremes) == ({}, {})
     assert read.statistics == record.statistics
 
 
 def test_a_record_of_a_later_version_is_refused(file):
-    file.write_text(json.dumps({**json.loads(file.read_text()), "record_version": 2}))
-    with pytest.raises(UnknownFormatVersionError, match=r"u\.json: record version 2; this release reads 1"):
+    edit_json(file, lambda value: value.update(record_version=3))
+    with pytest.raises(UnknownFormatVersionError, match=r"u\.json: record version 3; this release reads up to 2"):
         read_record(str(file))
 
 

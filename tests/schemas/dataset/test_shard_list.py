@@ -1,12 +1,12 @@
 """A list of shards that lies about its size, or about what it holds, is refused before it costs memory."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from edited_json import edit_json
 from random_shards import THREE_SHARDS, write_random_dataset
 
 from logitcask.schemas.dataset.snapshot import load_snapshot
@@ -23,13 +23,15 @@ def out(tmp_path) -> Path:
 def forge(out: Path, change, num_shards: int | None = None) -> None:
     """Replaces the list of shards by a changed one, with the right digest, and perhaps another number of shards."""
     file = out / "snapshots/000001.json"
-    value = json.loads(file.read_text())
-    path = out / "snapshots" / value["shards_file"]
-    pq.write_table(change(pq.read_table(path, use_threads=False)), path, compression="zstd")
-    value["shards_digest"] = digest(path.read_bytes())
-    if num_shards is not None:
-        value["splits"] = {"train": value["splits"]["train"] | {"num_shards": num_shards}}
-    file.write_text(json.dumps(value))
+
+    def edit(value: dict) -> None:
+        path = out / "snapshots" / value["shards_file"]
+        pq.write_table(change(pq.read_table(path, use_threads=False)), path, compression="zstd")
+        value["shards_digest"] = digest(path.read_bytes())
+        if num_shards is not None:
+            value["splits"] = {"train": value["splits"]["train"] | {"num_shards": num_shards}}
+
+    edit_json(file, edit)
 
 
 def with_column(name: str, value):

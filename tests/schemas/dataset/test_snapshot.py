@@ -1,11 +1,11 @@
 """Reading snapshots: by number, whole, and never a damaged or a later one."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from edited_json import edit_json, write_as_first_release
 
 from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.rules import Rule
@@ -84,26 +84,24 @@ def test_a_damaged_snapshot_is_named(out, file, text):
 
 
 def test_an_identity_that_is_none_is_damage(out, file):
-    file.write_text(json.dumps({**json.loads(file.read_text()), "identity": []}))
+    edit_json(file, lambda value: value.update(identity=[]))
     with pytest.raises(CorruptShardError, match=r"000001.json: not a snapshot"):
         load_snapshot(out)
 
 
 def test_a_snapshot_of_a_later_version_is_refused(out, file):
-    file.write_text(json.dumps({**json.loads(file.read_text()), "dataset_version": 2}))
-    with pytest.raises(UnknownFormatVersionError, match="version 2"):
+    edit_json(file, lambda value: value.update(dataset_version=3))
+    with pytest.raises(UnknownFormatVersionError, match="version 3"):
         load_snapshot(out)
 
 
 def test_a_snapshot_of_the_first_release_is_read_and_selected_from(annotated_copy):
     """It has no rules, and its list of shards has no column for them."""
     file = Path(annotated_copy) / "snapshots/000001.json"
-    value = json.loads(file.read_text())
-    for name in ("selections", "removed", "made_by", "base"):
-        del value[name]
-    file.write_text(json.dumps(value))
-    assert "selection" not in pq.read_schema(Path(annotated_copy) / "snapshots" / value["shards_file"]).names
+    write_as_first_release(file, lambda value: [value.pop(one) for one in ("selections", "removed", "made_by", "base")])
     old = load_snapshot(annotated_copy)
+    assert not old.is_sealed
+    assert "selection" not in pq.read_schema(Path(annotated_copy) / "snapshots" / old.shards_file).names
     assert (old.selections, old.removed, old.made_by) == ((), {}, "annotate")
     assert [entry.selection for entry in old.shards()] == [None] * 3
     assert forget_documents(annotated_copy, ["a0-0"]).snapshot.base == 1
@@ -112,14 +110,15 @@ def test_a_snapshot_of_the_first_release_is_read_and_selected_from(annotated_cop
 def test_a_rule_that_this_release_does_not_know_stops_reading(annotated_copy):
     forget_documents(annotated_copy, ["a0-0"])
     file = Path(annotated_copy) / "snapshots/000002.json"
-    file.write_text(file.read_text().replace('"forgotten": [', '"remembered": [', 1))
+    edit_json(
+        file, lambda value: value["selections"][0][0].update(remembered=value["selections"][0][0].pop("forgotten"))
+    )
     with pytest.raises(UnknownFormatVersionError, match="'remembered'"):
         load_snapshot(annotated_copy)
 
 
 def test_settings_of_a_later_release_do_not_stop_reading(out, file):
-    value = json.loads(file.read_text())
-    file.write_text(json.dumps({**value, "identity": {**value["identity"], "beauty": 1}}))
+    edit_json(file, lambda value: value["identity"].update(beauty=1))
     assert load_snapshot(out).identity.unknown == {"beauty": 1}
 
 

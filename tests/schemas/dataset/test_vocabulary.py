@@ -1,6 +1,5 @@
-import json
-
 import pytest
+from edited_json import edit_json
 
 from logitcask.schemas.dataset.vocabulary import Vocabulary, has_vocabulary, read_vocabulary, write_vocabulary
 from logitcask.schemas.errors import FingerprintMismatchError, UnknownFormatVersionError, UsageError
@@ -36,6 +35,6 @@ def test_another_vocabulary_or_version_is_refused(tmp_path):
     with pytest.raises(FingerprintMismatchError, match="of the vocabulary f, the dataset's is g"):
         read_vocabulary(str(tmp_path), "g")
     file = tmp_path / "tokenizer/pieces.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"vocabulary_version": 2}))
-    with pytest.raises(UnknownFormatVersionError, match="version 2"):
+    edit_json(file, lambda value: value.update(vocabulary_version=3))
+    with pytest.raises(UnknownFormatVersionError, match="version 3"):
         read_vocabulary(str(tmp_path))

@@ -19,7 +19,7 @@ from logitcask.schemas.errors import CorruptShardError
 from logitcask.schemas.fingerprints import digest
 from logitcask.schemas.format.footer import footer_of
 from logitcask.schemas.format.reader import Block, ShardReader
-from logitcask.schemas.maintenance.verify import _check_file
+from logitcask.schemas.maintenance.verify_shards import check_file
 
 SHARDS = GOLDEN / "v1"
 
@@ -62,7 +62,7 @@ class Shard:
             self.path.write_bytes(data)
             # Without a size, only the digest can find the damage.
             with pytest.raises(CorruptShardError, match="digest"):
-                _check_file(str(self.path), None, self.digest)
+                check_file(str(self.path), None, self.digest)
 
     def column_chunk(self, name: str) -> pq.ColumnChunkMetaData:
         row_group = pq.read_metadata(io.BytesIO(self.data)).row_group(0)

@@ -17,7 +17,7 @@ from logitcask.schemas.format.metadata import FORMAT_VERSION
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.format.targets import Targets
 from logitcask.schemas.format.writer import encode_shard
-from logitcask.schemas.maintenance.verify import check_rows
+from logitcask.schemas.maintenance.verify_shards import check_rows
 
 SHARDS = sorted(GOLDEN.glob("v*/*.parquet"))
 NAMES = [str(path.relative_to(GOLDEN).with_suffix("")) for path in SHARDS]

@@ -1,8 +1,7 @@
 """The summary comes from the snapshot alone; older snapshots give what they hold."""
 
-import json
-
 import pytest
+from edited_json import write_as_first_release
 
 from logitcask.schemas import storage
 from logitcask.schemas.checked_json import parse_json
@@ -46,16 +45,17 @@ def test_costs_come_from_the_timings_of_records(seen, windows):
 
 
 def test_a_snapshot_of_the_first_release_can_be_described(seen, tmp_path):
-    file = tmp_path / "seen/snapshots/000001.json"
-    value = json.loads(file.read_text())
-    for split in value["splits"].values():
-        for key in ("by_source", "extremes", "costs"):
-            del split[key]
-        for key in ("wide", "sample_entries", "sample_draws"):
-            del split["statistics"][key]
-    file.write_text(json.dumps(value))
+    def change(value):
+        for split in value["splits"].values():
+            for key in ("by_source", "extremes", "costs"):
+                del split[key]
+            for key in ("wide", "sample_entries", "sample_draws"):
+                del split["statistics"][key]
+
+    write_as_first_release(tmp_path / "seen/snapshots/000001.json", change)
     description = describe(load_snapshot(seen.url))
     assert (description["sources"], description["outliers"], description["cost"]["devices"]) == ({}, {}, {})
+    assert (describe(seen)["sealed"], description["sealed"]) == (True, False)
     assert description["total"]["wide"]["rows"] == 0
     assert description["total"]["tokens"] == seen.total().num_positions
 

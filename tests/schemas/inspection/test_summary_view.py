@@ -1,5 +1,6 @@
 """The summary fits a screen, and has colors only on a terminal."""
 
+import dataclasses
 import io
 import re
 
@@ -43,6 +44,11 @@ def test_the_summary_shows_every_figure(seen):
         "from 400 rows",
     ):
         assert expected in shown
+
+
+def test_a_snapshot_without_a_seal_is_said_to_be_unsealed(seen):
+    assert "unsealed" not in show(seen)
+    assert "unsealed: an earlier release wrote it" in show(dataclasses.replace(seen, is_sealed=False), width=200)
 
 
 def test_only_a_terminal_gets_colors(seen, capsys, monkeypatch):

@@ -19,7 +19,7 @@ from logitcask.schemas.dataset.rules import Rule
 from logitcask.schemas.dataset.shard_view import open_shard, stored_record
 from logitcask.schemas.dataset.snapshot import load_snapshot, snapshot_numbers
 from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
-from logitcask.schemas.errors import CorruptShardError, IncompleteDatasetError, MissingShardError
+from logitcask.schemas.errors import CorruptShardError, IncompleteDatasetError, MissingShardError, UsageError
 from logitcask.schemas.format.reader import Block
 from logitcask.schemas.maintenance.compact import JOURNAL_NAME, compact
 from logitcask.schemas.maintenance.select_forget import forget_documents, select_rows
@@ -289,9 +289,10 @@ def test_a_damaged_shard_stops_it_before_anything_is_removed(out):
 
 @pytest.mark.parametrize("line", [b"{", b"[]", b'{"source": []}', b"[" * 100_000])
 def test_a_file_of_rejected_documents_that_is_none_stops_it(out, line):
-    (Path(out) / "rejected/a0-0000.jsonl").write_bytes(line + b"\n")
+    [file] = (Path(out) / "rejected").iterdir()
+    file.write_bytes(line + b"\n")
     forget_documents(out, ["a0-0"])
-    with pytest.raises(CorruptShardError, match=r"rejected/a0-0000\.jsonl: not a file of rejected documents"):
+    with pytest.raises(CorruptShardError, match=r"rejected/a0-0000\..*\.jsonl: not a file of rejected documents"):
         compact(out)
 
 
@@ -304,4 +305,32 @@ def test_a_journal_that_would_remove_anything_else_is_refused(out, path):
     (Path(out) / JOURNAL_NAME).write_text(json.dumps(value))
     with pytest.raises(CorruptShardError, match=r"compaction\.json: (not the journal|would remove)"):
         compact(out)
+    assert [fault.path for fault in verify(out).faults] in ([], [JOURNAL_NAME])
+
+
+def test_an_older_snapshot_that_is_damaged_can_be_dropped(out):
+    forget_documents(out, ["a0-0"])
+    (Path(out) / "snapshots/000001.json").write_bytes(b"")
+    with pytest.raises(CorruptShardError, match=r"logitcask compact --drop 1"):
+        compact(out)
+    compact(out, drop=1)
+    assert snapshot_numbers(out) == [3]
     assert verify(out).faults == ()
+
+
+def test_a_lost_latest_snapshot_can_be_given_up(out):
+    forget_documents(out, ["a0-0"])
+    (Path(out) / "snapshots/000002.json").unlink()
+    with pytest.raises(MissingShardError, match="snapshot 2 was published"):
+        compact(out)
+    compact(out, drop=2)
+    assert load_snapshot(out).number == 1
+    assert verify(out).faults == ()
+
+
+@pytest.mark.parametrize("number", [1, 2, 7])
+def test_only_a_damaged_or_lost_snapshot_can_be_dropped(out, number):
+    forget_documents(out, ["a0-0"])
+    with pytest.raises(UsageError, match=f"--drop {number}: "):
+        compact(out, drop=number)
+    assert snapshot_numbers(out) == [1, 2]

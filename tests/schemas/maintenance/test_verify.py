@@ -1,14 +1,15 @@
 import dataclasses
 import io
-import json
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from edited_json import edit_json
 from random_shards import IDENTITY
 
 from logitcask.schemas.dataset.commit import commit_shard
 from logitcask.schemas.dataset.identity import Identity
+from logitcask.schemas.dataset.layout import write_configuration
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
 from logitcask.schemas.format.scheme import TopKScheme
@@ -71,14 +72,13 @@ def test_every_fault_is_named(out, shard, tmp_path):
 
 
 def test_documents_that_are_not_accounted_for_are_found(out, tmp_path):
-    file = tmp_path / "out/snapshots/000001.json"
-    snapshot = json.loads(file.read_text())
-    file.write_text(json.dumps({**snapshot, "num_documents_in": snapshot["num_documents_in"] + 1}))
-    assert faults(out) == [("snapshots/000001.json", "CorruptShardError")]
+    edit_json(tmp_path / "out/snapshots/000001.json", lambda value: value.update(num_documents_in=1))
+    assert ("snapshots/000001.json", "CorruptShardError") in faults(out)
 
 
 def test_an_incomplete_snapshot_is_a_fault(tmp_path):
     out = str(tmp_path / "half")
+    write_configuration(out, identity=Identity(), environment={})
     write_draft(out, Draft.of_records([], complete=False, identity=Identity(), num_documents_in=3, rejected={}))
     assert faults(out) == [("snapshots/000001.json", "IncompleteDatasetError")]
 
@@ -95,6 +95,7 @@ def written(out: str, shard: EncodedShard, kind: Any = "targets", **identity: An
     record = commit_shard(out, shard, UnitRecord(name="a", kind=kind, split="train"))
     listed = [record] if kind == "targets" else []
     changed = dataclasses.replace(IDENTITY, **identity)
+    write_configuration(out, identity=changed, environment={})
     write_draft(out, Draft.of_records(listed, complete=True, identity=changed, num_documents_in=0, rejected={}))
     return out
 

@@ -1,10 +1,10 @@
 """The statistics of every row equal those of a plain loop over rows; a snapshot that contradicts them is noticed."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
+from edited_json import edit_json
 
 from logitcask.schemas import cli
 from logitcask.schemas.format.reader import ShardReader
@@ -74,9 +74,7 @@ def test_the_figures_of_the_snapshot_are_confirmed(seen):
 
 def test_a_contradicting_snapshot_fails_a_check(seen, tmp_path, capsys):
     file = tmp_path / "seen/snapshots/000001.json"
-    value = json.loads(file.read_text())
-    value["splits"]["train"]["statistics"]["head_entries"] += 1
-    file.write_text(json.dumps(value))
+    edit_json(file, lambda value: value["splits"]["train"]["statistics"].update(head_entries=1))
     assert cli.main(["inspect", seen.url, "--deep"]) == 1
     assert "head entries" in capsys.readouterr().out
 
