@@ -9,13 +9,17 @@ EXPERIMENT_TEACHER ?= smollm
 DEMO ?= demo
 IMAGES ?= docs/images
 
-.PHONY: demo test test-slow hostile bench-annotate bench-damage bench-format bench-loss bench-train experiment-quality experiment-replay soak bench-scale bench-deep architectures llama-cpp screenshots lint format env clean
+.PHONY: demo test test-slow hostile fuzz bench-annotate bench-damage bench-format bench-loss bench-train experiment-quality experiment-replay soak bench-scale bench-deep architectures llama-cpp screenshots lint format env clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python examples/demo.py --teacher $(TEACHER) --out $(DEMO)
 
 test: $(VENV)/.dev
 	$(BIN)/pytest -m "not slow and not gpu" -n 2
+
+# Ten minutes on one core: damaged files for every reader.
+fuzz: $(VENV)/.dev
+	FUZZ_EXAMPLES=4000 $(BIN)/pytest tests/fuzz -m slow --durations=0
 
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m "slow and not gpu" -n 2 --durations=20

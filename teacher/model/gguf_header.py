@@ -55,7 +55,7 @@ def read_gguf_header(path: str | Path) -> GgufHeader:
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Cursor(data).header()
-        except (struct.error, UnicodeDecodeError, KeyError, ValueError) as e:
+        except (struct.error, UnicodeDecodeError, KeyError, ValueError, OverflowError, MemoryError) as e:
             raise TeacherError(f"{path} is not a readable GGUF file: {e}. Download it again.") from e
 
 

@@ -6,7 +6,6 @@ another day; and a template that chooses at random is refused.
 """
 
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from logitcask.schemas.errors import TokenizerError
+from logitcask.teacher.text.bounded_process import BoundedProcess, BoundExceededError, CallFailedError
 
 Message = Mapping[str, Any]
 Span = tuple[int, int]
@@ -27,8 +27,9 @@ _PROCESSOR_FILES = ("chat_template.json", "processor_config.json")
 # The names by which templates ask for a message's reasoning; `transformers` offers it under all of them.
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 
-# Compiled templates are shared by all threads, and so is the tracker of their `{% generation %}` blocks.
-_TRACKER_LOCK = threading.Lock()
+# What a template may use for one rendering: it is a program, and may be a hostile one. Those of real models take
+# a millisecond.
+_MAX_SECONDS, _MAX_MEMORY_BYTES, _MAX_LENGTH = 10.0, 1_000_000_000, 20_000_000
 
 
 # A template that renders it can be checked before the corpus is read.
@@ -110,10 +111,11 @@ class ChatTemplate:
         )
 
         try:
-            self._template: Any = _compile_jinja_template(text)
-            syntax = self._template.environment.parse(text)
+            syntax = _compile_jinja_template("").environment.parse(text)
         except Exception as e:
             raise TokenizerError(f"the chat template is not valid: {e}") from e
+        self._text, self._compile = text, _compile_jinja_template
+        self._compiled: Any = None
         self._variables = dict(variables)
         if today is not None:
             self._variables["strftime_now"] = lambda format: datetime.combine(today, time()).strftime(format)
@@ -124,6 +126,12 @@ class ChatTemplate:
                 "the chat template renders at random (`random` or `lipsum`), so the same corpus would get other tokens "
                 "each time; use a template that always renders the same text"
             )
+        self._child = BoundedProcess(self._in_child, cpu_seconds=_MAX_SECONDS, memory_bytes=_MAX_MEMORY_BYTES)
+        try:
+            # Not compiled in this process: the compiler computes what is constant.
+            self._child.call(None, False)
+        except (BoundExceededError, CallFailedError) as e:
+            raise TokenizerError(f"the chat template is not valid: {e}") from e
         with suppress(_CannotRenderError):
             self.render(_PROBE, add_generation_prompt=True)
 
@@ -142,26 +150,42 @@ class ChatTemplate:
         return first
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> Rendered:
+        try:
+            text, generated = self._child.call([_as_rendered(message) for message in messages], add_generation_prompt)
+        except (BoundExceededError, CallFailedError) as e:
+            raise _CannotRenderError(f"the chat template cannot render {len(messages)} messages: {e}") from e
+        return Rendered(text=text, generated=generated)
+
+    def _in_child(
+        self, messages: list[dict[str, Any]] | None, add_generation_prompt: bool
+    ) -> tuple[str, tuple[Span, ...] | None]:
+        """The text and the generated spans; compiles the template at the first call, which may have no messages."""
+        if self._compiled is None:
+            self._compiled = self._compile(self._text)
+        if messages is None:
+            return "", None
         inputs = {
             **self._variables,
-            "messages": [_as_rendered(message) for message in messages],
+            "messages": messages,
             "tools": None,
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
         }
-        try:
-            if not self._marks_generation:
-                return Rendered(text=self._template.render(**inputs), generated=None)
-            blocks: list[str] = []
-            generated: list[Span] = []
-            with _TRACKER_LOCK, self._template.environment.activate_tracker(blocks, generated):
-                # The tracker reads the blocks so far to know where it is.
-                for block in self._template.generate(**inputs):
-                    blocks.append(block)  # noqa: PERF402
-            return Rendered(text="".join(blocks), generated=tuple(generated))
-        except Exception as e:
-            # A template is a program of someone else's: it can raise anything.
-            raise _CannotRenderError(f"the chat template cannot render {len(messages)} messages: {e}") from e
+        if not self._marks_generation:
+            return _checked(self._compiled.render(**inputs)), None
+        blocks: list[str] = []
+        generated: list[Span] = []
+        with self._compiled.environment.activate_tracker(blocks, generated):
+            # The tracker reads the blocks so far to know where it is.
+            for block in self._compiled.generate(**inputs):
+                blocks.append(block)  # noqa: PERF402
+        return _checked("".join(blocks)), tuple(generated)
+
+
+def _checked(text: str) -> str:
+    if len(text) > _MAX_LENGTH:
+        raise ValueError(f"it renders {len(text):,} characters; at most {_MAX_LENGTH:,} are allowed")
+    return text
 
 
 def _as_rendered(message: Message) -> dict[str, Any]:

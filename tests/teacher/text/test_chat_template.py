@@ -77,3 +77,25 @@ def test_a_processors_template_is_found(tmp_path, name):
     assert find_chat_template(None, tmp_path) is None
     (tmp_path / name).write_text(json.dumps({"chat_template": TEMPLATE}))
     assert find_chat_template(None, tmp_path) == TEMPLATE
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% for a in range(10**9) %}x{% endfor %}",
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 'x' * 10**10 }}",
+        "{{ messages[0].content * 10**10 }}",
+        "{{ 7**(10**9) }}",
+        "{% set n = namespace(x='x') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+        "{{ 'x' | center(10**10) }}",
+        "{{ '%9999999999d' % 1 }}",
+        "{{ 'x' * 30000000 }}",
+    ],
+)
+def test_a_hostile_template_is_an_error_within_its_bound(source, monkeypatch):
+    monkeypatch.setattr("logitcask.teacher.text.chat_template._MAX_SECONDS", 0.3)
+    monkeypatch.setattr("logitcask.teacher.text.chat_template._MAX_MEMORY_BYTES", 300_000_000)
+    with pytest.raises(TokenizerError):
+        ChatTemplate(source, {}).render([{"role": "user", "content": "a"}], add_generation_prompt=False)
