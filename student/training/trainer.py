@@ -13,7 +13,7 @@ checkpoints. This module adds the loss, its denominators, the order of the batch
 import math
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from logitcask.student.losses.fused_loss import LinearLoss
 from logitcask.student.losses.loss_settings import LossSettings
 from logitcask.student.model import adapters
 from logitcask.student.model.exact_vocabulary import num_surplus_ids, save_student
+from logitcask.student.model.expert_balance import expert_balance
 from logitcask.student.model.projection import output_projection
 from logitcask.student.model.student_card import StudentCard
 from logitcask.student.model.trial import try_student
@@ -112,6 +113,7 @@ class SoftTargetTrainer(WholeCheckpointsTrainer):
         try_student(model)
         self._windows = train_dataset
         self._check_surplus_ids(model)
+        self._balance = expert_balance(model)
         self._adapters = adapters.adapter_identity(model) if adapters.is_adapted(model) else {}
         self._sums = LogSums(args.device)
         self._step_windows: list[int] = []
@@ -197,12 +199,23 @@ class SoftTargetTrainer(WholeCheckpointsTrainer):
                 model,
                 student,
                 lambda: _tensors(
-                    self.batch_loss(student, inputs, self.alpha * weights[0], (1 - self.alpha) * weights[1])
+                    self._balanced_loss(student, inputs, self.alpha * weights[0], (1 - self.alpha) * weights[1])
                 ),
             )
         result = LinearLoss(loss=loss, kl=kl, cross_entropy=cross_entropy)
         self._sums.add(result, inputs)
         return (result.loss, result) if return_outputs else result.loss
+
+    def _balanced_loss(
+        self, student: PreTrainedModel, batch: Batch, kl_weight: Tensor, cross_entropy_weight: Tensor
+    ) -> LinearLoss:
+        """The `batch_loss`, and in a mixture of experts the auxiliary loss, a mean over the step's micro-batches."""
+        if self._balance is None:
+            return self.batch_loss(student, batch, kl_weight, cross_entropy_weight)
+        with self._balance.recording() as recorded:
+            result = self.batch_loss(student, batch, kl_weight, cross_entropy_weight)
+        auxiliary = self._balance.loss(recorded) / self.args.gradient_accumulation_steps
+        return replace(result, loss=result.loss + auxiliary)
 
     def batch_loss(
         self, student: PreTrainedModel, batch: Batch, kl_weight: Tensor, cross_entropy_weight: Tensor

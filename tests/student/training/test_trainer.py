@@ -10,7 +10,7 @@ import pytest
 import torch
 from random_shards import random_targets, random_windows
 from trainers import metrics, weights
-from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, MixtralConfig, TrainerCallback, TrainingArguments
 
 from logitcask.schemas.dataset.dataset_writer import DatasetWriter
 from logitcask.schemas.errors import (
@@ -237,3 +237,25 @@ def test_a_saved_student_has_no_probability_on_ids_the_teacher_lacks(make_traine
     assert loss / count == pytest.approx(evaluation.loss_nats, rel=1e-4)
     with_padding = AutoModelForCausalLM.from_pretrained(trainer.run_directory / "checkpoint-2")
     assert with_padding.config.vocab_size == 64
+
+
+def test_experts_get_their_auxiliary_loss_as_a_mean_over_micro_batches(make_trainer):
+    def first_loss(coefficient: float, accumulation: int) -> float:
+        config = MixtralConfig(
+            vocab_size=48, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=1, num_local_experts=4, num_experts_per_tok=1, output_router_logits=True,
+            router_aux_loss_coef=coefficient, pad_token_id=0, bos_token_id=2, eos_token_id=1,
+        )  # fmt: skip
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = AutoModelForCausalLM.from_config(config)
+        trainer = make_trainer(
+            f"experts-{coefficient}-{accumulation}", model=model, max_steps=1, gradient_accumulation_steps=accumulation,
+            per_device_train_batch_size=4 // accumulation,
+        )  # fmt: skip
+        trainer.train()
+        return metrics(trainer)[0]["loss"]
+
+    added = {steps: first_loss(1.0, steps) - first_loss(0.0, steps) for steps in (1, 4)}
+    assert 1 <= added[1] < 4  # between perfect balance and one expert for all
+    assert added[4] == pytest.approx(added[1], rel=0.3)
