@@ -127,6 +127,8 @@ class StudentInit(DecoderSizes):
     """Directory, .gguf file or hub id of the teacher."""
     from_checkpoint: Annotated[str | None, tyro.conf.arg(aliases=["--from"])] = None
     """Directory, .gguf file or hub id of a checkpoint to use unchanged."""
+    tokenizer: str | None = None
+    """Directory of the student's tokenizer, such as the one of `annotate --tokenizer`; default: the model's own."""
     keep_layers: str | None = None
     """Layers of the teacher to keep: 0,5,10."""
     layers: int | None = None
@@ -145,14 +147,19 @@ class StudentInit(DecoderSizes):
 
         self._check()
         if self.from_checkpoint is not None:
-            model = make_student.from_checkpoint(self.from_checkpoint, self.out)
+            model = make_student.from_checkpoint(self.from_checkpoint, self.out, tokenizer=self.tokenizer)
         elif self.scratch:
             model = self._from_scratch()
         else:
             assert self.teacher is not None, "checked by _check"
             keep = None if self.keep_layers is None else parse_layers(self.keep_layers)
             model = make_student.prune_teacher(
-                self.teacher, self.out, keep_layers=keep, layers=self.layers, mlp_width=self.keep_mlp_width
+                self.teacher,
+                self.out,
+                keep_layers=keep,
+                layers=self.layers,
+                mlp_width=self.keep_mlp_width,
+                tokenizer=self.tokenizer,
             )
         depth = model.config.get_text_config().num_hidden_layers
         print(f"student: {self.out} ({type(model).__name__}, {depth} layers, {model.num_parameters():,} parameters)")
@@ -185,7 +192,12 @@ class StudentInit(DecoderSizes):
         named = {field.name: getattr(self, field.name) for field in fields(DecoderSizes)}
         sizes = ScratchSizes(**named, layers=self.layers or ScratchSizes().layers)
         return make_student.from_scratch(
-            self.teacher, self.out, sizes=sizes, config_file=self.model_config, seed=self.seed
+            self.teacher,
+            self.out,
+            sizes=sizes,
+            config_file=self.model_config,
+            seed=self.seed,
+            tokenizer=self.tokenizer,
         )
 
 

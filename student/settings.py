@@ -62,6 +62,8 @@ class TrainSettings(LossFields):
     """Directory of the student, as `logitcask student init` writes it."""
     out: str
     """Directory of the run."""
+    tokenizer: str | None = None
+    """Tokenizer that RUN/student gets, such as the one of `annotate --tokenizer`; it must have the student's ids."""
     weights: tuple[float, ...] = ()
     """With several datasets: how often to take windows from each; default: in proportion to their windows."""
     snapshot: tuple[int, ...] = ()

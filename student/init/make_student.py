@@ -25,6 +25,7 @@ def prune_teacher(
     keep_layers: Sequence[int] | None = None,
     layers: int | None = None,
     mlp_width: int | None = None,
+    tokenizer: str | None = None,
 ) -> PreTrainedModel:
     """A student with some of the teacher's layers: the given ones, or a number of evenly spaced ones, or all.
 
@@ -34,6 +35,7 @@ def prune_teacher(
         keep_layers: Indices of the layers to keep.
         layers: Number of layers to keep, evenly spaced, if `keep_layers` is None; None: all.
         mlp_width: Number of neurons to keep in each feed-forward layer; None: all.
+        tokenizer: Directory or hub id of the student's tokenizer; None: the teacher's.
 
     Raises:
         UsageError: Layers or neurons that the teacher does not have.
@@ -49,15 +51,15 @@ def prune_teacher(
     if mlp_width is not None:
         prune_feed_forward(model, mlp_width)
         made |= {"mlp_width": mlp_width, "of_mlp_width": width}
-    _write(model, teacher, directory, made)
+    _write(model, teacher, directory, made, tokenizer=tokenizer)
     return model
 
 
-def from_checkpoint(checkpoint: str, out: str | Path) -> PreTrainedModel:
+def from_checkpoint(checkpoint: str, out: str | Path, *, tokenizer: str | None = None) -> PreTrainedModel:
     """A student with all weights of a checkpoint (directory, hub id or GGUF); errors as for `prune_teacher`."""
     directory = _new_directory(out)
     model = load_model(checkpoint, "float32", "cpu")
-    _write(model, checkpoint, directory, {"method": "checkpoint"})
+    _write(model, checkpoint, directory, {"method": "checkpoint"}, tokenizer=tokenizer)
     return model
 
 
@@ -68,6 +70,7 @@ def from_scratch(
     sizes: ScratchSizes | None = None,
     config_file: str | Path | None = None,
     seed: int = 0,
+    tokenizer: str | None = None,
 ) -> PreTrainedModel:
     """A random student with the teacher's tokenizer and vocabulary size; errors as for `prune_teacher`.
 
@@ -77,15 +80,17 @@ def from_scratch(
         sizes: Sizes of a Gemma-2- or Llama-style decoder.
         config_file: A configuration of `transformers`, instead of sizes.
         seed: Seed of the random weights.
+        tokenizer: Directory or hub id of the student's tokenizer; None: the teacher's.
     """
     directory = _new_directory(out)
-    info, tokenizer = describe_teacher(teacher, "float32"), load_tokenizer(teacher).info
+    info, described = describe_teacher(teacher, "float32"), load_tokenizer(tokenizer or teacher).info
     if config_file is not None:
         config = read_config(Path(config_file), info.vocab_size)
     else:
-        config = (sizes or ScratchSizes()).config(info.vocab_size, tokenizer)
+        config = (sizes or ScratchSizes()).config(info.vocab_size, described)
     model = random_student(config, seed)
-    _write(model, teacher, directory, {"method": "scratch", "seed": seed}, weights_from_source=False)
+    origin = {"method": "scratch", "seed": seed}
+    _write(model, teacher, directory, origin, weights_from_source=False, tokenizer=tokenizer)
     return model
 
 
@@ -105,19 +110,20 @@ def _write(
     origin: dict[str, Any],
     *,
     weights_from_source: bool = True,
+    tokenizer: str | None = None,
 ) -> None:
-    info, tokenizer = describe_teacher(source, "float32"), load_tokenizer(source)
-    if info.vocab_size < tokenizer.info.vocab_size:
+    info, loaded = describe_teacher(source, "float32"), load_tokenizer(tokenizer or source)
+    if info.vocab_size < loaded.info.vocab_size:
         raise UsageError(
-            f"{info.name}: the tokenizer has {tokenizer.info.vocab_size} ids, the model only {info.vocab_size}; use a "
+            f"{info.name}: the tokenizer has {loaded.info.vocab_size} ids, the model only {info.vocab_size}; use a "
             "checkpoint whose tokenizer fits its model"
         )
     with naming(directory):
         export_model(model, directory)
-        tokenizer.save(directory)
+        loaded.save(directory)
     named = "initial_weights" if weights_from_source else "tokenizer"
     StudentCard(
-        tokenizer=tokenizer.info,
+        tokenizer=loaded.info,
         initialisation={**origin, "source": info.name, "source_fingerprint": info.fingerprint},
         licences={named: info.licence},
     ).write(directory)

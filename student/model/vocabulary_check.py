@@ -12,8 +12,9 @@ def check_tokenizer(tokenizer: TokenizerInfo, dataset: ShardMetadata) -> None:
     """
     if difference := tokenizer_difference(tokenizer, dataset.tokenizer, ("the student", "the shards")):
         raise FingerprintMismatchError(
-            f"{difference}; make the student with the teacher's tokenizer: "
-            "`logitcask student init --teacher TEACHER --out STUDENT`"
+            f"{difference}; make the student with the tokenizer of the shards: "
+            "`logitcask student init --teacher TEACHER --out STUDENT`, with --tokenizer if `annotate` had one; if both "
+            "have the same ids, `train --tokenizer` does"
         )
 
 

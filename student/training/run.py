@@ -9,18 +9,21 @@ RUN/tensorboard/      the metrics for TensorBoard, with --tensorboard
 """
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from logitcask.schemas.dataset.split_summary import SplitSummary
 from logitcask.schemas.errors import UsageError
-from logitcask.schemas.format.metadata import Split
+from logitcask.schemas.format.metadata import Split, TokenizerInfo
 from logitcask.schemas.output_place import require_output_directory
 from logitcask.schemas.system_errors import naming
 from logitcask.student.data.dataset import SoftTargetDataset
@@ -37,6 +40,9 @@ from logitcask.student.training.begun_run import RESULTS_NAME, SETTINGS_NAME, as
 from logitcask.student.training.callbacks import tensorboard_callback
 from logitcask.student.training.export import export_student
 from logitcask.student.training.trainer import SoftTargetTrainer
+
+if TYPE_CHECKING:
+    from logitcask.student.init.adopt_tokenizer import AdoptedTokenizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +75,11 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
         NonFiniteError: Training diverged.
         And the errors of `SoftTargetDataset`.
     """
+    with TemporaryDirectory() as directory:
+        return _train(settings, choose_trainer, Path(directory))
+
+
+def _train(settings: TrainSettings, choose_trainer: ChooseTrainer | None, scratch: Path) -> TrainResult:
     run = Path(settings.out)
     require_output_directory(run)
     check_directory(settings)
@@ -79,6 +90,7 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
     # Resolved once: the whole run uses these snapshots, and so does a resumed run.
     settings = replace(settings, snapshot=tuple(one.snapshot.number for one in datasets_of(dataset)))
     held_out = _held_out(settings, dataset)
+    adopted = _adopted_tokenizer(settings, card.tokenizer, dataset.metadata.tokenizer, scratch)
     make_trainer = choose_trainer(settings, dataset) if choose_trainer else SoftTargetTrainer
     trainer = make_trainer(
         _student(settings),
@@ -87,7 +99,7 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
         eval_dataset=held_out,
         alpha=settings.alpha_by_step,
         loss=loss_settings(settings),
-        tokenizer=card.tokenizer,
+        tokenizer=adopted.info if adopted else card.tokenizer,
         eval_windows=settings.eval_windows,
         shuffle_windows=settings.shuffle_windows,
     )
@@ -107,8 +119,29 @@ def train(settings: TrainSettings, *, choose_trainer: ChooseTrainer | None = Non
     state = trainer.full_state_dict()
     if trainer.is_world_process_zero():
         with naming(run):
-            _finish(trainer, settings, result, dataset, state)
+            _finish(trainer, settings, result, dataset, state, adopted)
     return result
+
+
+def _adopted_tokenizer(
+    settings: TrainSettings, own: TokenizerInfo, shards: TokenizerInfo, directory: Path
+) -> "AdoptedTokenizer | None":
+    """The tokenizer that the student gets instead of its own; None: its own."""
+    if settings.tokenizer is None and own.fingerprint == shards.fingerprint:
+        return None
+    # Imported only now: it reads tokenizers with the teacher's code.
+    from logitcask.student.init.adopt_tokenizer import named_tokenizer, with_template_of_shards
+
+    if settings.tokenizer is not None:
+        return named_tokenizer(settings.tokenizer, own, directory)
+    adopted = with_template_of_shards(Path(settings.student), own, shards, directory)
+    if adopted and os.environ.get("RANK", "0") == "0":
+        print(
+            f"{settings.student}: its chat template is not the one with which the shards were made ({shards.name}); "
+            "RUN/student gets the one of the shards",
+            file=sys.stderr,
+        )
+    return adopted
 
 
 def _student(settings: TrainSettings) -> PreTrainedModel:
@@ -172,6 +205,7 @@ def _finish(
     result: TrainResult,
     dataset: WindowDataset,
     state: dict[str, Tensor] | None,
+    adopted: "AdoptedTokenizer | None",
 ) -> None:
     """Exports the student and writes the results."""
     training = {
@@ -187,6 +221,9 @@ def _finish(
     if settings.lora_merge:
         model = model.merge_and_unload()
     export_student(model, Path(settings.student), result.student, datasets=metadata, training=training, state=state)
+    if adopted:
+        shutil.copytree(adopted.directory, result.student, dirs_exist_ok=True)
+        replace(StudentCard.read(result.student), tokenizer=adopted.info).write(result.student)
     held_out = {"before": _json_or_none(result.before), "after": _json_or_none(result.after)}
     _write_json(result.student.parent / RESULTS_NAME, {**training, "held_out": held_out})
 
