@@ -60,7 +60,9 @@ def expert_balance(student: PreTrainedModel) -> ExpertBalance | None:
     if not getattr(config, "output_router_logits", False):
         return None
     function = getattr(sys.modules[type(model).__module__], "load_balancing_loss_func", None)
-    settings = [getattr(model, name, None) for name in ("router_aux_loss_coef", "num_experts", "num_experts_per_tok")]
+    settings: list[Any] = [
+        getattr(model, name, None) for name in ("router_aux_loss_coef", "num_experts", "num_experts_per_tok")
+    ]
     if function is None or None in settings:
         raise _unsupported(model)
     coefficient, num_experts, per_token = settings

@@ -2,7 +2,8 @@
 
 The loss assumes that a later token changes no earlier row, that logits are
 `softcap · tanh(hidden · weightᵀ / softcap)` (some architectures also scale them), and that the parts of a window do not
-see each other (with ALiBi, convolutions or a recurrent state they do).
+see each other (with ALiBi, convolutions or a recurrent state they do; with rotary embeddings that are rescaled from a
+certain length, the longest part decides for all).
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from logitcask.schemas.errors import StudentError, UsageError
+from logitcask.schemas.length_thresholds import trial_tokens
 from logitcask.schemas.trial_window import SECOND_PART, trial_tolerance, trial_window
 from logitcask.student.model.projection import causal_model, hidden_states, output_projection
 
@@ -31,8 +33,13 @@ def check_weights(model: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
-def try_student(model: PreTrainedModel) -> None:
+def try_student(model: PreTrainedModel, window_tokens: int | None = None) -> None:
     """Tests on a dozen tokens what the loss assumes about a student.
+
+    Args:
+        model: The student.
+        window_tokens: The length of the windows that it will get: if its configuration states a smaller length from
+            which it computes something else, a part longer than that is tried too.
 
     Raises:
         StudentError: A weight is not finite.
@@ -51,10 +58,24 @@ def try_student(model: PreTrainedModel) -> None:
     changed = model(**{**alone, "input_ids": changed_ids}, use_cache=False).logits.float()
     alone_BSD = hidden_states(model, alone["input_ids"], alone["position_ids"])
     packed_BSD = hidden_states(model, ids, positions)[:, SECOND_PART]
+    behind_BSD = _behind_a_long_part(model, alone["input_ids"], window_tokens or 0)
     model.train(was_training)
     _check_causality(model, changed[:, :-1], whole[:, :-1])
     _check_logits(model, whole, output_projection(model).logits(alone_BSD).float())
-    _check_parts(model, packed_BSD.float(), alone_BSD.float())
+    for found_BSD in (packed_BSD, behind_BSD):
+        if found_BSD is not None:
+            _check_parts(model, found_BSD.float(), alone_BSD.float())
+
+
+def _behind_a_long_part(model: PreTrainedModel, short_BS: Tensor, window_tokens: int) -> Tensor | None:
+    """Hidden states of a short part behind one that is longer than the lengths that the configuration states."""
+    length = trial_tokens(causal_model(model).config.get_text_config().to_dict(), window_tokens)
+    if not length:
+        return None
+    embeddings: Any = causal_model(model).get_input_embeddings()
+    long_1S = (torch.arange(length, device=model.device)[None] * 7919 + 11) % embeddings.weight.shape[0]
+    positions = [torch.arange(part.shape[1], device=model.device)[None] for part in (long_1S, short_BS)]
+    return hidden_states(model, torch.cat([long_1S, short_BS], 1), torch.cat(positions, 1))[:, length:]
 
 
 def _check_causality(model: PreTrainedModel, changed: Tensor, whole: Tensor) -> None:

@@ -110,7 +110,7 @@ class SoftTargetTrainer(WholeCheckpointsTrainer):
         self.global_batches = global_batches(args, train_dataset, shuffle_windows)
         args.max_steps = self.global_batches.num_batches
         super().__init__(model, args, train_dataset=train_dataset, eval_dataset=eval_dataset, **options)  # pyright: ignore[reportArgumentType]
-        try_student(model)
+        try_student(model, max(one.snapshot.identity.window_tokens or 0 for one in datasets_of(train_dataset)))
         self._windows = train_dataset
         self._check_surplus_ids(model)
         self._balance = expert_balance(model)

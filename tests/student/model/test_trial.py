@@ -101,3 +101,21 @@ def test_weights_that_are_not_finite_are_named(value):
         model.get_submodule("model.layers.1.mlp.down_proj").weight[3, 4] = value
     with pytest.raises(StudentError, match=r"model\.layers\.1\.mlp\.down_proj\.weight \(1 in all\) hold NaN or inf"):
         try_student(model)
+
+
+def long_rope(original: int) -> PreTrainedModel:
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [8.0] * 4}
+    rope["original_max_position_embeddings"] = original
+    return random_model(LlamaConfig(**DECODER, max_position_embeddings=256, rope_parameters=rope))
+
+
+def test_a_student_whose_longest_part_decides_for_all_is_refused():
+    try_student(long_rope(32))
+    try_student(long_rope(32), window_tokens=24)
+    with pytest.raises(UsageError, match="documents of a window see each other"):
+        try_student(long_rope(32), window_tokens=128)
+
+
+def test_a_student_with_a_sliding_window_passes_behind_a_long_part():
+    config = Gemma2Config(**DECODER, head_dim=8, query_pre_attn_scalar=8, sliding_window=8)
+    try_student(random_model(config), window_tokens=64)
