@@ -7,7 +7,7 @@ from logitcask.schemas import storage
 from logitcask.schemas.dataset.partial import readable_snapshot
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, load_snapshot, snapshot_numbers
 from logitcask.schemas.dataset.split_summary import SplitSummary, sum_records
-from logitcask.schemas.errors import LogitcaskError, StorageError
+from logitcask.schemas.errors import CorruptShardError, LogitcaskError, MissingShardError, StorageError
 from logitcask.schemas.maintenance.faults import Fault, Finding, Note
 from logitcask.schemas.maintenance.verify_files import check_files
 from logitcask.schemas.maintenance.verify_shards import check_target_shard
@@ -51,7 +51,11 @@ def verify(out: str, number: int | None = None) -> Verification:
     Raises:
         LogitcaskError: There is no snapshot to check. All other faults are in the result.
     """
-    snapshot = readable_snapshot(out, number)
+    try:
+        snapshot = readable_snapshot(out, number)
+    except (CorruptShardError, MissingShardError) as error:
+        counts = {"snapshot": number or 0, "num_shards": 0, "num_positions": 0, "size_bytes": 0}
+        return Verification(url=storage.redact(out), **counts, faults=(Fault.of("snapshots", error),))
     findings: list[Finding] = []
     listed: dict[str, ShardEntry] = {}
     splits: dict[str, SplitSummary] = {}

@@ -44,6 +44,7 @@ def test_a_flipped_bit_in_a_forgotten_id_is_refused(out, snapshots, bit):
     (snapshots / "000003.json").write_bytes(data)
     with pytest.raises(CorruptShardError, match=r"000003\.json: not a snapshot"):
         load_snapshot(out)
+    assert [fault.error for fault in verify(out).faults] == ["CorruptShardError"]
 
 
 def test_a_snapshot_under_another_number_is_refused(out, snapshots):
