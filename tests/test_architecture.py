@@ -27,7 +27,7 @@ READ_SHARDS_WITHOUT_RULES = {
     "schemas/maintenance/merge.py",
     "schemas/maintenance/rewrite_shard.py",
     "schemas/maintenance/select_forget.py",
-    "schemas/maintenance/verify.py",
+    "schemas/maintenance/verify_shards.py",
 }
 
 

@@ -5,11 +5,11 @@ aborts the whole process. That must cost the file, and not the job. One child re
 """
 
 import json
-import pickle
 import resource
 import signal
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from types import TracebackType
 
 from logitcask.pipeline.corpus.files import CorpusFile
@@ -59,7 +59,8 @@ class MetadataReader:
         assert self._child.stdout is not None
         try:
             # By a pipe, since other users of this machine can read command lines, and URLs may hold credentials.
-            pickle.dump(file, self._child.stdin)
+            question = json.dumps(asdict(replace(file, reads=None)))
+            self._child.stdin.write(question.encode() + b"\n")
             self._child.stdin.flush()
         except BrokenPipeError:
             return b""
@@ -78,13 +79,9 @@ def main() -> None:
     """Answers until the input ends: the bytes of each row group, or null after an error that is no damage."""
     # An abort is expected here, so no memory image is kept of it.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    while True:
+    for line in sys.stdin.buffer:
         try:
-            file = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        try:
-            answer = json.dumps(row_group_bytes(file))
+            answer = json.dumps(row_group_bytes(CorpusFile(**json.loads(line))))
         except Exception:
             answer = _FAILED
         print(answer, flush=True)

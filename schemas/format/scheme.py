@@ -26,7 +26,7 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 # More draws per row would not fit into memory next to the logits.
 _MAX_DRAWS = 10_000
 # Each replica is a column.
-_MAX_REPLICAS = 1000
+_MAX_REPLICAS = 10_000
 # Bounds of a temperature other than 1: its column's name must be a short decimal number.
 _MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.01, 1000
 

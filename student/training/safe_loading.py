@@ -6,10 +6,10 @@ the second is read here first, by an unpickler that knows a few names.
 """
 
 import os
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import Unpickler, UnpicklingError
 from typing import Any
 
 import torch
@@ -60,7 +60,7 @@ def loading(checkpoint: str | Path | None) -> Iterator[None]:
         yield
     except (LogitcaskError, torch.OutOfMemoryError):
         raise
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise CorruptShardError(
             f"{checkpoint}: holds something else than tensors and numbers, or is damaged; it was not loaded, because "
             f"that could run code ({str(error).splitlines()[0]}); use a checkpoint that you trust"
@@ -74,8 +74,8 @@ def loading(checkpoint: str | Path | None) -> Iterator[None]:
             os.environ[_FORCE] = before
 
 
-class _MetadataUnpickler(pickle.Unpickler):
+class _MetadataUnpickler(Unpickler):
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         if global_name not in _METADATA_CLASSES.get(module_name, set()):
-            raise pickle.UnpicklingError(f"{_METADATA_NAME} names {module_name}.{global_name}")
+            raise UnpicklingError(f"{_METADATA_NAME} names {module_name}.{global_name}")
         return super().find_class(module_name, global_name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from chat_tokenizers import CHATML, byte_level_backend
+from edited_json import edit_json
 from small_job import run, settings
 from transformers import PreTrainedTokenizerFast
 
@@ -118,18 +119,15 @@ def test_a_dataset_keeps_the_rules_it_was_begun_with(chats: Path, chat_teacher: 
     current = resolve_job(config)
     assert current.identity.token_rules == TOKEN_RULES
     file = tmp_path / "out/logitcask.json"
-    stored = json.loads(file.read_text())
     for later in ("token_rules", "chat_split"):
-        del stored["identity"][later]
-    file.write_text(json.dumps(stored))
+        edit_json(file, lambda stored, later=later: stored["identity"].pop(later))
     begun = resolve_job(config)
-    assert begun.identity.to_json() == stored["identity"]
+    assert begun.identity.to_json() == json.loads(file.read_text())["identity"]
     assert (begun.tokens.rules.version, begun.tokens.chat_split, begun.tokens.fields.rich_messages) == (
         1,
         "never",
         False,
     )
-    stored["identity"]["token_rules"] = TOKEN_RULES + 1
-    file.write_text(json.dumps(stored))
+    edit_json(file, lambda stored: stored["identity"].update(token_rules=TOKEN_RULES + 1))
     with pytest.raises(UsageError, match="newer logitcask"):
         resolve_job(config)

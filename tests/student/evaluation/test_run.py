@@ -33,4 +33,4 @@ def test_eval_refuses_shards_of_another_vocabulary(finished_run, dataset_url, ca
 
 def test_eval_refuses_a_directory_without_a_student(run_dataset, tmp_path, capsys):
     assert cli.main(["eval", str(tmp_path), "--shards", run_dataset]) == 2
-    assert "not a student's description" in capsys.readouterr().err
+    assert "no student's description" in capsys.readouterr().err

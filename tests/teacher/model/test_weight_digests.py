@@ -1,5 +1,6 @@
 """Digests of weights: of tensors, however they are divided into files; each state of a file is read once."""
 
+import json
 import os
 from pathlib import Path
 
@@ -24,8 +25,11 @@ def test_the_same_weights_in_other_files_are_the_same_model(tiny_teacher: Path, 
     weights = load_file(teacher_copy / "model.safetensors")
     (teacher_copy / "model.safetensors").unlink()
     names = sorted(weights)
-    save_file({name: weights[name] for name in names[::2]}, teacher_copy / "model-00001-of-00002.safetensors")
-    save_file({name: weights[name] for name in names[1::2]}, teacher_copy / "model-00002-of-00002.safetensors")
+    files = {f"model-0000{1 + odd}-of-00002.safetensors": names[odd::2] for odd in (0, 1)}
+    for file, part in files.items():
+        save_file({name: weights[name] for name in part}, teacher_copy / file)
+    index = {"weight_map": {name: file for file, part in files.items() for name in part}}
+    (teacher_copy / "model.safetensors.index.json").write_text(json.dumps(index))
     one, other = describe_teacher(tiny_teacher, "float32"), describe_teacher(teacher_copy, "float32")
     assert one.fingerprint != other.fingerprint
     assert one.is_same_model(other)
