@@ -54,8 +54,14 @@ def verify(out: str, number: int | None = None) -> Verification:
     try:
         snapshot = readable_snapshot(out, number)
     except (CorruptShardError, MissingShardError) as error:
-        counts = {"snapshot": number or 0, "num_shards": 0, "num_positions": 0, "size_bytes": 0}
-        return Verification(url=storage.redact(out), **counts, faults=(Fault.of("snapshots", error),))
+        return Verification(
+            url=storage.redact(out),
+            snapshot=number or 0,
+            num_shards=0,
+            num_positions=0,
+            size_bytes=0,
+            faults=(Fault.of("snapshots", error),),
+        )
     findings: list[Finding] = []
     listed: dict[str, ShardEntry] = {}
     splits: dict[str, SplitSummary] = {}
