@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import dataclasses
 import io
-import json
 import multiprocessing
 import re
 import subprocess
@@ -48,6 +47,7 @@ from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, Tokeni
 from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.schemas.format.targets import Part, Targets, Windows
 from logitcask.schemas.format.writer import encode_shard
+from logitcask.schemas.seals import sealed
 from logitcask.schemas.stats.target_statistics import Statistics
 
 OUT = "stub://out"
@@ -66,7 +66,7 @@ class StubStore(AbstractFileSystem):
     done: ClassVar[bytearray]
     shard: ClassVar[bytes]
     record: ClassVar[UnitRecord]
-    template: ClassVar[str]
+    template: ClassVar[dict[str, Any]]
 
     def find(self, path: str, maxdepth: Any = None, withdirs: Any = False, detail: bool = False, **kwargs: Any) -> Any:
         relative = self._relative(path)
@@ -104,14 +104,14 @@ class StubStore(AbstractFileSystem):
 
     def _read(self, relative: str) -> bytes:
         if match := re.fullmatch(r"tokens/units/(\d{6})-.*", relative):
-            return json.dumps(stub_token_record(self.token_units[int(match[1])]).to_json()).encode()
+            return sealed(stub_token_record(self.token_units[int(match[1])]).to_json())
         if match := re.fullmatch(r"targets/([a-z-]+)/((\d{6})-h?(\d{4})-\w+)\.(parquet|json)", relative):
             index = int(match[3]) * SHARDS_PER_UNIT + int(match[4]) + (match[1] == "held-out") * (SHARDS_PER_UNIT - 1)
             if not self.done[index]:
                 raise FileNotFoundError(relative)
             if match[5] == "parquet":
                 return self.shard
-            return self.template.replace("NAME", match[2]).replace("SPLIT", match[1]).encode()
+            return sealed({**self.template, "name": match[2], "split": match[1]})
         return (self.directory / relative).read_bytes()
 
     def _info(self, path: str, size: int) -> dict[str, dict[str, Any]]:
@@ -231,7 +231,7 @@ def run(num_units: int, directory: Path) -> int:
     fsspec.register_implementation("stub", StubStore, clobber=True)
     StubStore.directory = directory
     StubStore.shard, StubStore.record = stub_shard()
-    StubStore.template = json.dumps({**StubStore.record.to_json(), "name": "NAME", "split": "SPLIT"})
+    StubStore.template = StubStore.record.to_json()
     StubStore.done = bytearray(num_units)
     num_files = num_units // SHARDS_PER_UNIT
     with phase(f"make {num_files:,} token units"):
