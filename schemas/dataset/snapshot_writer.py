@@ -94,9 +94,14 @@ def _previous(out: str, number: int) -> PreviousSnapshot | None:
     before = [one for one in snapshot_numbers(out) if one < number]
     if not before:
         return None
-    previous = PreviousSnapshot(number=before[-1], digest=digest(storage.read_bytes(snapshot_url(out, before[-1]))))
-    _mark_published(out, previous.number, previous.digest)
-    return previous
+    return PreviousSnapshot(number=before[-1], digest=mark_published(out, before[-1]))
+
+
+def mark_published(out: str, number: int) -> str:
+    """Marks a snapshot as published, if its writer was killed before it could; returns the digest of its file."""
+    found = digest(storage.read_bytes(snapshot_url(out, number)))
+    _mark_published(out, number, found)
+    return found
 
 
 def _mark_published(out: str, number: int, digest_of_file: str) -> None:

@@ -98,7 +98,11 @@ def compact(out: str, *, drop: int | None = None) -> Compaction:
     """
     if drop is not None:
         _drop(out, drop)
-    journal = _published_journal(out) or _prepare(out)
+    journal = _published_journal(out)
+    if journal is None:
+        journal = _prepare(out)
+    else:
+        snapshot_writer.mark_published(out, journal.compaction.snapshot)
     _check_removals(out, journal.compaction)
     for path in journal.compaction.removed_files:
         storage.remove_member(out, path)

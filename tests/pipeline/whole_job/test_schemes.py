@@ -32,7 +32,7 @@ def test_sampled_datasets_are_valid_and_described(
     assert not np.array_equal(first.ids, second.ids)
     print_summary(describe(result.snapshot))
     assert words in capsys.readouterr().out
-    with pytest.raises(ConfigurationMismatchError, match=r"scheme\.replicas: 2 in the output, 1 now"):
+    with pytest.raises(ConfigurationMismatchError, match=r"--replicas: 2 in the output, 1 now"):
         run(settings(job_corpus, tiny_teacher, tmp_path / "out", head=head, theta=0.05))
 
 

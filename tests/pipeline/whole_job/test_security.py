@@ -79,7 +79,7 @@ def test_names_from_a_corpus_are_not_paths_and_cannot_control_a_terminal(
 ) -> None:
     corpus, out = tmp_path / "corpus", tmp_path / "home" / "out"
     corpus.mkdir()
-    (corpus / "..\n\x1b[31mevil\x07.jsonl").write_bytes(documents(english))
+    (corpus / "a..\n\x1b[31mevil\x07.jsonl").write_bytes(documents(english))
     assert main(words(str(corpus), tiny_teacher, out)) == 0
     assert main(["inspect", str(out)]) == 0
     assert main(["verify", str(out)]) == 0

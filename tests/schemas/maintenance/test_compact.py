@@ -180,7 +180,7 @@ def forgetful(out) -> str:
     return out
 
 
-NUM_STEPS = 22
+NUM_STEPS = 26
 
 
 @pytest.mark.parametrize(
