@@ -126,6 +126,11 @@ class _FileCheck:
                 yield from self._named_by_digest(path)
             case ["appends", _] if suffix == "json":
                 yield from self._claim(path, stem)
+            # The plan of a corpus, hashes of its documents, and leases: only jobs read them.
+            case ["corpus", _] if suffix == "parquet":
+                return
+            case ["tokens", "documents", _] if suffix == "bin":
+                return
             case ["attempts", _] if suffix == "json":
                 return
             case _:

@@ -79,9 +79,7 @@ def check_file(url: str, size_bytes: int | None, expected: str) -> bytes:
     try:
         data = storage.read_bytes(url, max_bytes=size_bytes)
     except FileNotFoundError as error:
-        raise MissingShardError(
-            f"{storage.redact(url)}: this shard is missing; restore it, or annotate again"
-        ) from error
+        raise MissingShardError(f"{storage.redact(url)}: no such shard; restore it, or annotate again") from error
     if size_bytes is not None and len(data) != size_bytes:
         found = len(data) if len(data) < size_bytes else storage.describe_file(url).size_bytes
         raise CorruptShardError(f"{found} bytes, but {size_bytes} were written; restore the file or annotate again")

@@ -56,3 +56,10 @@ def test_report_shows_the_finished_units_of_an_unfinished_job(unfinished: Path, 
     page = tmp_path / "report.html"
     assert cli.main(["report", str(unfinished), "--html", str(page)]) == 0
     assert re.search(r"\"snapshot\": ?null", page.read_text())
+
+
+def test_verify_accounts_for_every_file_of_a_finished_job(
+    finished_job: JobResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["verify", finished_job.out, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []
