@@ -10,7 +10,6 @@ OSError.
 
 import errno
 import io
-import json
 import os
 import stat
 import time
@@ -362,11 +361,6 @@ def _create_remote(fs: "AbstractFileSystem", path: str, data: bytes) -> bool:
         else:
             return True
     raise AssertionError("the last attempt returns or raises")
-
-
-def create_json(url: str, value: Any) -> bool:
-    """`create` with readable JSON: sorted keys, one per line."""
-    return create(url, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n")
 
 
 def replace(url: str, data: bytes) -> None:
