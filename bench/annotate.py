@@ -35,10 +35,10 @@ from logitcask.pipeline.annotation import score_windows
 from logitcask.pipeline.annotation.annotate_unit import AnnotationSpec, annotate_unit
 from logitcask.pipeline.units.annotation_units import AnnotationUnit
 from logitcask.pipeline.units.heartbeats import Heartbeats
-from logitcask.pipeline.units.token_units import TokenShard
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.layout import shard_path
 from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.dataset.token_unit_record import TokenShard
 from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
 from logitcask.schemas.format.scheme import Scheme, ThresholdScheme, TopKScheme
 from logitcask.schemas.format.targets import Part, Windows

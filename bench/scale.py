@@ -37,11 +37,11 @@ from logitcask.pipeline.units.annotation_units import AnnotationUnit, Annotation
 from logitcask.pipeline.units.finished import finished_annotation_units
 from logitcask.pipeline.units.heartbeats import Heartbeats
 from logitcask.pipeline.units.leases import UnitLimits
-from logitcask.pipeline.units.token_unit_record import TokenUnitRecord
-from logitcask.pipeline.units.token_units import TokenShard, TokenUnit, make_token_units, token_shard_name
+from logitcask.pipeline.units.token_units import TokenUnit, make_token_units, token_shard_name
 from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.split_summary import SplitSummary, sum_records
+from logitcask.schemas.dataset.token_unit_record import TokenShard, TokenUnitRecord
 from logitcask.schemas.fingerprints import fingerprint
 from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
 from logitcask.schemas.format.scheme import ThresholdScheme

@@ -12,11 +12,11 @@ from typing import Literal
 from logitcask.pipeline.units.annotation_units import annotation_unit
 from logitcask.pipeline.units.evidence import active_leases
 from logitcask.pipeline.units.processes import describe_process
-from logitcask.pipeline.units.token_unit_record import read_token_unit_record
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import FOLDERS, read_configuration
 from logitcask.schemas.dataset.snapshot import load_snapshot, snapshot_numbers
+from logitcask.schemas.dataset.token_unit_record import read_token_unit_record
 from logitcask.schemas.errors import ForeignOutputError, LogitcaskError
 
 Leftover = Literal["temporary file", "token shard", "target shard", "list of shards", "lease"]

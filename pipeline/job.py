@@ -41,12 +41,12 @@ from logitcask.pipeline.units.finished import finished_annotation_units, finishe
 from logitcask.pipeline.units.known_documents import known_index, remove_index
 from logitcask.pipeline.units.leases import Lease, UnitLimits
 from logitcask.pipeline.units.processes import this_process
-from logitcask.pipeline.units.token_unit_record import read_token_unit_record
 from logitcask.pipeline.units.token_units import TokenUnit, token_unit_name
 from logitcask.schemas import outages, storage
 from logitcask.schemas.checked_json import parse_object
 from logitcask.schemas.dataset.snapshot import Snapshot, complete_snapshot
 from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
+from logitcask.schemas.dataset.token_unit_record import read_token_unit_record
 from logitcask.schemas.errors import CorpusError, LogitcaskError, MissingShardError, StorageError
 
 _logger = logging.getLogger(__name__)

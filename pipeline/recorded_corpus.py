@@ -14,8 +14,8 @@ from logitcask.pipeline.corpus.jsonl import extent_of_start
 from logitcask.pipeline.corpus.parquet_metadata import MetadataReader
 from logitcask.pipeline.corpus.range_digest import range_digest
 from logitcask.pipeline.units.corpus_plan import CorpusPlan
-from logitcask.pipeline.units.token_unit_record import SliceContent, read_token_unit_record
 from logitcask.pipeline.units.token_units import SizedSlice, slice_bytes, slice_file
+from logitcask.schemas.dataset.token_unit_record import SliceContent, read_token_unit_record
 from logitcask.schemas.errors import CorpusError
 from logitcask.schemas.redaction import printable_line
 

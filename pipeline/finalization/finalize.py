@@ -15,8 +15,7 @@ from logitcask.pipeline.finalization.packed_shard_list import PackedShardList, e
 from logitcask.pipeline.finalization.segments import Segment, UnitTotals, read_segment, segment_name, write_segment
 from logitcask.pipeline.units.annotation_units import AnnotationUnit, AnnotationUnitTable, shard_table
 from logitcask.pipeline.units.finished import stored_shards
-from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, read_token_unit_record
-from logitcask.pipeline.units.token_units import TokenShard, TokenUnit
+from logitcask.pipeline.units.token_units import TokenUnit
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.identity import Identity
 from logitcask.schemas.dataset.layout import record_path, shard_path
@@ -24,6 +23,7 @@ from logitcask.schemas.dataset.record import UnitRecord, read_record
 from logitcask.schemas.dataset.snapshot import Snapshot
 from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
 from logitcask.schemas.dataset.split_summary import sum_records
+from logitcask.schemas.dataset.token_unit_record import TokenShard, TokenUnitRecord, read_token_unit_record
 from logitcask.schemas.errors import CorruptShardError, MissingShardError
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.stats.sum_by_key import sum_by_key

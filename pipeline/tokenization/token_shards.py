@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 
 from logitcask.pipeline.corpus.documents import Rejected
 from logitcask.pipeline.corpus.fields import Fields
-from logitcask.pipeline.units.token_units import TokenShard, TokenUnit, token_shard_name
+from logitcask.pipeline.units.token_units import TokenUnit, token_shard_name
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.commit import commit_shard
 from logitcask.schemas.dataset.identity import ChatSplit
 from logitcask.schemas.dataset.layout import rejected_path
 from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.dataset.token_unit_record import TokenShard
 from logitcask.schemas.format.metadata import ShardMetadata, Split, TokenizerInfo
 from logitcask.schemas.format.targets import Windows
 from logitcask.schemas.format.writer import encode_shard

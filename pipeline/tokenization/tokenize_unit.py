@@ -19,10 +19,10 @@ from logitcask.pipeline.tokenization.token_shards import RejectionWriter, ShardW
 from logitcask.pipeline.units import leases
 from logitcask.pipeline.units.heartbeats import Heartbeats
 from logitcask.pipeline.units.known_documents import KnownDocuments, document_hash, write_unit_hashes
-from logitcask.pipeline.units.token_unit_record import SliceContent, TokenUnitRecord, token_unit_record_path
 from logitcask.pipeline.units.token_units import TokenUnit
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.identity import ChatSplit
+from logitcask.schemas.dataset.token_unit_record import SliceContent, TokenUnitRecord, token_unit_record_path
 from logitcask.schemas.errors import FingerprintMismatchError, TokenizerError
 from logitcask.schemas.fingerprints import canonical_json
 from logitcask.schemas.format.metadata import SPLITS, Split

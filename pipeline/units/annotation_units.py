@@ -7,7 +7,8 @@ from typing import overload
 
 import pyarrow as pa
 
-from logitcask.pipeline.units.token_units import TokenShard, unit_name
+from logitcask.pipeline.units.token_units import unit_name
+from logitcask.schemas.dataset.token_unit_record import TokenShard
 from logitcask.schemas.format.metadata import Split
 
 _SHARD_SCHEMA = pa.schema(

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from logitcask.pipeline.units.token_unit_record import token_unit_record_path
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.layout import record_path, shard_path
 from logitcask.schemas.dataset.record import read_record
+from logitcask.schemas.dataset.token_unit_record import token_unit_record_path
 from logitcask.schemas.errors import CorruptShardError
 
 # Digits of a unit's six-digit number: one listing covers a hundred consecutive units.

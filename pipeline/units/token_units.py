@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from logitcask.pipeline.corpus.files import CorpusFile, FileSlice
-from logitcask.schemas.checked_json import Count, Digest, FileName
 from logitcask.schemas.fingerprints import fingerprint
 from logitcask.schemas.format.metadata import Split
 
@@ -40,24 +39,6 @@ class TokenUnit:
     name: str
     slices: tuple[FileSlice, ...]
     size_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TokenShard:
-    """A token shard, as its unit's record describes it.
-
-    Attributes:
-        name, split: Which shard.
-        num_windows, num_positions, num_documents: Its contents; a document counts where it begins.
-        footer_digest: Digest of its Parquet footer.
-    """
-
-    name: FileName
-    split: Split
-    num_windows: Count
-    num_positions: Count
-    num_documents: Count
-    footer_digest: Digest
 
 
 def make_token_units(

@@ -3,16 +3,13 @@
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from logitcask.schemas import storage
-from logitcask.schemas.checked_json import Count, convert
 from logitcask.schemas.dataset.layout import read_configuration
 from logitcask.schemas.dataset.record import read_record
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot, latest_snapshot, load_snapshot
 from logitcask.schemas.dataset.split_summary import SplitSummary, sum_records
-from logitcask.schemas.seals import read_sealed
 from logitcask.schemas.stats.sum_by_key import sum_by_key
 
 T = TypeVar("T")
@@ -59,6 +56,7 @@ def readable_snapshot(out: str, number: int | None = None) -> Snapshot:
 def _finished_units(out: str) -> PartialSnapshot | None:
     """None if there are none."""
     from logitcask.schemas.dataset.snapshot_writer import entry_of
+    from logitcask.schemas.dataset.token_unit_record import read_token_unit
 
     configuration = read_configuration(out) if storage.list_members(out, "targets") else None
     if configuration is None:
@@ -77,7 +75,7 @@ def _finished_units(out: str) -> PartialSnapshot | None:
     if not entries:
         return None
     num_documents, num_token_shards = 0, 0
-    for units in _batches(out, "tokens/units", _read_token_unit):
+    for units in _batches(out, "tokens/units", read_token_unit):
         num_documents += sum(unit.num_documents for unit in units)
         num_token_shards += sum(len(unit.shards) for unit in units)
         rejected = sum_by_key([rejected, *(unit.rejected for unit in units)])
@@ -93,26 +91,6 @@ def _finished_units(out: str) -> PartialSnapshot | None:
         shards_digest="",
         num_missing_units=max(num_token_shards - num_units, 0),
         entries=tuple(entries),
-    )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _TokenUnit:
-    """The totals in the record of a token unit."""
-
-    num_documents: Count
-    rejected: dict[str, Count]
-    shards: tuple[dict[str, Any], ...]
-
-
-def _read_token_unit(url: str) -> _TokenUnit:
-    parse = partial(convert, kind=_TokenUnit)
-    return read_sealed(
-        url,
-        parse,
-        version_key="tokenized_unit_version",
-        what="the record of a token unit",
-        advice="restore it, or remove it and run again",
     )
 
 

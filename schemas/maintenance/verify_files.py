@@ -3,10 +3,9 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from logitcask.schemas import storage
-from logitcask.schemas.checked_json import Count, Digest, FileName, InvalidValueError, convert
+from logitcask.schemas.checked_json import InvalidValueError
 from logitcask.schemas.dataset.appends import read_append
 from logitcask.schemas.dataset.identity import differences
 from logitcask.schemas.dataset.layout import (
@@ -18,32 +17,16 @@ from logitcask.schemas.dataset.layout import (
 )
 from logitcask.schemas.dataset.record import read_record
 from logitcask.schemas.dataset.snapshot import ShardEntry, Snapshot
+from logitcask.schemas.dataset.token_unit_record import TokenUnitRecord, read_token_unit
 from logitcask.schemas.dataset.vocabulary import VOCABULARY_PATH, read_vocabulary
 from logitcask.schemas.errors import LogitcaskError
 from logitcask.schemas.fingerprints import digest
-from logitcask.schemas.format.metadata import Split
 from logitcask.schemas.maintenance.compact import JOURNAL_NAME, read_journal
 from logitcask.schemas.maintenance.faults import Fault, Finding, Note
 from logitcask.schemas.maintenance.verify_shards import check_file, check_token_shard
-from logitcask.schemas.seals import is_sealed, read_sealed
+from logitcask.schemas.seals import is_sealed
 
 _SNAPSHOT_FILE = re.compile(r"\d{6}\.json|\d{6}\.sha256|\d{6}-.*\.parquet")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _TokenShard:
-    name: FileName
-    split: Split
-    footer_digest: Digest
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _TokenUnit:
-    """What the record of a token unit says of files."""
-
-    name: FileName
-    rejected: dict[str, Count]
-    shards: tuple[_TokenShard, ...]
 
 
 def check_files(
@@ -90,7 +73,7 @@ class _FileCheck:
     ) -> None:
         self._snapshot, self._listed, self._other, self._known = snapshot, listed, other, known
         self._num_lines: dict[str, int] = {}
-        self._units: list[_TokenUnit] = []
+        self._units: list[TokenUnitRecord] = []
 
     def findings(self, path: str) -> Iterator[Finding]:
         """What is wrong with a file, or cannot be checked.
@@ -181,13 +164,7 @@ class _FileCheck:
         yield from self._unsealed(path)
 
     def _token_unit(self, path: str, name: str) -> Iterator[Finding]:
-        unit = read_sealed(
-            self._url(path),
-            lambda value: convert(value, _TokenUnit),
-            version_key="tokenized_unit_version",
-            what="the record of a token unit",
-            advice="restore it, or remove it and run again",
-        )
+        unit = read_token_unit(self._url(path))
         if unit.name != name:
             yield Fault.damaged(path, f"it is the record of the unit {unit.name!r}; restore both")
             return

@@ -9,12 +9,12 @@ import pytest
 from hostile_datasets import BAD_TEXTS, changed_values, forged, json_files, shrunk, write_dataset, write_journal
 
 from logitcask.pipeline.units.leases import Lease
-from logitcask.pipeline.units.token_unit_record import TokenUnitRecord
 from logitcask.schemas.checked_json import convert, parse_object
 from logitcask.schemas.dataset.layout import Configuration, read_configuration
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot import load_snapshot
 from logitcask.schemas.dataset.split_summary import SplitSummary, sum_summaries
+from logitcask.schemas.dataset.token_unit_record import TokenUnitRecord
 from logitcask.schemas.dataset.vocabulary import read_vocabulary
 from logitcask.schemas.errors import LogitcaskError
 from logitcask.schemas.format.footer import METADATA_KEY, PARTS_KEY, VERSION_KEY, WINDOWS_KEY, parse_footer

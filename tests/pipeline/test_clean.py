@@ -16,12 +16,12 @@ from logitcask.pipeline.commands import Clean
 from logitcask.pipeline.tokenization.token_shards import token_shard
 from logitcask.pipeline.units.annotation_units import AnnotationUnit, annotation_unit
 from logitcask.pipeline.units.processes import this_process
-from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, token_unit_record_path
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.dataset_writer import write_shard
 from logitcask.schemas.dataset.layout import write_configuration
 from logitcask.schemas.dataset.record import UnitRecord
 from logitcask.schemas.dataset.snapshot_writer import Draft, write_draft
+from logitcask.schemas.dataset.token_unit_record import TokenUnitRecord, token_unit_record_path
 from logitcask.schemas.errors import ForeignOutputError, UsageError
 from logitcask.schemas.seals import create_sealed
 

@@ -13,8 +13,8 @@ from logitcask.pipeline.corpus.reading import stored_range
 from logitcask.pipeline.corpus_work import GivenCorpus, new_plan
 from logitcask.pipeline.recorded_corpus import Comparison, RecordedCorpus, name_files, new_slices
 from logitcask.pipeline.units.corpus_plan import CorpusPlan
-from logitcask.pipeline.units.token_unit_record import SliceContent, TokenUnitRecord, token_unit_record_path
 from logitcask.pipeline.units.token_units import TokenUnit
+from logitcask.schemas.dataset.token_unit_record import SliceContent, TokenUnitRecord, token_unit_record_path
 from logitcask.schemas.seals import create_sealed
 
 

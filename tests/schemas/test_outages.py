@@ -9,11 +9,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from logitcask.pipeline.finalization.segments import read_segment
-from logitcask.pipeline.units.token_unit_record import read_token_unit_record
 from logitcask.schemas import outages, storage
 from logitcask.schemas.dataset.layout import read_configuration
 from logitcask.schemas.dataset.record import read_record
 from logitcask.schemas.dataset.snapshot import load_snapshot
+from logitcask.schemas.dataset.token_unit_record import read_token_unit_record
 from logitcask.schemas.errors import StorageError, StoreAwayError
 from logitcask.schemas.format.reader import ShardReader
 from logitcask.schemas.maintenance.compact import compact

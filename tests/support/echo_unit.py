@@ -7,9 +7,9 @@ import numpy as np
 
 from logitcask.pipeline.annotation.annotate_unit import AnnotationSpec
 from logitcask.pipeline.units.annotation_units import AnnotationUnit
-from logitcask.pipeline.units.token_units import TokenShard
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.layout import shard_path
+from logitcask.schemas.dataset.token_unit_record import TokenShard
 from logitcask.schemas.format.metadata import ShardMetadata, TeacherInfo, TokenizerInfo
 from logitcask.schemas.format.scheme import ThresholdScheme
 from logitcask.schemas.format.writer import encode_shard

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from random_shards import IDENTITY, write_annotated_dataset
 
 from logitcask.pipeline.tokenization.token_shards import token_shard
-from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, token_unit_record_path
 from logitcask.schemas.dataset.layout import write_configuration
 from logitcask.schemas.dataset.record import read_record
+from logitcask.schemas.dataset.token_unit_record import TokenUnitRecord, token_unit_record_path
 from logitcask.schemas.dataset.vocabulary import write_vocabulary
 from logitcask.schemas.fingerprints import digest
 from logitcask.schemas.seals import SEAL_KEY, create_sealed, sealed

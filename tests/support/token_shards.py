@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from logitcask.pipeline.units.annotation_units import AnnotationUnit, AnnotationUnitTable, shard_table
-from logitcask.pipeline.units.token_units import TokenShard
 from logitcask.schemas.dataset.commit import commit_record
 from logitcask.schemas.dataset.record import UnitRecord
+from logitcask.schemas.dataset.token_unit_record import TokenShard
 
 
 def token_shards(count: int) -> list[TokenShard]:

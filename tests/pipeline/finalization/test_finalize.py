@@ -9,10 +9,10 @@ from logitcask.pipeline.finalization.finalize import (
     read_tokenized_corpus,
 )
 from logitcask.pipeline.finalization.segments import UnitTotals
-from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, token_unit_record_path
 from logitcask.pipeline.units.token_units import TokenUnit
 from logitcask.schemas import storage
 from logitcask.schemas.dataset.identity import Identity
+from logitcask.schemas.dataset.token_unit_record import TokenUnitRecord, token_unit_record_path
 from logitcask.schemas.seals import create_sealed
 
 

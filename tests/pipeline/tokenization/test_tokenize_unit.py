@@ -10,7 +10,7 @@ from tokenizing import make_spec, make_unit
 from logitcask.pipeline.corpus.documents import Place, RawDocument, Rejected
 from logitcask.pipeline.tokenization.tokenize_unit import is_held_out, tokenize_document, tokenize_unit
 from logitcask.pipeline.units.heartbeats import Heartbeats
-from logitcask.pipeline.units.token_unit_record import TokenUnitRecord
+from logitcask.schemas.dataset.token_unit_record import TokenUnitRecord
 from logitcask.schemas.errors import FingerprintMismatchError, TokenizerError
 from logitcask.schemas.format.metadata import TokenizerInfo
 from logitcask.schemas.format.reader import ShardReader

@@ -4,7 +4,7 @@ import pytest
 from token_shards import token_shards
 
 from logitcask.pipeline.units.annotation_units import AnnotationUnitTable, annotation_unit, shard_table
-from logitcask.pipeline.units.token_units import TokenShard
+from logitcask.schemas.dataset.token_unit_record import TokenShard
 
 
 def test_an_annotation_unit_is_named_by_its_token_shard_and_the_settings() -> None:

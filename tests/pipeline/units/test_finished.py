@@ -3,9 +3,9 @@
 from token_shards import reject, token_shards, unit_table
 
 from logitcask.pipeline.units.finished import finished_annotation_units, finished_token_units, stored_shards
-from logitcask.pipeline.units.token_unit_record import TokenUnitRecord, token_unit_record_path
 from logitcask.pipeline.units.token_units import TokenUnit
 from logitcask.schemas import storage
+from logitcask.schemas.dataset.token_unit_record import TokenUnitRecord, token_unit_record_path
 from logitcask.schemas.seals import create_sealed
 
 

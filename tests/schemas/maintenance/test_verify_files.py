@@ -32,7 +32,17 @@ def out(annotated_copy: str) -> Path:
         "name": "a0",
         "num_documents": 9,
         "rejected": {"bad": 2},
-        "shards": [{"name": one.name, "split": one.split, "footer_digest": one.footer_digest} for one in shards],
+        "shards": [
+            {
+                "name": one.name,
+                "split": one.split,
+                "num_windows": 1,
+                "num_positions": 1,
+                "num_documents": 1,
+                "footer_digest": one.footer_digest,
+            }
+            for one in shards
+        ],
     }
     create_sealed(str(root / "tokens/units/a0.json"), unit)
     (root / "attempts").mkdir()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from logitcask.pipeline.units.token_unit_record import read_token_unit_record, token_unit_record_path
+from logitcask.schemas.dataset.token_unit_record import read_token_unit_record, token_unit_record_path
 from logitcask.schemas.errors import CorruptShardError
 
 

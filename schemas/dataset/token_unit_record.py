@@ -3,13 +3,31 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from logitcask.pipeline.units.token_units import TokenShard
 from logitcask.schemas import storage
 from logitcask.schemas.checked_json import Count, Digest, FileName, convert, require_version
+from logitcask.schemas.format.metadata import Split
 from logitcask.schemas.seals import read_sealed
 
 # Since 2, records have a seal (`schemas.seals`).
 TOKEN_UNIT_RECORD_VERSION = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenShard:
+    """A token shard, as its unit's record describes it.
+
+    Attributes:
+        name, split: Which shard.
+        num_windows, num_positions, num_documents: Its contents; a document counts where it begins.
+        footer_digest: Digest of its Parquet footer.
+    """
+
+    name: FileName
+    split: Split
+    num_windows: Count
+    num_positions: Count
+    num_documents: Count
+    footer_digest: Digest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +103,11 @@ def read_token_unit_record(out: str, name: str) -> TokenUnitRecord:
         FileNotFoundError: The unit is not finished.
         CorruptShardError: The file is not such a record.
     """
-    url = storage.inside(out, token_unit_record_path(name))
+    return read_token_unit(storage.inside(out, token_unit_record_path(name)))
+
+
+def read_token_unit(url: str) -> TokenUnitRecord:
+    """As `read_token_unit_record`, by the URL of the record."""
     return read_sealed(
         url,
         TokenUnitRecord.from_json,
